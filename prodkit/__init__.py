@@ -1,0 +1,1 @@
+"""Tabular scikit-learn models from experiment to production, without leaving notebooks."""

@@ -1,0 +1,81 @@
+"""One line of proof: a value with its interval, held against a limit, with one of four outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["Evidence", "Outcome", "overall"]
+
+Outcome = Literal["pass", "fail", "inconclusive", "error"]
+
+# What a set of outcomes comes to: the first of these that occurs in it.
+_WORST_FIRST: tuple[Outcome, ...] = ("error", "fail", "inconclusive", "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A finding that a decision rests on.
+
+    Attributes:
+        name: what was measured, dotted from the general to the particular: ``contract.temp.unit``.
+        outcome: ``pass``, ``fail``, ``inconclusive`` (could not be told) or ``error`` (could not be measured).
+        value: the estimate, in the unit that ``note`` or the name says.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        limit: what it was held against.
+        n: how many rows it rests on.
+        rung: its place on the evidence ladder: 1 data contract, 2 health, 3 realised performance,
+            4 estimated performance, 5 drift; 0 where no ladder applies.
+        note: one sentence for a reader.
+
+    A value that is not finite cannot pass: it turns the outcome into ``error``.
+
+    >>> Evidence("gain", "pass", value=float("nan"), n=10).outcome
+    'error'
+    """
+
+    name: str
+    outcome: Outcome
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    n: int = 0
+    rung: int = 0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in _WORST_FIRST:
+            object.__setattr__(self, "outcome", "error")
+        for field in ("value", "low", "high", "limit"):
+            number = getattr(self, field)
+            if number is None:
+                continue
+            if math.isfinite(number):
+                object.__setattr__(self, field, float(number))  # a plain float: JSON knows no numpy
+            else:
+                object.__setattr__(self, field, None)  # NaN and infinity are not JSON either
+                object.__setattr__(self, "outcome", "error")
+        object.__setattr__(self, "n", int(self.n))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, as it stands in ``result.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Evidence:
+        """Read back what :meth:`to_dict` wrote."""
+        return cls(**document)
+
+
+def overall(evidence: Iterable[Evidence]) -> Outcome:
+    """The worst outcome among the evidence; nothing at all is ``inconclusive``, never ``pass``.
+
+    >>> overall([])
+    'inconclusive'
+    """
+    found = {item.outcome for item in evidence}
+    return next((outcome for outcome in _WORST_FIRST if outcome in found), "inconclusive")
