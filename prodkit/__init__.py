@@ -1,1 +1,65 @@
 """Tabular scikit-learn models from experiment to production, without leaving notebooks."""
+
+from importlib import import_module
+from typing import Any
+
+# Where each public name lives. A name is imported when it is first asked for, so that `import prodkit` costs
+# nothing and a process that only compares profiles never loads scikit-learn.
+_HOMES = {
+    "actions": ["carry_out"],
+    "bundle": ["assemble", "manifest", "pack"],
+    "contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
+    "counterfactual": [
+        *("counterfactuals", "gain_table", "health_evidence", "look_number", "performance_evidence"),
+        "served_figures",
+    ],
+    "data": ["feature_columns", "label_coverage", "read_window"],
+    "decide": ["judgement", "promotion"],
+    "drift": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
+    "explore": [
+        "Picker",
+        "draw_calibration",
+        "draw_column",
+        "draw_scores",
+        "explore_calibration",
+        "explore_columns",
+    ],
+    "gates": ["improvement"],
+    "metrics": ["calibration_curve"],
+    "models": ["fit_model"],
+    "params": ["DriftParams", "RollbackParams", "ScoreParams", "TrainParams", "ValidateParams", "Window"],
+    "result": [
+        "bottom_line",
+        "conclude",
+        "current_run",
+        "evidence_table",
+        "finding",
+        "rounded",
+        "scores_table",
+    ],
+    "schema": ["Schema"],
+    "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
+    "survey": ["drift_evidence", "drift_report", "inspect_window", "missing_table"],
+    "training": [
+        "importance",
+        "learning_curve",
+        "model_for",
+        "out_of_time",
+        "search_arguments",
+        "split_window",
+    ],
+    "workspace": ["champion_of", "load_version", "open_store"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"prodkit.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

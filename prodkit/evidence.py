@@ -21,7 +21,7 @@ class Evidence:
 
     Attributes:
         name: what was measured, dotted from the general to the particular: ``contract.temp.unit``.
-        outcome: ``pass``, ``fail``, ``inconclusive`` (could not be told) or ``error`` (could not be measured).
+        outcome: ``pass``, ``fail``, ``inconclusive`` (could not be told), ``error`` (could not be measured).
         value: the estimate, in the unit that ``note`` or the name says.
         low: lower end of its interval.
         high: upper end of its interval.
@@ -54,11 +54,10 @@ class Evidence:
             number = getattr(self, field)
             if number is None:
                 continue
-            if math.isfinite(number):
-                object.__setattr__(self, field, float(number))  # a plain float: JSON knows no numpy
-            else:
-                object.__setattr__(self, field, None)  # NaN and infinity are not JSON either
+            if math.isnan(number) or (math.isinf(number) and field in ("value", "limit")):
                 object.__setattr__(self, "outcome", "error")
+            # a plain float, since JSON knows no numpy; an open end of an interval, or no number, is None
+            object.__setattr__(self, field, float(number) if math.isfinite(number) else None)
         object.__setattr__(self, "n", int(self.n))
 
     def to_dict(self) -> dict[str, Any]:

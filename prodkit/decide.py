@@ -1,0 +1,129 @@
+"""From evidence to one action: the ladder on which a lower rung never overrules a higher one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prodkit.evidence import Evidence, Outcome, overall
+
+__all__ = ["Action", "Decision", "judgement", "promotion", "sentence"]
+
+Action = Literal["keep", "watch", "rollback", "retrain", "hold", "promote", "reject"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One action, and why.
+
+    Attributes:
+        action: what is to be done.
+        outcome: what the evidence came to.
+        reasons: sentences, the deciding one first.
+        evidence: all that was weighed.
+        target_version: the version to promote, or the one to return to; None where no pointer moves.
+        generation: of the champion that was judged; carried out only while it is still that one.
+        clears_hold: the input is sound again, so an earlier hold ends.
+    """
+
+    action: Action
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    target_version: int | None
+    generation: int
+    clears_hold: bool = False
+
+
+def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int) -> Decision:
+    """Promote only on a full set of passes; reject on a failure; otherwise leave all as it is."""
+    outcome = overall(evidence)
+    action: Action = {"pass": "promote", "fail": "reject"}.get(outcome, "keep")  # type: ignore[assignment]
+    decisive = [item for item in evidence if item.outcome == outcome and outcome != "pass"]
+    reasons = [sentence(item) for item in decisive] or [sentence(item) for item in evidence[:1]]
+    reasons = reasons or ["no evidence was given"]
+    target = challenger if action == "promote" else None
+    return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation)
+
+
+def judgement(
+    evidence: Sequence[Evidence],
+    *,
+    generation: int,
+    predecessor: int | None,
+    held: bool = False,
+    retrain_now: bool = False,
+) -> Decision:
+    """Keep, watch, roll back, retrain or hold.
+
+    Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2),
+    ``performance.predecessor`` and ``performance.challenger`` (rung 3: would it have been better?); every
+    other finding can at most ask for ``watch``.
+
+    Args:
+        evidence: all findings, in any order.
+        generation: of the champion that was judged.
+        predecessor: version to return to, if there is one.
+        held: a hold is in force; it ends when the contract passes.
+        retrain_now: ask for a retraining even if the evidence does not.
+    """
+    named = {item.name: item for item in evidence}
+    outcome = _without_drift(evidence)
+    contract = overall(item for item in evidence if item.rung == 1)
+
+    def decided(action: Action, because: Sequence[Evidence | str], target: int | None = None) -> Decision:
+        reasons = tuple(item if isinstance(item, str) else sentence(item) for item in because)
+        acts = action in ("rollback", "retrain", "hold")
+        return Decision(
+            action,
+            "fail" if acts else outcome,
+            reasons,
+            tuple(evidence),
+            target,
+            generation,
+            held and contract == "pass",
+        )
+
+    broken = [item for item in evidence if item.rung == 1 and item.outcome == "fail"]
+    if predecessor is not None and _outcomes(named, "health.champion", "health.predecessor") == (
+        "fail",
+        "pass",
+    ):
+        return decided("rollback", [named["health.champion"], named["health.predecessor"]], predecessor)
+    if broken:
+        return decided("hold", broken)
+    if contract != "pass":
+        return decided("keep", [i for i in evidence if i.rung == 1] or ["the input could not be checked"])
+    if predecessor is not None and _outcomes(named, "performance.predecessor") == ("fail",):
+        return decided("rollback", [named["performance.predecessor"]], predecessor)
+    if _outcomes(named, "performance.challenger") == ("fail",):
+        return decided("retrain", [named["performance.challenger"]])
+    if retrain_now:
+        return decided("retrain", ["a retraining was asked for (retrain_now)"])
+    alarms = [item for item in evidence if item.outcome == "fail"]
+    if alarms:
+        return decided("watch", sorted(alarms, key=lambda item: item.rung))
+    unsure = [item for item in evidence if item.outcome in ("error", "inconclusive")]
+    return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
+
+
+def _outcomes(named: dict[str, Evidence], *names: str) -> tuple[Outcome | None, ...]:
+    return tuple(named[name].outcome if name in named else None for name in names)
+
+
+def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
+    """Drift is not a decision: only the rungs above it make an outcome."""
+    return overall(item for item in evidence if item.rung < 5)
+
+
+def sentence(item: Evidence) -> str:
+    """One line of evidence in words: the name, the number with its interval, the limit."""
+    parts = [item.note or item.name]
+    if item.value is not None:
+        parts.append(f"{item.value:.4g}")
+        if item.low is not None and item.high is not None:
+            parts[-1] += f" [{item.low:.4g}, {item.high:.4g}]"
+        if item.limit is not None:
+            parts[-1] += f" against {item.limit:.4g}"
+    return f"{item.name}: {', '.join(parts)}" if item.note else ", ".join(parts)

