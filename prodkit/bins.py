@@ -95,4 +95,9 @@ def _cuts(present: np.ndarray) -> tuple[float, ...]:
         distinct = np.sort(distinct)
         return tuple((distinct[:-1] / 2 + distinct[1:] / 2).tolist())
     inner = np.quantile(present, np.arange(1, size) / size, method="higher")
-    return tuple(np.unique(inner[inner > present.min()]).tolist())
+    # A value that fills a bin or more has one to itself: the next value opens the next bin.
+    ordered = np.unique(distinct)
+    piled = np.append(inner[:-1][np.diff(inner) == 0], inner[inner == ordered[0]])
+    following = np.searchsorted(ordered, piled, side="right")
+    after = ordered[following[following < len(ordered)]]
+    return tuple(np.unique(np.append(inner[inner > ordered[0]], after)).tolist())

@@ -86,10 +86,10 @@ def assemble(
         params: of the training.
         importance: of each feature, in units of the loss.
     """
-    rows = split.rows
-    days = blocks(rows[params.time_column])
-    whole = profile(rows, schema, blocks=days)
-    newest = (rows[params.time_column] >= rows[params.time_column].max() - _RECENT).to_numpy()
+    rows, feed = split.rows, split.feed
+    days = blocks(feed[params.time_column])
+    whole = profile(feed, schema, blocks=days)
+    newest = (feed[params.time_column] >= feed[params.time_column].max() - _RECENT).to_numpy()
     golden = rows.iloc[np.linspace(0, len(rows) - 1, min(_GOLDEN_ROWS, len(rows))).astype(int)][schema.names]
     return Bundle(
         model=model,
@@ -98,7 +98,7 @@ def assemble(
         trained=split.trained,
         holdout=split.holdout,
         profile=whole,
-        recent=profile(rows[newest], schema, blocks=days[newest], like=whole),
+        recent=profile(feed[newest], schema, blocks=days[newest], like=whole),
         scores=column_profile(lead_score(tested.predicted), blocks=tested.days),
         importance=dict(importance),
         golden=golden.reset_index(drop=True),

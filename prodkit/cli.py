@@ -4,56 +4,80 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.params import NOTEBOOKS, project_folder, resolve
-from prodkit.store import Store
+from prodkit.params import NOTEBOOKS, project_folder, resolve, using_outputs
+from prodkit.store import Champion, Store
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Take a scikit-learn model from experiment to production without leaving notebooks.",
-)
-models = typer.Typer(no_args_is_help=True, help="Look at versions, and move the champion.")
-app.add_typer(models, name="models")
-
-Files = Annotated[list[Path], typer.Option("-f", "--file", help="Params file; later ones win.")]
-Pairs = Annotated[list[tuple[str, str]], typer.Option("-p", "--param", help="NAME VALUE; wins over files.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder that everything goes to.")]
-Force = Annotated[bool, typer.Option("--force", help="Do again what was done before.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
-Actor = Annotated[str, typer.Option("--name", help="Who does this.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why.")]
+Command = Callable[..., None]
 DEFAULT_OUT = Path("outputs")
-STORE_HELP = "SQLAlchemy URL of the store; `outputs/` in it is the folder of --out."
-StoreUrl = Annotated[str, typer.Option("--store", help=STORE_HELP)]
-Artifacts = Annotated[str, typer.Option("--artifacts", help="Folder or fsspec URL of the artifacts.")]
-DEFAULT_STORE, DEFAULT_ARTIFACTS = "sqlite:///outputs/store.db", "outputs/artifacts"
-
 _say = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
     """Run the command; a wrong call ends with 2, a failure with 1, each with one clear sentence."""
     try:
-        app()
-    except ParameterError as error:
-        _say.print(f"prodkit: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        prodkit()
     except ProdkitError as error:
         _say.print(f"prodkit: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ParameterError) else 1)
+
+
+def _with(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_out = click.option(
+    "--out", type=Path, default=DEFAULT_OUT, show_default=True, help="Folder that all goes to."
+)
+_parameters = _with(
+    click.option(
+        "-f", "files", type=Path, multiple=True, metavar="FILE", help="Params file; later ones win."
+    ),
+    click.option(
+        "-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter; wins over files."
+    ),
+    _out,
+    click.option("--force", is_flag=True, help="Do again what was done before."),
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
+_places = _with(
+    _out,
+    click.option("--store", default="sqlite:///outputs/store.db", show_default=True, help="SQLAlchemy URL."),
+    click.option("--artifacts", default="outputs/artifacts", show_default=True, help="Folder or fsspec URL."),
+)
+_signed = _with(
+    click.option("--name", required=True, help="Who does this."),
+    click.option("--reason", required=True, help="Why; it is kept in the history."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="notebook-prodkit")
+def prodkit() -> None:
+    """Take a scikit-learn model from experiment to production without leaving notebooks."""
+
+
+def _absolute(out: Path) -> Path:
+    """``--out`` is relative to where the command was typed, its default to the project."""
+    return project_folder() / out if out == DEFAULT_OUT else out.resolve()
 
 
 def _default_files(notebook: str) -> list[Path]:
@@ -62,128 +86,117 @@ def _default_files(notebook: str) -> list[Path]:
     return [path for path in (folder / "flights.yaml", folder / f"{notebook}.yaml") if path.is_file()]
 
 
-@app.command()
+@prodkit.command()
+@click.argument("notebook")
+@_parameters
+@click.option(
+    "--exit-code", is_flag=True, help="End with 3 if action is needed, with 4 if it could not be told."
+)
+@_json
 def run(
-    notebook: Annotated[
-        str, typer.Argument(help="A name in notebooks/, or any .ipynb with a parameters cell.")
-    ],
-    file: Files = [],  # noqa: B006  (typer copies it)
-    param: Pairs = [],  # noqa: B006
-    out: Out = DEFAULT_OUT,
-    force: Force = False,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 3 or 4 if action is needed.")
-    ] = False,
-    as_json: AsJson = False,
+    notebook: str,
+    files: Sequence[Path],
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    force: bool,
+    exit_code: bool,
+    as_json: bool,
 ) -> None:
-    """Run one notebook, and record what came of it."""
-    from prodkit.runs import read_files, run_notebook, typed_value, using_outputs
+    """Run NOTEBOOK, a name in notebooks/ or any .ipynb with a parameters cell, and record what came of it.
+
+    Without -f it reads params/flights.yaml and the notebook's own file in params/.
+    """
+    from prodkit.runs import read_files, run_notebook, typed_value
 
     with using_outputs(_absolute(out)):
-        given = read_files(notebook, file or _default_files(Path(notebook).stem))
-        given |= {name: typed_value(notebook, name, text) for name, text in param}
+        given = read_files(notebook, files or _default_files(Path(notebook).stem))
+        given |= {name: typed_value(notebook, name, text) for name, text in pairs}
         done = run_notebook(notebook, given, force=force)
     if as_json:
         print(json.dumps(done.document, indent=2))
     else:
         again = " (done before; --force does it again)" if done.repeated else ""
-        said = f"{done['outcome']}" + (f", {done['action']}" if done["action"] else "")
-        _say.print(f"{done['run_id']}: {done['status']}, {said}{again}", markup=False)
-        for reason in done["reasons"][:3]:
-            _say.print(f"  {reason}", markup=False, soft_wrap=True)
-        _say.print(f"  {done.folder / 'report.html'}", markup=False, soft_wrap=True)
+        action = f", {done['action']}" if done["action"] else ""
+        lines = [
+            f"{done['run_id']}: {done['status']}, {done['outcome']}{action}{again}",
+            *done["reasons"][:3],
+        ]
+        for line in [*lines, str(done.folder / "report.html")]:
+            _say.print(line, markup=False, soft_wrap=True)
     sys.exit(_status(done.document, exit_code=exit_code))
 
 
-def _status(document: dict[str, Any], *, exit_code: bool) -> int:
+def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
     if document["status"] != "succeeded" or document["outcome"] == "error":
         return 1
     if exit_code and (document["outcome"] == "fail" or document["action"] not in (None, "keep", "watch")):
         return 3
-    if exit_code and document["outcome"] == "inconclusive":
-        return 4
-    return 0
+    return 4 if exit_code and document["outcome"] == "inconclusive" else 0
 
 
-def _absolute(out: Path) -> Path:
-    """``--out`` is relative to where the command was typed, its default to the project."""
-    return project_folder() / out if out == DEFAULT_OUT else out.resolve()
-
-
-@app.command()
-def lifecycle(
-    file: Files = [],  # noqa: B006
-    param: Pairs = [],  # noqa: B006
-    out: Out = DEFAULT_OUT,
-    force: Force = False,
-) -> None:
+@prodkit.command()
+@_parameters
+def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path, force: bool) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
-    from prodkit.runs import using_outputs
 
-    files = file or [path for name in NOTEBOOKS for path in _default_files(name)]
-    with using_outputs(_absolute(out)), _progress() as bar:
-        step = bar.add_task("reading the data", total=None)
-        life = plan(files, param, force=force)
-        bar.update(step, total=life.steps)
+    files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in _default_files(name)))
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=_say, disable=not _say.is_terminal)
+    with using_outputs(_absolute(out)), bar:
+        life = plan(files, pairs, force=force)
+        step = bar.add_task("", total=life.steps)
         life.tell = lambda name: bar.update(step, advance=1, description=name)
         page = life.live()
-        bar.update(step, completed=life.steps, total=life.steps, description="done")
-    print_story(life.story)
+        bar.update(step, total=len(life.runs), completed=len(life.runs), description="done")
+    _print_table(life.story)
     print(f"open {page}")
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=_say, disable=not _say.is_terminal)
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows for people; as wide as it needs to be where it is not read on a terminal."""
+    table = Table(*(list(rows[0]) if rows else ["nothing yet"]))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table, markup=False)
 
 
-def print_story(story: Sequence[dict[str, str]]) -> None:
-    """The closing table."""
-    table = Table(*(list(story[0]) if story else ["nothing happened"]))
-    for row in story:
-        table.add_row(*row.values())
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-
-
-@app.command()
-def report(
-    out: Out = DEFAULT_OUT,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-) -> None:
-    """Write outputs/index.html: all runs."""
+@prodkit.command()
+@_out
+@click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
+def report(out: Path, open_page: bool) -> None:
+    """Write outputs/index.html: all runs, the newest first."""
     from prodkit.report import write_index
-    from prodkit.runs import using_outputs
 
-    with using_outputs(_absolute(out)) as folder:
-        files = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-        page = write_index(folder, [json.loads(path.read_text()) for path in files], [])
+    folder = _absolute(out)
+    files = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+    page = write_index(folder, [json.loads(path.read_text()) for path in files], [])
     print(page)
     if open_page:
-        typer.launch(page.as_uri())
+        click.launch(page.as_uri())
+
+
+@prodkit.group()
+def models() -> None:
+    """Look at versions, and move the champion by hand."""
 
 
 def _store(out: Path, store: str, artifacts: str) -> Store:
-    from prodkit.runs import using_outputs
-
     with using_outputs(_absolute(out)):
         return Store.open(resolve(store), resolve(artifacts))
 
 
 @models.command("list")
-def list_models(
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-    as_json: AsJson = False,
-) -> None:
+@_places
+@_json
+def list_models(out: Path, store: str, artifacts: str, as_json: bool) -> None:
     """All versions: what they learned from, and where they stand."""
     with _store(out, store, artifacts) as kept:
         champion, versions = kept.champion(), kept.versions()
     rows = [
         {
             "version": version.number,
-            "standing": _standing(version.number, version.quarantined, champion),
+            "standing": _standing(version.number, champion, quarantined=version.quarantined),
             "trained": version.manifest.get("trained", ""),
             "rows": version.manifest.get("rows", ""),
             "model": version.manifest.get("params", {}).get("model", ""),
@@ -194,41 +207,29 @@ def list_models(
     if as_json:
         print(json.dumps({"champion": vars(champion), "versions": rows}, indent=2))
         return
-    print_story([{key: str(value) for key, value in row.items()} for row in rows])
-    if champion.hold:
-        print(f"on hold: {champion.hold}")
-    if champion.frozen:
-        print("frozen: nothing is promoted or rolled back")
+    _print_table(rows)
+    _tell(champion)
 
 
-def _standing(number: int, quarantined: bool, champion: Any) -> str:
+def _standing(number: int, champion: Champion, *, quarantined: bool) -> str:
     if number == champion.version:
         return "champion"
-    if quarantined:
-        return "quarantined"
-    return "predecessor" if number == champion.predecessor else ""
+    return "quarantined" if quarantined else "predecessor" if number == champion.predecessor else ""
 
 
 @models.command()
-def show(
-    version: int,
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-) -> None:
-    """All that is known of one version, as JSON."""
+@click.argument("version", type=int)
+@_places
+def show(version: int, out: Path, store: str, artifacts: str) -> None:
+    """All that is known of one VERSION, as JSON."""
     with _store(out, store, artifacts) as kept:
-        found = kept.version(version)
-    print(json.dumps({**vars(found)}, indent=2))
+        print(json.dumps(vars(kept.version(version)), indent=2))
 
 
 @models.command()
-def history(
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-    as_json: AsJson = False,
-) -> None:
+@_places
+@_json
+def history(out: Path, store: str, artifacts: str, as_json: bool) -> None:
     """Everything that ever happened to the champion, oldest first."""
     with _store(out, store, artifacts) as kept:
         events = kept.history()
@@ -236,13 +237,12 @@ def history(
         print(json.dumps([vars(event) for event in events], indent=2))
         return
     columns = ("number", "kind", "version", "generation", "actor", "run_id", "reason")
-    print_story([{name: str(getattr(event, name) or "") for name in columns} for event in events])
+    _print_table([{name: getattr(event, name) for name in columns} for event in events])
 
 
 @models.command()
-def check(
-    out: Out = DEFAULT_OUT, store: StoreUrl = DEFAULT_STORE, artifacts: Artifacts = DEFAULT_ARTIFACTS
-) -> None:
+@_places
+def check(out: Path, store: str, artifacts: str) -> None:
     """Verify the chain of events, the digests and the artifacts; ends with 1 if something is wrong."""
     with _store(out, store, artifacts) as kept:
         problems, events = kept.check(), len(kept.history())
@@ -253,77 +253,59 @@ def check(
 
 
 @models.command()
-def promote(
-    version: int,
-    name: Actor,
-    reason: Reason,
-    force: Annotated[bool, typer.Option("--force", help="Overrule a quarantine or a freeze.")] = False,
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-) -> None:
-    """Make a version the champion, by hand."""
+@click.argument("version", type=int)
+@_signed
+@click.option("--force", is_flag=True, help="Overrule a quarantine or a freeze.")
+@_places
+def promote(version: int, name: str, reason: str, force: bool, out: Path, store: str, artifacts: str) -> None:
+    """Make VERSION the champion."""
     with _store(out, store, artifacts) as kept:
         now = kept.champion().generation
         _tell(kept.promote(version, expected_generation=now, actor=name, reason=reason, force=force))
 
 
 @models.command()
-def rollback(
-    name: Actor,
-    reason: Reason,
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-) -> None:
-    """Give the predecessor its place back, by hand."""
+@_signed
+@_places
+def rollback(name: str, reason: str, out: Path, store: str, artifacts: str) -> None:
+    """Give the predecessor its place back."""
     with _store(out, store, artifacts) as kept:
         _tell(kept.rollback(expected_generation=kept.champion().generation, actor=name, reason=reason))
 
 
 @models.command()
-def approve(
-    run_id: str,
-    name: Actor,
-    reason: Reason = "",
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-) -> None:
-    """Carry out what a run proposed, if the champion is still the one that was judged."""
+@click.argument("run_id")
+@_signed
+@_places
+def approve(run_id: str, name: str, reason: str, out: Path, store: str, artifacts: str) -> None:
+    """Carry out what RUN_ID proposed, if the champion is still the one that was judged."""
     with _store(out, store, artifacts) as kept:
         _tell(kept.approve(run_id, actor=name, reason=reason))
 
 
 @models.command()
-def reject(
-    run_id: str,
-    name: Actor,
-    reason: Reason = "",
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-) -> None:
-    """Settle a proposal without carrying it out."""
+@click.argument("run_id")
+@_signed
+@_places
+def reject(run_id: str, name: str, reason: str, out: Path, store: str, artifacts: str) -> None:
+    """Settle what RUN_ID proposed without carrying it out."""
     with _store(out, store, artifacts) as kept:
         kept.reject(run_id, actor=name, reason=reason)
-    print(f"{run_id} rejected")
+        _tell(kept.champion())
 
 
 @models.command()
-def freeze(
-    name: Actor,
-    reason: Reason,
-    off: Annotated[bool, typer.Option("--off", help="End the freeze.")] = False,
-    out: Out = DEFAULT_OUT,
-    store: StoreUrl = DEFAULT_STORE,
-    artifacts: Artifacts = DEFAULT_ARTIFACTS,
-) -> None:
-    """Let nobody promote or roll back, until it is ended."""
+@_signed
+@click.option("--off", is_flag=True, help="End the freeze.")
+@_places
+def freeze(name: str, reason: str, off: bool, out: Path, store: str, artifacts: str) -> None:
+    """Let nobody promote or roll back, until the freeze is ended."""
     with _store(out, store, artifacts) as kept:
         _tell((kept.thaw if off else kept.freeze)(reason=reason, actor=name))
 
 
-def _tell(champion: Any) -> None:
-    state = ", frozen" if champion.frozen else ""
-    print(f"champion: v{champion.version}, generation {champion.generation}{state}")
+def _tell(champion: Champion) -> None:
+    state = f", on hold: {champion.hold}" if champion.hold else ""
+    state += ", frozen" if champion.frozen else ""
+    name = "none" if champion.version is None else f"v{champion.version}"
+    print(f"champion: {name}, generation {champion.generation}{state}")

@@ -38,7 +38,7 @@ class ColumnProfile:
         zero: values that are 0.
         min: smallest value, None if there is none.
         max: largest value, None if there is none.
-        values: how often each value occurs, to six digits; None if more than 256 differ.
+        values: how often each value occurs, to twelve digits; None if more than 256 differ.
     """
 
     bins: Bins
@@ -283,13 +283,13 @@ def _numbers(values: np.ndarray, block: np.ndarray, bins: Bins, n_blocks: int) -
 
 
 def _distinct(x: np.ndarray) -> dict[float, int] | None:
-    """How often each value occurs, rounded to six significant digits; None if there are too many.
+    """How often each value occurs, rounded to twelve significant digits; None if there are too many.
 
     Whether there are too many depends on all values together, so that merging stays associative.
     """
     codes, raw = pd.factorize(x)
-    scale = 10.0 ** (5 - np.floor(np.log10(np.where(raw == 0, 1, np.abs(raw)))))
     with np.errstate(over="ignore", invalid="ignore"):
+        scale = 10.0 ** (11 - np.floor(np.log10(np.where(raw == 0, 1, np.abs(raw)))))
         rounded = np.where(np.isfinite(raw * scale), np.round(raw * scale) / scale, raw)
     names, where = np.unique(rounded, return_inverse=True)
     if len(names) > MAX_DISTINCT:

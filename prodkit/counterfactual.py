@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -10,27 +9,15 @@ import pandas as pd
 from prodkit.bundle import Bundle
 from prodkit.data import labelled, read_window
 from prodkit.errors import DataError, ModelError, WindowError
-from prodkit.evidence import Evidence
-from prodkit.gates import alternative, at_most, enough
 from prodkit.metrics import LEAD, PRIMARY
 from prodkit.models import build_model, fit_model
-from prodkit.params import Facts, RollbackParams, TrainParams, Window
+from prodkit.params import RollbackParams, TrainParams, Window
 from prodkit.schema import Schema
 from prodkit.store import Store
 from prodkit.trial import Trial, run_trial, unseen_rows
 from prodkit.workspace import load_version
 
-__all__ = [
-    "Counterfactuals",
-    "counterfactuals",
-    "fresh_challenger",
-    "gain_table",
-    "health_evidence",
-    "judged_window",
-    "look_number",
-    "performance_evidence",
-    "served_figures",
-]
+__all__ = ["Counterfactuals", "counterfactuals", "fresh_challenger", "judged_window", "served_figures"]
 
 
 def fresh_challenger(
@@ -81,13 +68,6 @@ class Counterfactuals:
             return pd.DataFrame({"champion": []}, index=pd.DatetimeIndex([]))
         losses = self.whole.losses[["champion", "baseline"]].rename(columns={"baseline": "simple rule"})
         return losses.groupby(self.whole.dates).mean()
-
-
-def gain_table(evidence: Sequence[Evidence]) -> pd.DataFrame:
-    """What each alternative would have gained: value, low, high."""
-    known = {f"performance.{name}": name for name in ("predecessor", "challenger", "baseline")}
-    rows = {known[item.name]: (item.value, item.low, item.high) for item in evidence if item.name in known}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"], dtype=float)
 
 
 def served_figures(trials: Counterfactuals, *, schema: Schema, sound: bool) -> dict[str, float]:
@@ -146,87 +126,3 @@ def judged_window(params: RollbackParams) -> Window:
     start, end = params.window.start, min(params.window.end, params.moment)
     cut = pd.Timestamp(end - (end - start) * params.challenger_share).floor("D").to_pydatetime()
     return Window(max(cut, start), end)
-
-
-def look_number(params: Facts, bundle: Bundle) -> int:
-    """How many windows of this length the version has served by now, this one included: 1, 2, ...
-
-    Each look spends its own part of the allowed error, so that all looks together keep it.
-    """
-    length = params.window.end - params.window.start
-    return 1 + max(0, int((params.window.start - bundle.holdout.end) / length))
-
-
-def performance_evidence(params: RollbackParams, trials: Counterfactuals, *, look: int) -> list[Evidence]:
-    """Rung 3: would the predecessor, a fresh challenger or the dumb baseline have served better?"""
-    if trials.whole is None:
-        return [Evidence("performance.labels", "inconclusive", rung=3, note=trials.missing["labels"])]
-    whole = trials.whole
-    champion = whole.losses["champion"].to_numpy()
-    needed = {"min_rows": params.min_rows, "min_blocks": params.min_blocks}
-    labels = enough("performance.labels", champion, whole.days, **needed)
-    if labels.outcome != "pass":
-        return [labels]
-    settings = {"confidence": params.confidence, "look": look}
-    found = [labels]
-    if "predecessor" in whole.losses:
-        limit, note = params.rollback_margin, "gain in mean loss, had the predecessor served these rows"
-        other = whole.losses["predecessor"].to_numpy()
-        found.append(
-            alternative(
-                "performance.predecessor",
-                champion,
-                other,
-                blocks=whole.days,
-                limit=limit,
-                note=note,
-                **settings,
-            )
-        )
-    if trials.newest is None:
-        found.append(
-            Evidence("performance.challenger", "inconclusive", rung=3, note=trials.missing["challenger"])
-        )
-    else:
-        new = trials.newest
-        pair = new.losses["champion"].to_numpy(), new.losses["challenger"].to_numpy()
-        labels = enough("performance.challenger_labels", pair[0], new.days, **needed)
-        limit, note = params.retrain_cost, "gain in mean loss, had a freshly trained model served these rows"
-        found.append(
-            labels
-            if labels.outcome != "pass"
-            else alternative(
-                "performance.challenger", *pair, blocks=new.days, limit=limit, note=note, **settings
-            )
-        )
-    note = "gain in mean loss, had the simple rule served these rows"
-    other = whole.losses["baseline"].to_numpy()
-    found.append(
-        alternative(
-            "performance.baseline", champion, other, blocks=whole.days, limit=0.0, note=note, **settings
-        )
-    )
-    return found
-
-
-def health_evidence(
-    store: Store, params: RollbackParams, trials: Counterfactuals, *, version: int
-) -> list[Evidence]:
-    """Rung 2: could the champion answer, as fast as promised, and could its predecessor on the same requests?"""
-    found = []
-    limits = params.slo
-    if trials.whole is not None and "error_share" in limits:
-        for name in ("champion", "predecessor"):
-            if name in trials.whole.errors:
-                note = f"share of rows that the {name} could not answer"
-                share = trials.whole.errors[name]
-                n, limit = len(trials.whole.rows), limits["error_share"]
-                found.append(at_most(f"health.{name}", share, limit=limit, n=n, rung=2, note=note))
-    table = store.metrics(notebook="score", version=version, window=params.window)
-    kept = table.drop_duplicates("name", keep="last").set_index("name")
-    for name, limit in limits.items():
-        if name != "error_share" and name in kept.index:
-            value, n = kept.loc[name, "value"], kept.loc[name, "n"]
-            note = f"{name} as recorded when this window was scored"
-            found.append(at_most(f"health.{name}", float(value), limit=limit, n=int(n), rung=2, note=note))
-    return found

@@ -272,8 +272,7 @@ def _bytes(values: pd.Series) -> bytes:
             cells = np.where(np.isnan(cells), np.nan, cells + 0.0)  # one NaN, one zero
         return cells.tobytes()
     if values.dtype == object:  # 1, True and "1" differ
-        typed = ((type(cell).__name__, cell) for cell in values)
-        cleaned = [None if null else cell for cell, null in zip(typed, values.isna(), strict=True)]
+        cleaned = [None if null else cell for cell, null in zip(values, values.isna(), strict=True)]
         return repr(cleaned).encode("utf-8", "surrogatepass")
     codes, levels = pd.factorize(values)
     return codes.astype("int64").tobytes() + repr(list(levels)).encode("utf-8", "surrogatepass")

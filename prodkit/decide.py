@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prodkit.evidence import Evidence, Outcome, overall
+from prodkit.history import Champion
 
 __all__ = ["Action", "Decision", "judgement", "promotion", "sentence"]
 
@@ -36,6 +37,9 @@ class Decision:
     clears_hold: bool = False
 
 
+_CHALLENGER = ("performance.challenger", "performance.challenger_since")
+
+
 def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int) -> Decision:
     """Promote only on a full set of passes; reject on a failure; otherwise leave all as it is."""
     outcome = overall(evidence)
@@ -47,27 +51,19 @@ def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int)
     return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation)
 
 
-def judgement(
-    evidence: Sequence[Evidence],
-    *,
-    generation: int,
-    predecessor: int | None,
-    held: bool = False,
-    retrain_now: bool = False,
-) -> Decision:
+def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: bool = False) -> Decision:
     """Keep, watch, roll back, retrain or hold.
 
     Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2),
-    ``performance.predecessor`` and ``performance.challenger`` (rung 3: would it have been better?); every
-    other finding can at most ask for ``watch``.
+    ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and ``performance.challenger_since`` (rung 3: would it
+    have been better, in this window or since the promotion?); every other finding can at most ask for ``watch``.
 
     Args:
         evidence: all findings, in any order.
-        generation: of the champion that was judged.
-        predecessor: version to return to, if there is one.
-        held: a hold is in force; it ends when the contract passes.
+        champion: the pointer that was judged; a hold in force ends when the contract passes.
         retrain_now: ask for a retraining even if the evidence does not.
     """
+    generation, predecessor, held = champion.generation, champion.predecessor, bool(champion.hold)
     named = {item.name: item for item in evidence}
     outcome = _without_drift(evidence)
     contract = overall(item for item in evidence if item.rung == 1)
@@ -94,18 +90,32 @@ def judgement(
     if broken:
         return decided("hold", broken)
     if contract != "pass":
-        return decided("keep", [i for i in evidence if i.rung == 1] or ["the input could not be checked"])
-    if predecessor is not None and _outcomes(named, "performance.predecessor") == ("fail",):
-        return decided("rollback", [named["performance.predecessor"]], predecessor)
-    if _outcomes(named, "performance.challenger") == ("fail",):
-        return decided("retrain", [named["performance.challenger"]])
+        unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
+        return decided("keep", unchecked or ["the input could not be checked"])
+    ahead = _predecessor_ahead(named)
+    if predecessor is not None and ahead:
+        return decided("rollback", ahead, predecessor)
+    better = [item for item in evidence if item.name in _CHALLENGER and item.outcome == "fail"]
+    if better:
+        return decided("retrain", better)
     if retrain_now:
         return decided("retrain", ["a retraining was asked for (retrain_now)"])
     alarms = [item for item in evidence if item.outcome == "fail"]
     if alarms:
-        return decided("watch", sorted(alarms, key=lambda item: item.rung))
-    unsure = [item for item in evidence if item.outcome in ("error", "inconclusive")]
+        return decided("watch", sorted(alarms, key=lambda each: each.rung))
+    unsure: list[Evidence | str] = [item for item in evidence if item.outcome in ("error", "inconclusive")]
     return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
+
+
+def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
+    """What shows that the predecessor serves better: a smaller loss, or a better ranking at no greater loss."""
+    loss, ranking = named.get("performance.predecessor"), named.get("performance.predecessor_ranking")
+    if loss is None or loss.outcome == "error":
+        return []
+    found = [loss] if loss.outcome == "fail" else []
+    if ranking is not None and ranking.outcome == "fail" and loss.value is not None and loss.value > 0:
+        found.append(ranking)
+    return found
 
 
 def _outcomes(named: dict[str, Evidence], *names: str) -> tuple[Outcome | None, ...]:

@@ -69,6 +69,7 @@ def alternative(
     confidence: float,
     look: int,
     note: str,
+    horizon: int = 14,
 ) -> Evidence:
     """Would something else have served the same rows better than the champion, by more than a limit?
 
@@ -81,7 +82,7 @@ def alternative(
     """
     if broken := _broken(name, champion, other, limit):
         return broken
-    estimate = always_valid(champion, other, blocks=blocks, confidence=confidence, look=look)
+    estimate = always_valid(champion, other, blocks=blocks, confidence=confidence, look=look, horizon=horizon)
     outcome: Outcome = "inconclusive"
     if estimate.low > limit:
         outcome = "fail"

@@ -15,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils import get_tags
+from threadpoolctl import threadpool_limits
 
 from prodkit.errors import ModelError, ProdkitError
 from prodkit.schema import Schema
@@ -26,6 +27,7 @@ _AUTO = {
     "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
     "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
 }
+_SMALL_ROWS = 50_000
 _MOST_LEVELS = 250  # histogram trees take at most 255 levels of a category; rarer ones share a bin
 
 
@@ -84,24 +86,22 @@ def _require_task(estimator: Any, schema: Schema, path: str) -> None:
 
 def _encoder(estimator: Any, schema: Schema) -> ColumnTransformer:
     """The usual preparation of the schema's columns for this estimator; column names are kept."""
-    kinds = {
-        kind: [c.name for c in schema.features if c.kind == kind] for kind in ("categorical", "datetime")
-    }
-    numbers = [c.name for c in schema.features if c.kind in ("numeric", "boolean")]
+    named = {kind: [c for c in schema.features if c.kind == kind] for kind in ("categorical", "datetime")}
+    categories, moments = named["categorical"], [column.name for column in named["datetime"]]
+    numbers = [column.name for column in schema.features if column.kind in ("numeric", "boolean")]
     takes_categories = "categorical_features" in estimator.get_params(deep=False)
     steps: list[tuple[str, Any, list[str]]] = []
     if takes_categories:
-        codes = OrdinalEncoder(
-            handle_unknown="use_encoded_value",
-            unknown_value=np.nan,
-            encoded_missing_value=np.nan,
-            max_categories=_MOST_LEVELS,
-        )
-        steps.append(("categorical", codes, kinds["categorical"]))
-        estimator.set_params(categorical_features=list(range(len(kinds["categorical"]))))
+        few = [column for column in categories if len(column.levels or ()) <= _MOST_LEVELS]
+        many = [column.name for column in categories if len(column.levels or ()) > _MOST_LEVELS]
+        # the schema knows the levels, which saves the encoder from counting them in every fold
+        levels = [list(column.levels or ()) for column in few]
+        steps.append(("categorical", _codes(categories=levels), [column.name for column in few]))
+        steps.append(("many levels", _codes(max_categories=_MOST_LEVELS), many))
+        estimator.set_params(categorical_features=list(range(len(categories))))
     else:
         onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50, sparse_output=False)
-        steps.append(("categorical", onehot, kinds["categorical"]))
+        steps.append(("categorical", onehot, [column.name for column in categories]))
     takes_missing = takes_categories or get_tags(estimator).input_tags.allow_nan
     fill = (
         "passthrough"
@@ -111,8 +111,15 @@ def _encoder(estimator: Any, schema: Schema) -> ColumnTransformer:
     clock: Any = FunctionTransformer(clock_parts, feature_names_out=_clock_names)
     if not takes_missing:
         clock = make_pipeline(clock, SimpleImputer(keep_empty_features=True), StandardScaler())
-    steps += [("numbers", fill, numbers), ("datetime", clock, kinds["datetime"])]
+    steps += [("numbers", fill, numbers), ("datetime", clock, moments)]
     return ColumnTransformer([step for step in steps if step[2]], verbose_feature_names_out=False)
+
+
+def _codes(**settings: Any) -> OrdinalEncoder:
+    """Codes for levels; a missing or unknown one is missing, which histogram trees understand."""
+    return OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan, **settings
+    )
 
 
 _CLOCK = ("days", "month", "weekday", "hour")
@@ -142,7 +149,8 @@ def fit_model(model: Pipeline, frame: pd.DataFrame, *, schema: Schema) -> Pipeli
     """
     labels = schema.encode(frame[schema.target])
     try:
-        return model.fit(schema.coerce(frame), labels)
+        with _threads(len(frame)):
+            return model.fit(schema.coerce(frame), labels)
     except ProdkitError:
         raise
     except Exception as error:
@@ -160,12 +168,18 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema) -> np.ndarra
         ``schema.classes`` for ``multiclass``, (n,) values for ``regression``.
     """
     columns = schema.coerce(frame)
-    if schema.task == "regression":
-        return np.asarray(model.predict(columns), dtype=float)
-    shares = np.zeros((len(columns), len(schema.classes)))
-    # A model that saw only some of the classes gives only their columns.
-    shares[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(columns)
+    with _threads(len(frame)):
+        if schema.task == "regression":
+            return np.asarray(model.predict(columns), dtype=float)
+        shares = np.zeros((len(columns), len(schema.classes)))
+        # A model that saw only some of the classes gives only their columns.
+        shares[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(columns)
     return shares[:, 1] if schema.task == "binary" else shares
+
+
+def _threads(rows: int) -> Any:
+    """One thread for small work: waiting for one another on a busy machine makes it fifty times slower."""
+    return threadpool_limits(limits=1 if rows < _SMALL_ROWS else None)
 
 
 @dataclass(frozen=True)
@@ -194,8 +208,10 @@ class Fallback:
                 # variance between levels, in rows: how much telling them apart explains
                 tables[feature.name] = float((levels.size() * (levels.mean() - labels.mean()) ** 2).sum())
         column = max(tables, key=lambda name: tables[name]) if tables else ""
-        groups = labels.groupby(columns[column]) if column else []
-        by_level = {str(level): _usual(part, schema) for level, part in groups if len(part) >= least_rows}
+        if not column:
+            return cls("", _usual(labels, schema), {})
+        levels = labels.groupby(columns[column])
+        by_level = {str(level): _usual(part, schema) for level, part in levels if len(part) >= least_rows}
         return cls(column, _usual(labels, schema), by_level)
 
     def predict(self, frame: pd.DataFrame, *, schema: Schema) -> np.ndarray:
@@ -211,10 +227,9 @@ class Fallback:
         return table[:, 1] if schema.task == "binary" else table
 
 
-def _usual(labels: pd.Series, schema: Schema) -> np.ndarray:
+def _usual(labels: pd.Series[Any], schema: Schema) -> np.ndarray:
     if schema.task == "regression":
         return np.array([labels.median()])
     # one row of each class is added, so that no outcome is ever called impossible
-    return (np.bincount(labels.astype(int), minlength=len(schema.classes)) + 1.0) / (
-        len(labels) + len(schema.classes)
-    )
+    counts: np.ndarray = np.bincount(labels.astype(int), minlength=len(schema.classes)) + 1.0
+    return np.asarray(counts / counts.sum())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,11 +35,13 @@ __all__ = [
     "TrainParams",
     "ValidateParams",
     "Window",
+    "environment_set",
     "expand",
     "outputs_folder",
     "parse_duration",
     "project_folder",
     "resolve",
+    "using_outputs",
 ]
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -349,6 +352,24 @@ def outputs_folder() -> Path:
     """Where results go: ``PRODKIT_OUT`` (set by ``--out``), else ``outputs/`` of the project."""
     named = os.environ.get("PRODKIT_OUT")
     return Path(named) if named else project_folder() / "outputs"
+
+
+def using_outputs(folder: Path) -> AbstractContextManager[None]:
+    """Let all that lies under ``outputs/`` lie in this folder, here and in kernels that are started meanwhile."""
+    return environment_set(PRODKIT_OUT=str(folder.resolve()))
+
+
+@contextmanager
+def environment_set(**values: str) -> Iterator[None]:
+    """Set environment variables for a while; kernels that are started meanwhile inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in [name for name, value in before.items() if value is None]:
+            os.environ.pop(name, None)
 
 
 def expand(text: str) -> str:

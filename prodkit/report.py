@@ -42,7 +42,6 @@ _PAGE = """<!DOCTYPE html>
 # nbconvert's `basic` template, with the code folded away and without its scripts
 _TEMPLATE = """
 {%- extends 'basic/index.html.j2' -%}
-{%- from 'basic/celltags.j2' import celltags -%}
 {% block input_group %}<details><summary>code</summary><pre>{{ cell.source | escape }}</pre></details>{% endblock %}
 {% block data_png %}<p><img alt="{{ output.metadata.get('image/png', {}).get('alt', 'figure') | escape }}"
  width="{{ output.metadata.get('image/png', {}).get('width', '') }}"

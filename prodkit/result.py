@@ -118,23 +118,38 @@ def conclude(
     return Result(document)
 
 
-def bottom_line(decision: Decision, *, most: int = 3) -> Markdown:
-    """The decision in one sentence, then its reasons."""
-    return _answer(_ACTIONS[decision.action], decision.outcome, decision.reasons, most=most)
+def bottom_line(decision: Decision) -> Markdown:
+    """The decision in one sentence, its reasons, and the evidence of the rungs that decide."""
+    shown = [item for item in decision.evidence if item.rung < 5 and not item.name.startswith(_NOT_SHOWN)]
+    return _answer(_ACTIONS[decision.action], decision.outcome, decision.reasons, shown)
 
 
 def finding(params: Facts, evidence: Sequence[Evidence]) -> Markdown:
-    """The answer of a notebook that decides nothing, in one sentence, then what speaks for it."""
+    """The answer of a notebook that decides nothing, in one sentence, and its evidence."""
     outcome = overall(evidence)
     reasons = [sentence(item) for item in evidence if item.outcome == outcome]
-    return _answer(_FINDINGS[params.notebook][outcome], outcome, reasons, most=3)
+    return _answer(_FINDINGS[params.notebook][outcome], outcome, reasons, evidence)
 
 
-def _answer(text: str, outcome: Outcome, reasons: Sequence[str], *, most: int) -> Markdown:
-    shown = "".join(f"\n- {escape(reason)}" for reason in reasons[:most])
+# slices and budgets have a place of their own further down in the notebook
+_NOT_SHOWN = ("slice.", "budget.")
+
+
+def _answer(text: str, outcome: Outcome, reasons: Sequence[str], evidence: Sequence[Evidence]) -> Markdown:
+    most = 3
+    listed = "".join(f"\n- {escape(reason)}" for reason in reasons[:most])
     more = len(reasons) - most
-    tail = f"\n- and {more} more, below" if more > 0 else ""
-    return Markdown(f"**{text}** Outcome: {outcome}.\n{shown}{tail}")
+    tail = f"\n- and {more} more, in the table" if more > 0 else ""
+    return Markdown(
+        f"**{text}** Outcome: {outcome}.\n{listed}{tail}\n\n{_markdown(evidence_table(evidence))}"
+    )
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    flat = table.reset_index()
+    lines = [list(flat.columns), ["---"] * len(flat.columns), *flat.astype(str).to_numpy().tolist()]
+    plain = [cells if cells[0] == "---" else [escape(cell) for cell in cells] for cells in lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in plain)
 
 
 def scores_table(figures: Mapping[str, Estimate]) -> pd.DataFrame:
@@ -146,9 +161,7 @@ def scores_table(figures: Mapping[str, Estimate]) -> pd.DataFrame:
 
 def escape(text: str) -> str:
     """Text from data, harmless in Markdown: no tags, no formatting."""
-    for sign in "\\`*_[]<>|$#":
-        text = text.replace(sign, f"&#{ord(sign)};")
-    return text
+    return "".join(f"&#{ord(sign)};" if sign in "&\\`*[]<>|$#~" else sign for sign in " ".join(text.split()))
 
 
 def evidence_table(evidence: Iterable[Evidence]) -> pd.DataFrame:

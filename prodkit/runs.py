@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +17,24 @@ import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from prodkit.data import source_digest
 from prodkit.errors import ParameterError, RunError
-from prodkit.params import NOTEBOOKS, Facts, outputs_folder, project_folder, resolve, unknown_parameter
+from prodkit.params import (
+    NOTEBOOKS,
+    Facts,
+    environment_set,
+    outputs_folder,
+    project_folder,
+    resolve,
+    unknown_parameter,
+)
 from prodkit.report import write_report
 from prodkit.result import RESULT_MIME
 from prodkit.store import Store
 
-__all__ = ["Run", "read_files", "run_notebook", "typed_value", "using_outputs"]
+__all__ = ["Run", "read_files", "run_notebook", "typed_value"]
 
 REAL_STORE = "sqlite:///outputs/store.db"
 
@@ -41,27 +49,6 @@ class Run:
 
     def __getitem__(self, name: str) -> Any:
         return self.document[name]
-
-
-@contextmanager
-def using_outputs(folder: Path | str | None) -> Iterator[Path]:
-    """Let everything that lies under ``outputs/`` lie in this folder, here and in kernels started from here."""
-    with _environment(PRODKIT_OUT=str(Path(folder).resolve()) if folder else str(outputs_folder())):
-        yield outputs_folder()
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
@@ -199,6 +186,8 @@ def run_notebook(notebook: str, given: Mapping[str, Any], *, force: bool = False
             store.close()
 
 
+# Sockets in the file system: no ports to race for, and nobody on the network can listen in.
+_KERNEL = Config({"ConnectionFileMixin": {"transport": "ipc"}} if os.name == "posix" else {})
 _RECORDED = ("run_id", "notebook", "status", "outcome", "action", "approval", "started", "seconds")
 
 
@@ -261,10 +250,16 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     executed = folder / "notebook.ipynb"
     started, clock = datetime.now(UTC), time.perf_counter()
     failure = ""
-    with _environment(PRODKIT_RUN=run_id, PRODKIT_OUT=str(outputs_folder())):
+    with environment_set(PRODKIT_RUN=run_id, PRODKIT_OUT=str(outputs_folder())):
         try:
             papermill.execute_notebook(
-                str(path), str(executed), parameters=dict(values), progress_bar=False, cwd=str(path.parent)
+                str(path),
+                str(executed),
+                parameters=dict(values),
+                progress_bar=False,
+                cwd=str(path.parent),
+                config=_KERNEL,
+                shutdown_kernel="immediate",
             )
         except PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}"

@@ -203,7 +203,9 @@ def _kind(values: pd.Series) -> Kind:
 def _task(values: pd.Series, given: _Task | None) -> tuple[_Task, tuple[Label, ...]]:
     """The task and the sorted classes of a target's values."""
     name, seen = str(values.name), values[present(values)]
-    distinct = set(labels(seen))
+    plain = labels(seen)
+    texts_too = any(isinstance(label, str) for label in set(plain))
+    distinct: set[Label] = set(plain.map(str) if texts_too else plain)  # among texts, False and 0 are two
     if len(distinct) < 2:
         rule, fix = "must hold at least two classes", "Choose a longer `window`, or another `target`."
         raise LabelError(name, rule=rule, value=", ".join(map(str, distinct)) or "no label at all", fix=fix)
@@ -225,12 +227,4 @@ def _task(values: pd.Series, given: _Task | None) -> tuple[_Task, tuple[Label, .
         found = f"{len(distinct)} distinct values such as {min(map(str, distinct))}"
         fix = "Set `task` to binary, multiclass or regression as fits, or choose another `target`."
         raise LabelError(name, rule=f"{rule} for the task {task}", value=found, fix=fix)
-    return task, () if task == "regression" else _classes(distinct)
-
-
-def _classes(distinct: set[Label]) -> tuple[Label, ...]:
-    """In the order of numbers where all are numbers, else in that of their names."""
-    counted = [label for label in distinct if not isinstance(label, str)]
-    if len(counted) == len(distinct):
-        return tuple(sorted(counted))
-    return tuple(sorted({str(label) for label in distinct}))
+    return task, () if task == "regression" else tuple(sorted(distinct))

@@ -108,6 +108,23 @@ def _clause(time: str, kind: Any, start: datetime, end: datetime) -> Any:
     return (field >= low) & (field < high)
 
 
+def _alike(tables: list[Any]) -> list[Any]:
+    """Tables whose columns can be put together: one that is of another type in each becomes text."""
+    for name in {name for table in tables for name in table.column_names}:
+        having = [table for table in tables if name in table.column_names]
+        try:
+            kinds = [pa.schema([table.schema.field(name)]) for table in having]
+            pa.unify_schemas(kinds, promote_options="permissive")
+        except pa.ArrowTypeError:
+            tables = [
+                table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+                if name in table.column_names
+                else table
+                for table in tables
+            ]
+    return tables
+
+
 class Files:
     """One Parquet or CSV file, or many of the same columns, read in the order of their paths."""
 
@@ -148,7 +165,7 @@ class Files:
             if not self._is_parquet:
                 tables = [self._csv(path) for path in self._paths]
                 self._counts = [table.num_rows for table in tables]
-                return pa.dataset.dataset(pa.concat_tables(tables, promote_options="permissive"))
+                return pa.dataset.dataset(pa.concat_tables(_alike(tables), promote_options="permissive"))
             options = {"format": "parquet", "filesystem": self._system, "partitioning": "hive"}
             options["partition_base_dir"] = self._root  # a=b/ further up says nothing of the table
             first = pa.dataset.dataset(self._paths, **options)

@@ -41,11 +41,13 @@ class Split:
 
     Attributes:
         rows: labelled rows older than the gap.
+        feed: those and the ones without a label: what the input looked like.
         trained: the window that ``rows`` fill.
         holdout: the window left for the judge; between the two lies a gap of the label delay.
     """
 
     rows: pd.DataFrame
+    feed: pd.DataFrame
     trained: Window
     holdout: Window
 
@@ -68,7 +70,7 @@ def split_window(frame: pd.DataFrame, params: TrainParams) -> Split:
         )
     older = frame[frame[params.time_column] < end].reset_index(drop=True)
     holdout = Window(holdout_start, params.window.end)
-    return Split(labelled(older, params), Window(params.window.start, end), holdout)
+    return Split(labelled(older, params), older, Window(params.window.start, end), holdout)
 
 
 def folds(times: pd.Series, *, n: int, gap: timedelta) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -277,7 +277,7 @@ def test_honesty(table: Path, start: int, length: int, later: int, delay: int, f
     frame = read_window(facts)
     assert frame["id"].tolist() == truth.loc[exists, "id"].tolist()
     expected = truth.loc[exists, "sold"].mask(truth["when"] >= facts.labels_until)
-    assert frame["sold"].tolist() == expected.tolist()
+    assert frame["sold"].astype("boolean").tolist() == expected.tolist()
     count = label_coverage(frame, facts)
     assert count.rows == count.labelled + count.pending + count.never == len(frame)
     assert count.labelled == expected.notna().sum()
@@ -353,6 +353,17 @@ def test_row_ids_are_told_apart() -> None:
     assert row_ids(pd.DataFrame({"a": [1.0], "b": [pd.Timestamp("2020-01-01")]}), facts).tolist() == [
         "1|2020-01-01 00:00:00"
     ]
+
+
+def test_missing_text_in_csv(tmp_path: Path) -> None:
+    """An empty field of a CSV file is missing, of text too, and types are judged by all rows of all files."""
+    rows = [f"2020-01-10T{number % 24:02}:00,{number},a,1" for number in range(60_000)]
+    (tmp_path / "1.csv").write_text("\n".join(["when,id,kind,n", *rows, "2020-01-10,-1,,late"]))
+    (tmp_path / "2.csv").write_text("when,id,kind,n\n2020-01-10,-2,b,\n")
+    found = read_window(homes(tmp_path), columns=["kind", "n"]).set_index("id")
+    assert found.loc[[-1, -2, 0], "kind"].fillna("?").tolist() == ["?", "b", "a"]
+    assert found.loc[[-1, 0], "n"].tolist() == ["late", "1"]
+    assert pd.isna(found.loc[-2, "n"])
 
 
 def test_files_of_differing_columns(tmp_path: Path) -> None:
@@ -503,6 +514,13 @@ def test_faults(fault: str, expected: list[float | None]) -> None:
     assert [None if pd.isna(cell) else cell for cell in found] == expected
 
 
+def test_columns_are_scrambled_differently() -> None:
+    """Two columns that are scrambled lose their relation to each other too."""
+    values = pd.Series(range(50))
+    found = [broken(values.rename(name), "scrambled").tolist() for name in ("a", "b")]
+    assert found[0] != found[1]
+
+
 def test_scrambled_labels(table: Path) -> None:
     """Scrambling keeps the labels' number and places, repeats with its seed, and touches no other column."""
     plain = read_window(homes(table / "all.parquet"))
@@ -559,6 +577,7 @@ def test_digest_tells_types_apart() -> None:
     """In a column of objects 1, True and "1" are three things, and where a gap lies counts."""
     columns = [[1, None], [True, None], ["1", None], [None, "1"], [1.0, None]]
     assert len({digest(pd.DataFrame({"a": pd.Series(cells, dtype=object)})) for cells in columns}) == 5
+    assert digest(pd.DataFrame({"a": [0]})) != digest(pd.DataFrame({"a": [0.0]})), "zeros have the same bytes"
 
 
 def test_source_digest(table: Path, tmp_path: Path) -> None:

@@ -195,6 +195,13 @@ def test_an_open_interval_runs_off_the_figure():
     assert [text.get_text().endswith("open") for text in chart.figure.axes[0].texts[1:]] == [True, False]
 
 
+def test_an_unknown_end_is_not_zero():
+    """An interval whose ends are not known is a dot at its value, and does not stretch the axis."""
+    table = pd.DataFrame({"value": [0.7, 0.71], "low": [None, 0.7], "high": [0.71, None]}, dtype=float)
+    low, high = plots.folds(table, metric="roc_auc").figure.axes[0].get_ylim()
+    assert 0.69 < low < high < 0.72
+
+
 @pytest.mark.parametrize(("limit", "beyond"), [(0.005, 1), (-0.005, 1), (0.0, 2), (0.05, 0)])
 def test_what_lies_beyond_the_limit_is_counted(limit, beyond):
     """Only an interval that lies wholly on the far side of the limit counts as beyond it."""

@@ -136,7 +136,7 @@ def test_moments_and_extremes_are_those_of_the_values() -> None:
 def test_few_values_have_exact_quantiles() -> None:
     """As long as the distinct values are kept, quantiles are values that occurred."""
     made = column_profile(np.array([1.0, 1.0, 2.0, 10.0]), blocks=np.zeros(4))
-    assert made.values == {1.0: 2, 2.0: 1, 10.0: 1}
+    assert made.values == {1.0: 2, 2.0: 1, 10.0: 1}  # noqa: PD011
     assert made.quantile(np.array([0.0, 0.5, 0.75, 1.0])).tolist() == [1.0, 1.0, 2.0, 10.0]
 
 
@@ -193,6 +193,12 @@ def test_unseen_levels_and_malformed_values_are_counted() -> None:
     assert made.columns["size"].zero == 1
 
 
+def test_infinite_scores_are_malformed() -> None:
+    """A model may say infinity, which is counted and kept out of the mean."""
+    made = column_profile(np.array([1.0, np.inf, -np.inf, np.nan]), blocks=np.zeros(4))
+    assert (made.n, made.missing, made.malformed, made.mean) == (1, 3, 2, 1.0)
+
+
 @pytest.mark.parametrize("column", ["size", "city", "open", "since"])
 @pytest.mark.parametrize("content", ["absent", "null", "infinite", "garbage"])
 def test_one_bad_column_is_counted_not_raised(column: str, content: str) -> None:
@@ -233,9 +239,9 @@ def test_distinct_values_are_dropped_alike_in_parts_and_whole() -> None:
     values, blocks = np.arange(300.0), np.zeros(300)
     whole = column_profile(values, blocks=blocks)
     parts = [column_profile(part, blocks=blocks[:150], like=whole) for part in (values[:150], values[150:])]
-    assert whole.values is None
-    assert parts[0].values is not None
-    assert parts[0].merge(parts[1]).values is None
+    assert whole.values is None  # noqa: PD011
+    assert parts[0].values is not None  # noqa: PD011
+    assert parts[0].merge(parts[1]).values is None  # noqa: PD011
 
 
 def test_profiles_on_other_bins_do_not_merge() -> None:

@@ -173,6 +173,7 @@ def test_encoders_take_it() -> None:
         ([3, 1, 2], "multiclass", (1, 2, 3)),
         (["b", "a", "c"], "multiclass", ("a", "b", "c")),
         (["b", 1, 2.0], "multiclass", ("1", "2", "b")),
+        (["1", False, 0], "multiclass", ("0", "1", "False")),
         (["10", "9", "8"], "multiclass", ("10", "8", "9")),
         ([0.5, 1.0, 2.0], "regression", ()),
         (list(range(21)), "regression", ()),
