@@ -151,7 +151,7 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
         ModelError: it cannot be read in this environment, or answers otherwise than when it was made.
     """
     try:
-        bundle = joblib.load(io.BytesIO(artifact))
+        bundle: Bundle = joblib.load(io.BytesIO(artifact))
         again = bundle.predict(bundle.golden)
     except Exception as error:
         rule = f"could not be read back: {type(error).__name__}: {error}"

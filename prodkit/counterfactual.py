@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from prodkit.bundle import Bundle
 from prodkit.data import labelled, read_window
 from prodkit.errors import DataError, ModelError, WindowError
-from prodkit.metrics import LEAD, PRIMARY
+from prodkit.metrics import LEAD, PRIMARY, scores
 from prodkit.models import build_model, fit_model
 from prodkit.params import RollbackParams, TrainParams, Window
 from prodkit.schema import Schema
@@ -74,12 +75,12 @@ def served_figures(trials: Counterfactuals, *, schema: Schema, sound: bool) -> d
     """Headline score and loss of what was really served: the model, or the simple rule while it was distrusted."""
     if trials.whole is None:
         return {}
-    row = trials.whole.scores(schema=schema).loc["champion" if sound else "baseline"]
-    return {
-        name: float(row[name])
-        for name in dict.fromkeys((LEAD[schema.task], PRIMARY[schema.task]))
-        if row[name] == row[name]
-    }
+    name = "champion" if sound else "baseline"
+    figures = scores(trials.whole.truth, trials.whole.predicted[name], task=schema.task)
+    wanted = dict.fromkeys(
+        (LEAD[schema.task], PRIMARY[schema.task])
+    )  # one name, not two, where they are the same
+    return {metric: figures[metric] for metric in wanted if np.isfinite(figures[metric])}
 
 
 def counterfactuals(

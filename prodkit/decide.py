@@ -55,8 +55,9 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     """Keep, watch, roll back, retrain or hold.
 
     Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2),
-    ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and ``performance.challenger_since`` (rung 3: would it
-    have been better, in this window or since the promotion?); every other finding can at most ask for ``watch``.
+    ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and
+    ``performance.challenger_since`` (rung 3: would it have been better, in this window or since the promotion?).
+    Every other finding can at most ask for ``watch``.
 
     Args:
         evidence: all findings, in any order.
@@ -100,9 +101,9 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
         return decided("retrain", better)
     if retrain_now:
         return decided("retrain", ["a retraining was asked for (retrain_now)"])
-    alarms = [item for item in evidence if item.outcome == "fail"]
+    alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
     if alarms:
-        return decided("watch", sorted(alarms, key=lambda each: each.rung))
+        return decided("watch", alarms)
     unsure: list[Evidence | str] = [item for item in evidence if item.outcome in ("error", "inconclusive")]
     return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
 

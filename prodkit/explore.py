@@ -17,7 +17,7 @@ from prodkit.trial import Trial
 __all__ = ["Picker", "draw_column", "draw_scores", "explore_calibration", "explore_columns"]
 
 
-class Picker(ipywidgets.VBox):
+class Picker(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """A drop-down list over a figure that is drawn anew for each choice.
 
     The figure is an ``Image`` widget and not an ``Output``: an Output sends over the very channel that a headless

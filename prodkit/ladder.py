@@ -101,7 +101,9 @@ def performance_evidence(
     labels = enough("performance.labels", champion, whole.days, **needed)
     if labels.outcome != "pass":
         return [labels]
-    each = {"confidence": (1 + params.confidence) / 2}  # two ways to act on either alternative share the error
+    each = {
+        "confidence": (1 + params.confidence) / 2
+    }  # two ways to act on either alternative share the error
     found = [labels]
     if "predecessor" in whole.losses:
         other = whole.losses["predecessor"].to_numpy()
@@ -173,6 +175,7 @@ def earlier_gains(store: Store, params: RollbackParams, *, version: int) -> pd.S
 
 def remember_trial(store: Store, params: RollbackParams, trials: Counterfactuals, *, version: int) -> None:
     """Leave the daily gains in the store, for the windows to come."""
+    gains = daily_gains(trials)
     rows = [
         {
             "run_id": current_run(params),
@@ -187,7 +190,7 @@ def remember_trial(store: Store, params: RollbackParams, trials: Counterfactuals
             "n": 1,
             "known_at": params.moment.isoformat(),
         }
-        for day, gain in daily_gains(trials).to_dict().items()
+        for day, gain in zip(gains.index, gains.to_numpy(), strict=True)
     ]
     store.record_metrics(rows)
 

@@ -222,9 +222,8 @@ class Fallback:
                 pd.Categorical(frame[self.column].astype("str"), categories=list(self.by_level)).codes
             )
         table = np.vstack([*self.by_level.values(), self.overall])[codes]  # -1 is the last row: no such level
-        if schema.task == "regression":
-            return table[:, 0]
-        return table[:, 1] if schema.task == "binary" else table
+        column = {"regression": 0, "binary": 1}.get(schema.task)
+        return np.asarray(table if column is None else table[:, column])
 
 
 def _usual(labels: pd.Series[Any], schema: Schema) -> np.ndarray:

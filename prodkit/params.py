@@ -318,6 +318,9 @@ class RollbackParams(Facts):
     rollback_margin: float = Field(
         0.005, ge=0, description="gain, in the loss, that the predecessor must show"
     )
+    ranking_margin: float = Field(
+        0.01, ge=0, description="gain, in AUC within a day, that it must show otherwise"
+    )
     challenger_share: Share = Field(
         0.5, description="newest share of the window that judges a fresh challenger"
     )

@@ -201,7 +201,7 @@ def _identify(
     path: Path, values: Mapping[str, Any], params: Facts | None, store: Store | None, *, force: bool
 ) -> tuple[str, dict[str, Any] | None]:
     """The id of this work, and what came of it if it succeeded before."""
-    identity = {
+    identity: dict[str, Any] = {
         "notebook": _notebook_digest(path),
         "parameters": params.plain() if params else dict(values),
         "data": source_digest(params) if params else "",

@@ -75,9 +75,16 @@ def _add_version(store: Store, params: Facts, rows: pd.DataFrame, trained: Windo
     model = model_for(settings, settings.model_args, schema=schema)
     tested = out_of_time(model, kept, schema=schema, params=settings)
     split = Split(kept, rows, trained, Window(trained.end, params.window.start))
-    weights = importance(tested, params=settings, repeats=1)["mean"]
+    weights = importance(tested, params=settings, repeats=1)
     fitted = fit_model(model, kept, schema=schema)
-    bundle = assemble(fitted, split, tested, schema=schema, params=settings, importance=weights)
+    bundle = assemble(
+        fitted,
+        split,
+        tested,
+        schema=schema,
+        params=settings,
+        importance=dict(zip(weights.index, weights["mean"], strict=True)),
+    )
     store.register(pack(bundle), manifest(bundle, kept, params=settings, metrics={}))
 
 
