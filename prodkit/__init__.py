@@ -37,7 +37,7 @@ _HOMES = {
     ],
     "schema": ["Schema"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
-    "survey": ["drift_evidence", "drift_report", "inspect_window", "missing_table"],
+    "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
     "training": [
         "importance",
         "learning_curve",

@@ -47,6 +47,7 @@ class Bundle:
         golden: a few rows, with
         golden_predictions: what the model said of them when it was made.
         environment: versions of Python and of the libraries it was made with.
+        drill: the faults that were put into its training on purpose; empty for a real version.
     """
 
     model: Any
@@ -61,6 +62,7 @@ class Bundle:
     golden: pd.DataFrame
     golden_predictions: np.ndarray
     environment: dict[str, str] = field(default_factory=dict)
+    drill: dict[str, str] = field(default_factory=dict)
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predictions of the model, as :func:`prodkit.models.predictions`."""
@@ -104,6 +106,7 @@ def assemble(
         golden=golden.reset_index(drop=True),
         golden_predictions=predictions(model, golden, schema=schema),
         environment=environment(),
+        drill=params.drill,
     )
 
 

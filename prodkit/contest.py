@@ -89,6 +89,9 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
     labels = enough("labels", after, trial.days, min_rows=params.min_rows, min_blocks=params.min_blocks)
     note = "share of rows that the challenger could not answer"
     answers = at_most("answers", trial.errors["challenger"], limit=0.0, n=len(trial.rows), note=note)
+    if rivals.challenger.drill:
+        note = f"it was trained in a drill, with faults put in on purpose: {rivals.challenger.drill}"
+        return [Evidence("drill", "fail", note=note), labels, answers]
     if labels.outcome != "pass":
         return [labels, answers]
     better = improvement(

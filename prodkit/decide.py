@@ -129,12 +129,10 @@ def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
 
 
 def sentence(item: Evidence) -> str:
-    """One line of evidence in words: the name, the number with its interval, the limit."""
-    parts = [item.note or item.name]
-    if item.value is not None:
-        parts.append(f"{item.value:.4g}")
-        if item.low is not None and item.high is not None:
-            parts[-1] += f" [{item.low:.4g}, {item.high:.4g}]"
-        if item.limit is not None:
-            parts[-1] += f" against {item.limit:.4g}"
-    return f"{item.name}: {', '.join(parts)}" if item.note else ", ".join(parts)
+    """One line of evidence in words: what was measured, the number with its interval, the limit."""
+    said = item.note or item.name
+    if item.value is None or item.rung == 1:  # a note of the data contract gives its numbers itself
+        return said
+    interval = "" if item.low is None or item.high is None else f" ({item.low:.3g} to {item.high:.3g})"
+    limit = "" if item.limit is None else f", limit {item.limit:.3g}"
+    return f"{said}: {item.value:.3g}{interval}{limit}"

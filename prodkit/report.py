@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -14,15 +13,18 @@ from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
+from prodkit.result import ACTIONS, FINDINGS
+
 __all__ = ["write_index", "write_report"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --ink: CanvasText; }
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink); }
 h1 { font-size: 1.7rem; line-height: 1.25; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-size: .88rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top; }
-td { font-variant-numeric: tabular-nums; } thead th { border-bottom-width: 2px; white-space: nowrap; }
+table { border: 0; border-collapse: collapse; font-size: .88rem; display: block; overflow-x: auto; }
+th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top; }
+td { font-variant-numeric: tabular-nums; }
+td a, .dataframe th { white-space: nowrap; } thead th { border-bottom-width: 2px; white-space: nowrap; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 pre { overflow-x: auto; font-size: .82rem; background: var(--soft); padding: .6rem .8rem; border-radius: 4px; }
 details { margin: .3rem 0; } summary { cursor: pointer; color: GrayText; font-size: .8rem; }
@@ -67,6 +69,8 @@ def _exporter() -> HTMLExporter:
         template_file="report.j2",
         anchor_link_text="",
         exclude_anchor_links=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
     )
     return exporter
 
@@ -99,19 +103,14 @@ def _split_title(notebook: Any) -> tuple[str, list[Any]]:
 
 
 def _verdict(document: Mapping[str, Any]) -> str:
-    failed = document["status"] != "succeeded"
-    said = document["action"] or document["outcome"]
-    headline = f"{document['status']}" if failed else f"{said}"
-    drill = document["params"].get("drill") if isinstance(document.get("params"), dict) else None
-    notice = (
-        f"<p><strong>This is a drill</strong>: {escape(json.dumps(drill))} was put in on purpose.</p>"
-        if drill
-        else ""
-    )
+    """The first screen: what came of it and why, then when, on what and by whom."""
+    notices = [item["note"] for item in document["evidence"] if item["name"] == "drill"]
+    notice = "".join(f"<p><strong>{escape(note)}.</strong></p>" for note in notices)
     reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in document["reasons"][:5])
     facts = {
         "outcome": document["outcome"],
-        "window": document["params"].get("window", ""),
+        "approval": document["approval"],
+        "window": document["params"].get("window"),
         "champion generation": document["generation"],
         "run": document["run_id"],
         "started": document["started"],
@@ -121,9 +120,18 @@ def _verdict(document: Mapping[str, Any]) -> str:
         f"{name}: {escape(str(value))}" for name, value in facts.items() if value not in (None, "")
     )
     return (
-        f'<div class="verdict {escape(document["outcome"])}"><strong>{escape(headline.capitalize())}</strong>'
-        f"{notice}<ul>{reasons}</ul><p class='facts'>{line}</p></div>\n"
+        f'<div class="verdict {escape(document["outcome"])}">{notice}<strong>{escape(_answer(document))}</strong>'
+        f'<ul>{reasons}</ul><p class="facts">{line}</p></div>\n'
     )
+
+
+def _answer(document: Mapping[str, Any]) -> str:
+    """The sentence that answers the title's question."""
+    if document["status"] != "succeeded":
+        return f"This run {document['status']}."
+    if document["action"] in ACTIONS:
+        return ACTIONS[document["action"]]
+    return FINDINGS.get(document["notebook"], {}).get(document["outcome"], f"Outcome: {document['outcome']}.")
 
 
 def write_index(

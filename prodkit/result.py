@@ -19,6 +19,8 @@ from prodkit.metrics import Estimate
 from prodkit.params import Facts, Window
 
 __all__ = [
+    "ACTIONS",
+    "FINDINGS",
     "RESULT_MIME",
     "Result",
     "bottom_line",
@@ -32,7 +34,7 @@ __all__ = [
 
 RESULT_MIME = "application/vnd.prodkit.result+json"
 
-_ACTIONS: dict[Action, str] = {
+ACTIONS: dict[Action, str] = {
     "keep": "Keep the champion.",
     "watch": "Keep the champion, and watch it.",
     "rollback": "Roll back to the predecessor.",
@@ -41,7 +43,7 @@ _ACTIONS: dict[Action, str] = {
     "promote": "Promote the challenger.",
     "reject": "Reject the challenger.",
 }
-_FINDINGS: dict[str, dict[Outcome, str]] = {
+FINDINGS: dict[str, dict[Outcome, str]] = {
     "train": {
         "pass": "Yes: the challenger is worth judging.",
         "fail": "No: the simple rule does as well or better.",
@@ -121,14 +123,14 @@ def conclude(
 def bottom_line(decision: Decision) -> Markdown:
     """The decision in one sentence, its reasons, and the evidence of the rungs that decide."""
     shown = [item for item in decision.evidence if item.rung < 5 and not item.name.startswith(_NOT_SHOWN)]
-    return _answer(_ACTIONS[decision.action], decision.outcome, decision.reasons, shown)
+    return _answer(ACTIONS[decision.action], decision.outcome, decision.reasons, shown)
 
 
 def finding(params: Facts, evidence: Sequence[Evidence]) -> Markdown:
     """The answer of a notebook that decides nothing, in one sentence, and its evidence."""
     outcome = overall(evidence)
-    reasons = [sentence(item) for item in evidence if item.outcome == outcome]
-    return _answer(_FINDINGS[params.notebook][outcome], outcome, reasons, evidence)
+    reasons = [sentence(item) for item in evidence if item.outcome == outcome and item.name != "drill"]
+    return _answer(FINDINGS[params.notebook][outcome], outcome, reasons, evidence)
 
 
 # slices and budgets have a place of their own further down in the notebook
@@ -140,9 +142,9 @@ def _answer(text: str, outcome: Outcome, reasons: Sequence[str], evidence: Seque
     listed = "".join(f"\n- {escape(reason)}" for reason in reasons[:most])
     more = len(reasons) - most
     tail = f"\n- and {more} more, in the table" if more > 0 else ""
-    return Markdown(
-        f"**{text}** Outcome: {outcome}.\n{listed}{tail}\n\n{_markdown(evidence_table(evidence))}"
-    )
+    drills = "".join(f"**{escape(item.note)}.**\n\n" for item in evidence if item.name == "drill")
+    table = _markdown(evidence_table(evidence))
+    return Markdown(f"{drills}**{text}** Outcome: {outcome}.\n{listed}{tail}\n\n{table}")
 
 
 def _markdown(table: pd.DataFrame) -> str:

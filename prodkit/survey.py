@@ -21,6 +21,7 @@ __all__ = [
     "Inspection",
     "drift_evidence",
     "drift_report",
+    "drill_evidence",
     "inspect_window",
     "missing_table",
 ]
@@ -58,7 +59,22 @@ def inspect_window(
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     kept = store.latest_profile(params.window.start, version=version)
     recent = Profile.from_dict(kept) if kept else bundle.recent
-    return Inspection(current, recent, breaks(recent, current, training=bundle.profile))
+    evidence = breaks(recent, current, training=bundle.profile)
+    return Inspection(current, recent, [*drill_evidence(params, bundle), *evidence])
+
+
+def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence]:
+    """A line that says so if faults were put in on purpose, into this window or into the champion's training."""
+    notes = {"these rows": params.drill, "the training of this version": bundle.drill if bundle else {}}
+    return [
+        Evidence("drill", "pass", note=f"This is a drill: put into {where} were {_faults(faults)}")
+        for where, faults in notes.items()
+        if faults
+    ]
+
+
+def _faults(faults: dict[str, str]) -> str:
+    return ", ".join(f"{column} {fault}" for column, fault in faults.items())
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,8 @@ def _score_profile(params: Facts, rows: pd.DataFrame, bundle: Bundle) -> ColumnP
 
 def drift_evidence(report: DriftReport) -> list[Evidence]:
     """Rung 5: one line for each column that has drifted, one for the predictions; a pass if there is none."""
-    found, n = [], report.current.rows
+    n = report.current.rows
+    found: list[Evidence] = []
     signals = {
         "": "has moved",
         "missing_": "has other missing values",
