@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import Parallel, delayed
 
 from prodkit.data import time_span
 from prodkit.errors import RunError
-from prodkit.params import NOTEBOOKS, TrainParams, Window, outputs_folder, resolve, unknown_parameter
+from prodkit.metrics import PRIMARY
+from prodkit.params import (
+    NOTEBOOKS,
+    TrainParams,
+    Window,
+    outputs_folder,
+    resolve,
+    unknown_parameter,
+    using_outputs,
+)
 from prodkit.report import write_index
 from prodkit.runs import REAL_STORE, Run, read_files, run_notebook, typed_value
 from prodkit.store import Store
@@ -100,8 +110,7 @@ class Lifecycle:
             self._force_bad_release(window, drill)
         faults = {"drill": drill.faults} if drill and drill.kind == "broken feed" else {}
         served = self._store().champion().version
-        self._run("score", window=window, **faults)
-        self._run("drift", window=window, **faults)
+        self._run_both(("score", "drift"), window=window, **faults)
         judged = self._run("rollback", window=window, **faults)
         said = judged["action"] + (" (proposed)" if judged["approval"] == "proposed" else "")
         if judged["action"] == "retrain" and not judged["approval"]:
@@ -112,7 +121,7 @@ class Lifecycle:
         self.story.append(
             {
                 "window": f"{window.start:%Y-%m}" if _is_month(window) else str(window),
-                **{name: f"{value:.4f}" for name, value in figures.items()},
+                **{name: f"{figures[name]:.4f}" for name in sorted(figures, key=_losses_last)},
                 "decision": said,
                 "served by": f"v{served}",
                 "champion after": f"v{self._store().champion().version}",
@@ -141,15 +150,32 @@ class Lifecycle:
 
     def _run(self, notebook: str, **values: Any) -> Run:
         self.tell(f"{notebook} {values['window']}")
+        return self._keep(run_notebook(notebook, self._given(notebook, **values), force=self.force))
+
+    def _run_both(self, notebooks: Sequence[str], **values: Any) -> None:
+        """Run notebooks that do not wait for one another side by side."""
+        for notebook in notebooks:
+            self.tell(f"{notebook} {values['window']}")
+        work = [(notebook, self._given(notebook, **values)) for notebook in notebooks]
+        side_by_side = Parallel(n_jobs=len(work))
+        for run in side_by_side(delayed(_run_in)(outputs_folder(), *each, self.force) for each in work):
+            self._keep(run)
+
+    def _given(self, notebook: str, **values: Any) -> dict[str, Any]:
+        """Parameters from files, then from the command, then from the story."""
         own = NOTEBOOKS[notebook].model_fields
         given = read_files(notebook, self.files)
         given |= {name: typed_value(notebook, name, text) for name, text in self.given if name in own}
-        given |= {name: str(value) if isinstance(value, Window) else value for name, value in values.items()}
-        run = run_notebook(notebook, given, force=self.force)
+        return given | {
+            name: str(value) if isinstance(value, Window) else value for name, value in values.items()
+        }
+
+    def _keep(self, run: Run) -> Run:
+        """Add a run to the story; one that failed ends it."""
         self.runs.append(run)
         if run["status"] != "succeeded":
-            reason = "; ".join(run["reasons"])
-            raise RunError(f"{notebook} {values['window']}", rule=f"failed: {reason}", place=str(run.folder))
+            name = f"{run['notebook']} {run['params'].get('window', '')}"
+            raise RunError(name, rule=f"failed: {'; '.join(run['reasons'])}", place=str(run.folder))
         return run
 
     def _store(self) -> Store:
@@ -166,8 +192,18 @@ class Lifecycle:
 _PLACES = ("store", "artifacts")
 
 
+def _run_in(outputs: Path, notebook: str, given: dict[str, Any], force: bool) -> Run:
+    """Run a notebook in another process, which knows nothing of where this one puts its results."""
+    with using_outputs(outputs):
+        return run_notebook(notebook, given, force=force)
+
+
 def _once_champion(store: Store) -> set[int | None]:
     return {event.version for event in store.history() if event.kind == "promote"}
+
+
+def _losses_last(name: str) -> bool:
+    return name in PRIMARY.values()
 
 
 def _is_month(window: Window) -> bool:

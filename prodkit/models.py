@@ -27,6 +27,7 @@ _AUTO = {
     "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
     "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
 }
+_AUTO_ARGUMENTS = {"learning_rate": 0.05}  # half of scikit-learn's: noisy tables are soon learned by heart
 _SMALL_ROWS = 50_000
 _MOST_LEVELS = 250  # histogram trees take at most 255 levels of a category; rarer ones share a bin
 
@@ -37,9 +38,10 @@ def build_model(
     """Import, construct and wrap an estimator so that it takes the schema's columns.
 
     Args:
-        path: ``auto``, the import path of an estimator class, or ``package.module:factory``. A factory that
-            returns a whole ``Pipeline`` is used as it is; anything else is wrapped with the usual encoding:
-            ordinal codes for histogram trees, one-hot codes, imputed and scaled numbers for the rest.
+        path: ``auto`` (histogram trees that learn slowly), the import path of an estimator class, or
+            ``package.module:factory``. A factory that returns a whole ``Pipeline`` is used as it is; anything else
+            is wrapped with the usual encoding: ordinal codes for histogram trees, else one-hot codes and imputed
+            and scaled numbers.
         schema: the frozen columns; the pipeline takes ``schema.coerce(rows)``.
         arguments: keyword arguments of the class or factory.
         seed: random state, where the estimator has one that is not set in ``arguments``.
@@ -47,9 +49,12 @@ def build_model(
     Raises:
         ModelError: it cannot be imported or constructed, or does not fit the task.
     """
-    estimator = _construct(_AUTO[schema.task] if path == "auto" else path, dict(arguments or {}))
+    given = dict(arguments or {})
+    if path == "auto":
+        path, given = _AUTO[schema.task], _AUTO_ARGUMENTS | given
+    estimator = _construct(path, given)
     _require_task(estimator, schema, path)
-    if "random_state" in estimator.get_params(deep=False) and "random_state" not in (arguments or {}):
+    if "random_state" in estimator.get_params(deep=False) and "random_state" not in given:
         estimator.set_params(random_state=seed)
     if isinstance(estimator, Pipeline):
         return estimator

@@ -6,8 +6,10 @@ import ast
 import hashlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,8 +188,6 @@ def run_notebook(notebook: str, given: Mapping[str, Any], *, force: bool = False
             store.close()
 
 
-# Sockets in the file system: no ports to race for, and nobody on the network can listen in.
-_KERNEL = Config({"ConnectionFileMixin": {"transport": "ipc"}} if os.name == "posix" else {})
 _RECORDED = ("run_id", "notebook", "status", "outcome", "action", "approval", "started", "seconds")
 
 
@@ -250,7 +250,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     executed = folder / "notebook.ipynb"
     started, clock = datetime.now(UTC), time.perf_counter()
     failure = ""
-    with environment_set(PRODKIT_RUN=run_id, PRODKIT_OUT=str(outputs_folder())):
+    with environment_set(PRODKIT_RUN=run_id, PRODKIT_OUT=str(outputs_folder())), _private_sockets() as config:
         try:
             papermill.execute_notebook(
                 str(path),
@@ -258,7 +258,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
                 parameters=dict(values),
                 progress_bar=False,
                 cwd=str(path.parent),
-                config=_KERNEL,
+                config=config,
                 shutdown_kernel="immediate",
             )
         except PapermillExecutionError as error:
@@ -280,6 +280,14 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     if executed.exists():
         write_report(executed, folder / "report.html", document)
     return Run(folder, document)
+
+
+@contextmanager
+def _private_sockets() -> Iterator[Config]:
+    """Let a kernel talk through a folder of its own: no ports to race for, and nobody else can listen in."""
+    with tempfile.TemporaryDirectory(prefix="prodkit-") as folder:
+        ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
+        yield Config({"ConnectionFileMixin": ipc} if os.name == "posix" else {})
 
 
 def _empty_result(notebook: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
+import uuid
 from datetime import timedelta
-from pathlib import Path
 
 import pandas as pd
 
@@ -28,15 +25,13 @@ _DEMO_SPAN = timedelta(days=90)
 def open_store(params: Facts) -> Store:
     """Open the store that the parameters name.
 
-    ``demo`` makes a seeded store in a temporary folder, from rows older than the window: version 1, trained on
+    ``demo`` makes a seeded store in memory, from rows older than the window: version 1, trained on
     the older half of them, and version 2 on all. Version 2 is champion and 1 its predecessor; for ``validate`` 1 is
     champion and 2 the challenger; for ``train`` there is none. It is gone when the process ends.
     """
     if params.store != "demo":
         return Store.open(resolve(params.store), resolve(params.artifacts))
-    folder = Path(tempfile.mkdtemp(prefix="prodkit-demo-"))
-    store = Store.open(f"sqlite:///{folder / 'store.db'}", str(folder / "artifacts"))
-    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    store = Store.open("sqlite://", f"memory://{uuid.uuid4().hex}")  # in memory: nothing is left behind
     if params.notebook != "train":
         _furnish(store, params)
     return store
