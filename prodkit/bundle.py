@@ -47,6 +47,7 @@ class Bundle:
         golden: a few rows, with
         golden_predictions: what the model said of them when it was made.
         environment: versions of Python and of the libraries it was made with.
+        digest: SHA-256 of the artifact that it was read from; empty before it is one.
         drill: the faults that were put into its training on purpose; empty for a real version.
     """
 
@@ -62,6 +63,7 @@ class Bundle:
     golden: pd.DataFrame
     golden_predictions: np.ndarray
     environment: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
     drill: dict[str, str] = field(default_factory=dict)
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,19 @@ import pandas as pd
 from prodkit.bundle import Bundle
 from prodkit.data import read_window
 from prodkit.errors import VersionError
-from prodkit.evidence import Evidence
+from prodkit.evidence import Evidence, Outcome
 from prodkit.gates import at_most, enough, improvement, slices
-from prodkit.metrics import calibration_error
+from prodkit.metrics import intervals, scores
 from prodkit.params import ValidateParams
+from prodkit.schema import Schema
 from prodkit.store import Store
 from prodkit.trial import Trial, run_trial, unseen_rows
 from prodkit.workspace import load_version
 
 __all__ = ["Contest", "budget_evidence", "challenge", "contest_evidence", "slice_table"]
+
+
+_FEW_LEVELS = 20
 
 
 @dataclass(frozen=True)
@@ -104,23 +109,38 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         seed=params.seed,
     )
     found = [better, labels, answers]
-    if rivals.challenger.schema.task != "regression":
-        said = (trial.predicted[name] for name in (rivals.incumbent, "challenger"))
-        errors = [calibration_error(trial.truth, each) for each in said]
-        limit = max(params.calibration_limit, errors[0])
-        note = f"mean gap between predicted and observed shares; the {rivals.incumbent} has {errors[0]:.3g}"
-        found.append(at_most("calibration", errors[1], limit=limit, n=len(trial.rows), note=note))
+    if trial.task != "regression":
+        found.append(_calibration(params, rivals))
     return found + slices(
         trial.rows,
         before,
         after,
-        columns=[name for name in params.slices if name in trial.rows.columns],
+        columns=_sliced(params, rivals.challenger.schema),
         blocks=trial.days,
         min_rows=params.slice_min_rows,
         margin=params.slice_margin,
         confidence=params.confidence,
         seed=params.seed,
     )
+
+
+def _calibration(params: ValidateParams, rivals: Contest) -> Evidence:
+    """Refuses a challenger only when its calibration error is credibly beyond the limit, and the incumbent's."""
+    trial, name = rivals.trial, "calibration_error"
+    settings: dict[str, Any] = {"blocks": trial.days, "confidence": params.confidence, "seed": params.seed}
+    before = scores(trial.truth, trial.predicted[rivals.incumbent], task=trial.task)[name]
+    after = intervals(trial.truth, trial.predicted["challenger"], task=trial.task, **settings)[name]
+    limit = max(params.calibration_limit, before)
+    note = f"mean gap between predicted and observed shares; the {rivals.incumbent} has {before:.3g}"
+    outcome: Outcome = "fail" if after.low > limit else "pass"
+    interval: dict[str, Any] = {"value": after.value, "low": after.low, "high": after.high}
+    return Evidence("calibration", outcome, limit=limit, n=after.n, note=note, **interval)
+
+
+def _sliced(params: ValidateParams, schema: Schema) -> list[str]:
+    """The columns whose levels are judged one by one: as told, else the categories with few levels."""
+    few = [c.name for c in schema.features if c.kind == "categorical" and len(c.levels or ()) <= _FEW_LEVELS]
+    return [name for name in params.slices if name in schema.names] if params.slices else few[:3]
 
 
 def budget_evidence(

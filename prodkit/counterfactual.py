@@ -13,7 +13,6 @@ from prodkit.errors import DataError, ModelError, WindowError
 from prodkit.metrics import LEAD, PRIMARY, scores
 from prodkit.models import build_model, fit_model
 from prodkit.params import RollbackParams, TrainParams, Window
-from prodkit.schema import Schema
 from prodkit.store import Store
 from prodkit.trial import Trial, run_trial, unseen_rows
 from prodkit.workspace import load_version
@@ -57,10 +56,10 @@ class Counterfactuals:
     judged: Window
     missing: dict[str, str]
 
-    def scores(self, *, schema: Schema) -> pd.DataFrame:
+    def scores(self) -> pd.DataFrame:
         """Every candidate's scores, on the whole window and on its newest part."""
         parts = {"whole window": self.whole, "newest part": self.newest}
-        tables = {name: trial.scores(schema=schema) for name, trial in parts.items() if trial is not None}
+        tables = {name: trial.scores() for name, trial in parts.items() if trial is not None}
         return pd.concat(tables, names=["rows"]) if tables else pd.DataFrame()
 
     def daily_loss(self) -> pd.DataFrame:
@@ -71,14 +70,14 @@ class Counterfactuals:
         return losses.groupby(self.whole.dates).mean()
 
 
-def served_figures(trials: Counterfactuals, *, schema: Schema, sound: bool) -> dict[str, float]:
+def served_figures(trials: Counterfactuals, *, sound: bool) -> dict[str, float]:
     """Headline score and loss of what was really served: the model, or the simple rule while it was distrusted."""
     if trials.whole is None:
         return {}
-    name = "champion" if sound else "baseline"
-    figures = scores(trials.whole.truth, trials.whole.predicted[name], task=schema.task)
+    trial, name = trials.whole, "champion" if sound else "baseline"
+    figures = scores(trial.truth, trial.predicted[name], task=trial.task)
     wanted = dict.fromkeys(
-        (LEAD[schema.task], PRIMARY[schema.task])
+        (LEAD[trial.task], PRIMARY[trial.task])
     )  # one name, not two, where they are the same
     return {metric: figures[metric] for metric in wanted if np.isfinite(figures[metric])}
 

@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 import ipywidgets
+import numpy as np
 
 from prodkit import plots
 from prodkit.metrics import calibration_curve
+from prodkit.params import Task
 from prodkit.plots import Chart
 from prodkit.profiles import ColumnProfile, Profile
 from prodkit.trial import Trial
@@ -75,10 +77,16 @@ def explore_columns(reference: Profile, current: Profile) -> Picker:
 
 def explore_calibration(trial: Trial) -> Picker:
     """Pick a candidate, see whether its predictions mean what they say."""
-    return Picker("model", list(trial.predicted), lambda name: draw_calibration(trial, name))
+    draw = partial(_draw_candidate, trial)
+    return Picker("model", list(trial.predicted), draw)
 
 
-def draw_calibration(trial: Trial, name: str) -> Chart:
-    """One candidate's predictions against what happened."""
-    curve = calibration_curve(trial.truth, trial.predicted[name])
-    return plots.calibration(curve, title=f"{name}: predicted against observed")
+def _draw_candidate(trial: Trial, name: str) -> Chart:
+    title = f"{name}: predicted against observed"
+    return draw_calibration(trial.truth, trial.predicted[name], task=trial.task, title=title)
+
+
+def draw_calibration(y_true: np.ndarray, y_pred: np.ndarray, *, task: Task, title: str) -> Chart:
+    """Predictions against what happened, in ten groups."""
+    curve = calibration_curve(y_true, y_pred, task=task)
+    return plots.calibration(curve, title=title, unit="mean" if task == "regression" else "share")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from joblib import Parallel, delayed
 
 from prodkit.data import time_span
 from prodkit.errors import RunError
+from prodkit.journal import Journal
 from prodkit.metrics import PRIMARY
 from prodkit.params import (
     NOTEBOOKS,
@@ -24,7 +27,7 @@ from prodkit.params import (
     using_outputs,
 )
 from prodkit.report import write_index
-from prodkit.runs import REAL_STORE, Run, read_files, run_notebook, typed_value
+from prodkit.runs import REAL_STORE, Run, neutral_facts, read_files, run_notebook, typed_value
 from prodkit.store import Store
 
 __all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "chapters", "plan"]
@@ -54,7 +57,7 @@ FLIGHTS_DRILLS = (
 
 @dataclass
 class Lifecycle:
-    """One story, from the first training to the last window.
+    """One story, from the first training to the last window. Told again, it goes on where it stopped.
 
     Args:
         files: params files.
@@ -63,7 +66,7 @@ class Lifecycle:
         windows: the windows that the model lives through, in order.
         drills: rehearsals.
         tell: called with the name of each step as it begins.
-        force: do again what was done before.
+        force: tell it anew.
     """
 
     files: Sequence[Path]
@@ -81,23 +84,29 @@ class Lifecycle:
         """How many notebooks run if nothing has to be retrained."""
         return 2 + 3 * len(self.windows) + sum(drill.kind == "bad release" for drill in self.drills)
 
+    @cached_property
+    def journal(self) -> Journal:
+        """What was done before."""
+        told = {
+            "windows": [str(window) for window in (self.first, *self.windows)],
+            "drills": [vars(drill) for drill in self.drills],
+            "params": {notebook: self._given(notebook) for notebook in NOTEBOOKS},
+        }
+        return Journal(outputs_folder() / "lifecycle.json", told, fresh=self.force)
+
     def live(self) -> Path:
         """Run it all; returns the page to open.
 
         Raises:
             RunError: a notebook failed, or no first champion could be promoted.
         """
-        trained = self._run("train", window=self.first)
-        self._validate(trained)
-        if self._store().champion().version is None:
-            fix = "See its report; promote by hand with: prodkit models promote " + str(
-                trained["outputs"]["version"]
-            )
-            if self.runs[-1]["approval"] == "proposed":
-                fix = f"Approve it with: prodkit models approve {self.runs[-1]['run_id']}, and start again."
-            raise RunError(
-                "validate", rule="promoted no first champion", value=self.runs[-1]["outcome"], fix=fix
-            )
+        judged = self._validate(self._run("train", window=self.first))
+        if self._champion() is None:
+            fix = "Its report says why; to overrule it: prodkit models promote VERSION, then start again."
+            if judged["approval"] == "proposed":
+                fix = f"Approve it with: prodkit models approve {judged['run_id']}, then start again."
+            value, place = judged["outcome"], str(judged.folder / "report.html")
+            raise RunError("validate", rule="promoted no first champion", value=value, place=place, fix=fix)
         for window in self.windows:
             self._month(window)
             self._write_page()
@@ -109,25 +118,24 @@ class Lifecycle:
         if drill and drill.kind == "bad release":
             self._force_bad_release(window, drill)
         faults = {"drill": drill.faults} if drill and drill.kind == "broken feed" else {}
-        served = self._store().champion().version
         self._run_both(("score", "drift"), window=window, **faults)
         judged = self._run("rollback", window=window, **faults)
         said = judged["action"] + (" (proposed)" if judged["approval"] == "proposed" else "")
         if judged["action"] == "retrain" and not judged["approval"]:
-            challenger = self._run("train", window=Window(self.first.start, window.end))
-            self._validate(challenger)
-            said += f", then {self.runs[-1]['action']}"
+            retrained = self._run("train", window=Window(self.first.start, window.end))
+            said += f", then {self._validate(retrained)['action']}"
         figures = judged["outputs"].get("figures", {})
-        self.story.append(
-            {
-                "window": f"{window.start:%Y-%m}" if _is_month(window) else str(window),
-                **{name: f"{figures[name]:.4f}" for name in sorted(figures, key=_losses_last)},
-                "decision": said,
-                "served by": f"v{served}",
-                "champion after": f"v{self._store().champion().version}",
-                "drill": drill.kind if drill else "",
-            }
-        )
+        row = {
+            "window": f"{window.start:%Y-%m}" if _is_month(window) else str(window),
+            **{name: f"{figures[name]:.4f}" for name in sorted(figures, key=_losses_last)},
+            "decision": said,
+            "served by": f"v{judged['outputs']['champion']}",
+            "champion after": f"v{self._champion()}",
+            "drill": drill.kind if drill else "",
+        }
+        if self.journal.row_of(str(window)) is None:
+            self.journal.closed(str(window), row)
+        self.story.append(self.journal.row_of(str(window)) or row)
 
     def _validate(self, trained: Run) -> Run:
         """Judge a challenger on the rows that its training left out."""
@@ -137,69 +145,69 @@ class Lifecycle:
     def _force_bad_release(self, window: Window, drill: Drill) -> None:
         """Rehearse a release that nobody validated."""
         bad = self._run("train", window=Window(self.first.start, window.start), drill=drill.faults)
+        version, reason = bad["outputs"]["version"], f"drill: {drill.kind}, {drill.faults}"
         with self._store() as store:
-            champion = store.champion()
-            if bad["outputs"]["version"] not in _once_champion(store):  # a story told again promotes it once
-                store.promote(
-                    bad["outputs"]["version"],
-                    expected_generation=champion.generation,
-                    run_id=bad["run_id"],
-                    reason=f"drill: {drill.kind}, {drill.faults}",
-                    force=True,
-                )
+            if any(event.kind == "promote" and event.version == version for event in store.history()):
+                return  # in a story that is told again
+            now = store.champion().generation
+            store.promote(version, expected_generation=now, run_id=bad["run_id"], reason=reason, force=True)
 
     def _run(self, notebook: str, **values: Any) -> Run:
         self.tell(f"{notebook} {values['window']}")
-        return self._keep(run_notebook(notebook, self._given(notebook, **values), force=self.force))
+        step = self._step(notebook, values)
+        run = self.journal.run_of(step) or run_notebook(notebook, self._given(notebook, **values))
+        return self._keep(step, run)
 
     def _run_both(self, notebooks: Sequence[str], **values: Any) -> None:
         """Run notebooks that do not wait for one another side by side."""
+        steps = {notebook: self._step(notebook, values) for notebook in notebooks}
         for notebook in notebooks:
             self.tell(f"{notebook} {values['window']}")
-        work = [(notebook, self._given(notebook, **values)) for notebook in notebooks]
-        side_by_side = Parallel(n_jobs=len(work))
-        for run in side_by_side(delayed(_run_in)(outputs_folder(), *each, self.force) for each in work):
-            self._keep(run)
+        known = {notebook: self.journal.run_of(step) for notebook, step in steps.items()}
+        work = [(notebook, self._given(notebook, **values)) for notebook, run in known.items() if run is None]
+        found = Parallel(n_jobs=len(notebooks))(delayed(_run_in)(outputs_folder(), *each) for each in work)
+        done = {name: run for name, run in known.items() if run} | {run["notebook"]: run for run in found}
+        for notebook, step in steps.items():
+            self._keep(step, done[notebook])
+
+    def _step(self, notebook: str, values: Mapping[str, Any]) -> str:
+        return f"{notebook} {values['window']}" + (" drill" if values.get("drill") else "")
 
     def _given(self, notebook: str, **values: Any) -> dict[str, Any]:
         """Parameters from files, then from the command, then from the story."""
         own = NOTEBOOKS[notebook].model_fields
         given = read_files(notebook, self.files)
         given |= {name: typed_value(notebook, name, text) for name, text in self.given if name in own}
-        return given | {
-            name: str(value) if isinstance(value, Window) else value for name, value in values.items()
-        }
+        if notebook == "train" and "holdout" not in given:
+            given["holdout"] = f"{min(14.0, self.first.days / 4):g}d"
+        texts = {name: str(value) for name, value in values.items() if isinstance(value, Window)}
+        return given | values | texts
 
-    def _keep(self, run: Run) -> Run:
+    def _keep(self, step: str, run: Run) -> Run:
         """Add a run to the story; one that failed ends it."""
         self.runs.append(run)
         if run["status"] != "succeeded":
-            name = f"{run['notebook']} {run['params'].get('window', '')}"
-            raise RunError(name, rule=f"failed: {'; '.join(run['reasons'])}", place=str(run.folder))
+            raise RunError(step, rule=f"failed: {'; '.join(run['reasons'])}", place=str(run.folder))
+        self.journal.did(step, run)
         return run
 
+    def _champion(self) -> int | None:
+        with self._store() as store:
+            return store.champion().version
+
     def _store(self) -> Store:
-        given = read_files("train", self.files) | {name: text for name, text in self.given if name in _PLACES}
-        return Store.open(
-            resolve(given.get("store", REAL_STORE)),
-            resolve(given.get("artifacts", TrainParams.model_fields["artifacts"].default)),
-        )
+        given = self._given("train")
+        artifacts = TrainParams.model_fields["artifacts"].default
+        return Store.open(resolve(given.get("store", REAL_STORE)), resolve(given.get("artifacts", artifacts)))
 
     def _write_page(self) -> Path:
         return write_index(outputs_folder(), [run.document for run in self.runs], self.story)
 
 
-_PLACES = ("store", "artifacts")
-
-
-def _run_in(outputs: Path, notebook: str, given: dict[str, Any], force: bool) -> Run:
+def _run_in(outputs: Path, notebook: str, given: dict[str, Any]) -> Run:
     """Run a notebook in another process, which knows nothing of where this one puts its results."""
     with using_outputs(outputs):
-        return run_notebook(notebook, given, force=force)
-
-
-def _once_champion(store: Store) -> set[int | None]:
-    return {event.version for event in store.history() if event.kind == "promote"}
+        return run_notebook(notebook, given)
 
 
 def _losses_last(name: str) -> bool:
@@ -211,16 +219,19 @@ def _is_month(window: Window) -> bool:
 
 
 def chapters(span: Window) -> list[Window]:
-    """Cut a span into calendar months, or into twelve equal parts if it holds fewer than six whole months.
+    """Cut a span at the first of each month, or into twelve equal parts if it holds fewer than six whole months.
+
+    A rest of less than ten days at either end goes with the month beside it.
 
     >>> [str(window) for window in chapters(Window.parse("2013-01-01/2013-07-01"))][:2]
     ['2013-01-01/2013-02-01', '2013-02-01/2013-03-01']
     """
-    months = pd.date_range(span.start, span.end, freq="MS").to_pydatetime()
-    if len(months) >= 7:
-        return [Window(a, b) for a, b in pairwise(months)]
-    cuts = pd.date_range(span.start, span.end, periods=13).floor("s").to_pydatetime()
-    return [Window(a, b) for a, b in pairwise(cuts)]
+    months = list(pd.date_range(span.start, span.end, freq="MS").to_pydatetime())
+    if len(months) < 7:
+        cuts = list(pd.date_range(span.start, span.end, periods=13).floor("s").to_pydatetime())
+        return [Window(a, b) for a, b in pairwise(cuts)]
+    inner = [cut for cut in months if min(cut - span.start, span.end - cut) >= timedelta(days=10)]
+    return [Window(a, b) for a, b in pairwise([span.start, *inner, span.end])]
 
 
 def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool = False) -> Lifecycle:
@@ -241,6 +252,7 @@ def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool
         name: typed_value("train", name, text) for name, text in given if name in TrainParams.model_fields
     }
     story = facts.pop("window", None)
+    facts |= neutral_facts(facts, known=TrainParams.model_fields)
     params = TrainParams.check({**facts, **({"window": story} if story else {})})
     parts = chapters(params.window if story else time_span(params))
     quarter = max(1, len(parts) // 4)

@@ -239,14 +239,17 @@ def calibration_error(y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10) -
     return float(np.average((curve["predicted"] - curve["observed"]).abs(), weights=curve["n"]))
 
 
-def calibration_curve(y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10) -> pd.DataFrame:
-    """Predicted and observed share of each bin of equal mass, with Wilson's 95% interval.
+def calibration_curve(
+    y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10, task: Task | None = None
+) -> pd.DataFrame:
+    """Predicted and observed share (``regression``: mean) of each bin of equal mass, with its 95% interval.
 
     Returns:
         Columns predicted, observed, low, high, n; one row a bin, by rising prediction. Empty when a
-        prediction is no probability. The interval takes rows as independent.
+        prediction is not finite or no probability. The interval (Wilson's, or the normal one of a mean) takes
+        rows as independent.
     """
-    task: Task = "multiclass" if np.ndim(y_pred) == 2 else "binary"
+    task = task or ("multiclass" if np.ndim(y_pred) == 2 else "binary")
     truth, guess = _checked(y_true, y_pred, task)
     hit, sure = _claims(truth, guess, task)
     if len(sure) == 0 or not np.isfinite(sure).all():
@@ -255,11 +258,16 @@ def calibration_curve(y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10) -
     curve = rows.groupby("bin").agg(
         predicted=("predicted", "mean"), observed=("observed", "mean"), n=("observed", "size")
     )
+    columns = ["predicted", "observed", "low", "high", "n"]
+    if task == "regression":
+        half = 1.96 * rows.groupby("bin")["observed"].sem().fillna(0.0)
+        curve = curve.assign(low=curve["observed"] - half, high=curve["observed"] + half)
+        return curve.reset_index(drop=True)[columns]
     z, share, n = stats.norm.ppf(0.975), curve["observed"].to_numpy(), curve["n"].to_numpy()
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     ends = {"low": np.maximum(centre - half, 0.0), "high": np.minimum(centre + half, 1.0)}
-    return curve.assign(**ends).reset_index(drop=True)[["predicted", "observed", "low", "high", "n"]]
+    return curve.assign(**ends).reset_index(drop=True)[columns]
 
 
 def business_value(

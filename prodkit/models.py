@@ -17,6 +17,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.utils import get_tags
 from threadpoolctl import threadpool_limits
 
+from prodkit.cells import texts
 from prodkit.errors import ModelError, ProdkitError
 from prodkit.schema import Schema
 
@@ -223,8 +224,8 @@ class Fallback:
         """Predict as :func:`predictions` does, from the segment alone; never fails on a value."""
         codes = np.full(len(frame), -1)
         if self.column in frame.columns:
-            codes = np.asarray(
-                pd.Categorical(frame[self.column].astype("str"), categories=list(self.by_level)).codes
+            codes = pd.Index(list(self.by_level), dtype=object).get_indexer(
+                pd.Index(texts(frame[self.column]))
             )
         table = np.vstack([*self.by_level.values(), self.overall])[codes]  # -1 is the last row: no such level
         column = {"regression": 0, "binary": 1}.get(schema.task)

@@ -271,7 +271,9 @@ class ValidateParams(Facts):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_blocks: int = Field(7, ge=2, description="fewer days of labelled rows are inconclusive")
-    slices: list[str] = Field(["origin", "carrier"], description="columns whose levels are judged one by one")
+    slices: list[str] = Field(
+        ["origin", "carrier"], description="columns judged level by level; those with few levels if empty"
+    )
     slice_min_rows: int = Field(200, ge=1, description="smaller slices are not judged")
     slice_margin: float = Field(0.02, ge=0, description="loss by which no slice may credibly get worse")
     calibration_limit: float = Field(

@@ -90,22 +90,26 @@ class Chart:
         )
 
 
-def calibration(curve: pd.DataFrame, *, title: str = "Predicted against observed") -> Chart:
-    """Observed against predicted share of each bin, as :func:`prodkit.metrics.calibration_curve` gives them."""
+def calibration(
+    curve: pd.DataFrame, *, title: str = "Predicted against observed", unit: str = "share"
+) -> Chart:
+    """Observed against predicted share, or mean, of each bin of :func:`prodkit.metrics.calibration_curve`."""
     curve = _finite(curve, "predicted", "observed")
     if curve.empty:
         return _nothing(title, "no bin holds a prediction")
     figure, axes = _canvas(title, height=3.4)
     x, y = curve["predicted"].to_numpy(float), curve["observed"].to_numpy(float)
     ends = _ends(curve, "observed")
-    top = min(1.0, 1.06 * max(x.max(), ends[1].max(), 0.05))
-    axes.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    low, top = 0.0, min(1.0, 1.06 * max(x.max(), ends[1].max(), 0.05))
+    if unit != "share":
+        low, top = _padded(np.concatenate([x, *ends]))
+    axes.plot([low, top], [low, top], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     _whiskers(axes, x, y, ends, color=BLUE)
     axes.plot(x, y, color=BLUE, linewidth=1, alpha=0.5)
-    axes.set(xlim=(0, top), ylim=(0, top))
+    axes.set(xlim=(low, top), ylim=(low, top))
     _label_ends(axes, {"as predicted": (top, GREY)})
     _axis_names(
-        axes, f"predicted share, mean of a bin ({len(x)} of equal mass)", "observed share, 95% interval"
+        axes, f"predicted {unit}, mean of a bin ({len(x)} of equal mass)", f"observed {unit}, 95% interval"
     )
     gap = np.abs(x - y).max()
     spans = f"predicted {_span(x)}, observed {_span(y)}"

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +18,11 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from prodkit.data import source_digest
+from prodkit.data import FLIGHTS, source_digest
 from prodkit.errors import ParameterError, RunError
 from prodkit.params import (
     NOTEBOOKS,
@@ -36,7 +37,7 @@ from prodkit.report import write_report
 from prodkit.result import RESULT_MIME
 from prodkit.store import Store
 
-__all__ = ["Run", "read_files", "run_notebook", "typed_value"]
+__all__ = ["REAL_STORE", "Run", "neutral_facts", "read_files", "run_notebook", "typed_value", "write_text"]
 
 REAL_STORE = "sqlite:///outputs/store.db"
 
@@ -111,7 +112,26 @@ def typed_value(notebook: str, name: str, text: str) -> Any:
         raise unknown_parameter(name, known=own, place=f"-p, for {notebook}")
     if isinstance(own[name], str):
         return text
-    return _as_text(yaml.safe_load(text))
+    try:
+        return _as_text(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ParameterError(name, rule="must be YAML", value=repr(text), place="-p") from error
+
+
+def neutral_facts(given: Mapping[str, Any], *, known: Container[str]) -> dict[str, Any]:
+    """What stands in for the facts of the bundled flights where another table is named and nothing is said.
+
+    Raises:
+        ParameterError: the table's time column or target is not named.
+    """
+    if given.get("data", FLIGHTS) == FLIGHTS:
+        return {}
+    for name in ("time_column", "target"):
+        if name in known and name not in given:
+            fix = f"Set it in a params file, or with -p {name} NAME."
+            raise ParameterError(name, rule="must be given with `data`", place=str(given["data"]), fix=fix)
+    neutral: dict[str, Any] = {"features": [], "id_column": [], "slices": []}
+    return {name: value for name, value in neutral.items() if name in known and name not in given}
 
 
 def notebook_path(notebook: str) -> Path:
@@ -170,7 +190,7 @@ def run_notebook(notebook: str, given: Mapping[str, Any], *, force: bool = False
     """
     path = notebook_path(notebook)
     kind = NOTEBOOKS.get(path.stem)
-    values = dict(given)
+    values = {**neutral_facts(given, known=parameters_of(notebook)), **given}
     if "store" in parameters_of(notebook):
         values.setdefault("store", REAL_STORE)
     params = kind.check({**parameters_of(notebook), **values}) if kind else None
@@ -206,7 +226,7 @@ def _identify(
         "parameters": params.plain() if params else dict(values),
         "data": source_digest(params) if params else "",
         "code": _code_digest(),
-        "champion": _champion_state(store),
+        "champion": _champion_state(store) if path.stem != "train" else [],  # training asks no champion
     }
     if store is not None and getattr(params, "challenger", None) == 0:
         identity["newest"] = max((version.number for version in store.versions()), default=0)
@@ -259,6 +279,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
                 progress_bar=False,
                 cwd=str(path.parent),
                 config=config,
+                kernel_manager_class=_Kernels,
                 shutdown_kernel="immediate",
             )
         except PapermillExecutionError as error:
@@ -280,6 +301,13 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     if executed.exists():
         write_report(executed, folder / "report.html", document)
     return Run(folder, document)
+
+
+class _Kernels(AsyncKernelManager):  # type: ignore[misc]  # it ships no types
+    """Kernels whose processes write to stderr, since stdout is for the command's answer alone."""
+
+    async def start_kernel(self, **settings: Any) -> None:
+        await super().start_kernel(stdout=2, **settings)
 
 
 @contextmanager
@@ -314,7 +342,12 @@ def _harvest(executed: Path) -> dict[str, Any]:
     for cell in reversed(nbformat.read(executed, as_version=4).cells):
         for output in cell.get("outputs", []):
             if RESULT_MIME in output.get("data", {}):
-                return dict(output["data"][RESULT_MIME])
+                found = dict(output["data"][RESULT_MIME])
+                try:
+                    json.dumps(found, allow_nan=False)
+                except ValueError as error:
+                    return {"reasons": [f"the notebook's result is not strict JSON: {error}"]}
+                return found
     return {"reasons": ["the notebook recorded no result"], "outcome": "inconclusive"}
 
 

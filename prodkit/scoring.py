@@ -67,13 +67,15 @@ def score_window(
 ) -> Scored:
     """Predict each row once, in batches; a batch that is already on disk is kept, not done again.
 
-    The folder is named after the window, the version and a digest of rows, batch size and trust, so a batch found
+    The folder is named after the window, the version and a digest of model, rows, batch size and trust, so a batch found
     there is this batch. Files appear whole or not at all.
     """
-    identity = f"{digest(rows)} {params.batch_rows} {distrust}"
+    identity = f"{bundle.digest} {digest(rows)} {params.batch_rows} {distrust}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     span = str(params.window).replace("/", "_").replace(":", "")
-    folder = Path(resolve(params.predictions)) / span / f"v{version}-{key}"
+    # what a demonstration says must not lie where others look for predictions
+    place = "outputs/demo/predictions" if params.store == "demo" else params.predictions
+    folder = Path(resolve(place)) / span / f"v{version}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     ids = row_ids(rows, params)
     resumed = 0

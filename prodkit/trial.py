@@ -11,7 +11,7 @@ from prodkit.bundle import Bundle
 from prodkit.data import blocks, labelled
 from prodkit.errors import WindowError
 from prodkit.metrics import row_losses, scores
-from prodkit.params import Facts
+from prodkit.params import Facts, Task
 from prodkit.schema import Schema
 
 __all__ = ["Trial", "run_trial", "unseen_rows"]
@@ -22,6 +22,7 @@ class Trial:
     """Several candidates' answers to the same labelled rows.
 
     Attributes:
+        task: binary, multiclass or regression.
         rows: (n, ...) labelled rows that none of them was trained on.
         truth: (n,) class index or value.
         predicted: for each candidate, (n,) or (n, k).
@@ -30,6 +31,7 @@ class Trial:
         days: (n,) day of each row.
     """
 
+    task: Task
     rows: pd.DataFrame
     truth: np.ndarray
     predicted: dict[str, np.ndarray]
@@ -42,11 +44,10 @@ class Trial:
         """(n,) midnight of each row's day."""
         return pd.Series(pd.to_datetime(self.days, unit="D"), name="day")
 
-    def scores(self, *, schema: Schema) -> pd.DataFrame:
+    def scores(self) -> pd.DataFrame:
         """A row for each candidate, a column for each metric."""
         table = {
-            name: scores(self.truth, predicted, task=schema.task)
-            for name, predicted in self.predicted.items()
+            name: scores(self.truth, predicted, task=self.task) for name, predicted in self.predicted.items()
         }
         return pd.DataFrame.from_dict(table, orient="index").rename_axis("candidate")
 
@@ -93,4 +94,4 @@ def run_trial(
         losses[name] = row_losses(truth, said, task=schema.task)
         errors[name] = float(np.mean(~np.isfinite(losses[name])))
     days = blocks(rows[params.time_column])
-    return Trial(rows, truth, predicted, errors, pd.DataFrame(losses), days)
+    return Trial(schema.task, rows, truth, predicted, errors, pd.DataFrame(losses), days)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pandas as pd
@@ -85,7 +86,8 @@ def _add_version(store: Store, params: Facts, rows: pd.DataFrame, trained: Windo
 
 def load_version(store: Store, number: int) -> Bundle:
     """Read a version back: digest verified first, golden rows predicted after."""
-    return unpack(store.artifact(number), name=f"version {number}")
+    bundle = unpack(store.artifact(number), name=f"version {number}")
+    return replace(bundle, digest=store.version(number).digest)
 
 
 def champion_of(store: Store) -> tuple[int, Bundle]:

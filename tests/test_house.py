@@ -25,6 +25,7 @@ HOUSE = [
     ["guard", "result", "survey", "trial", "workspace", "plots"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
     ["ladder", "runs"],
+    ["journal"],
     ["lifecycle"],
     ["cli"],
 ]
