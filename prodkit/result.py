@@ -106,7 +106,7 @@ def conclude(
         "approval": approval,
         "target_version": decision.target_version if decision else None,
         "generation": decision.generation if decision else None,
-        "reasons": list(decision.reasons) if decision else [sentence(item) for item in evidence][:5],
+        "reasons": list(decision.reasons) if decision else _reasons(evidence),
         "evidence": [item.to_dict() for item in (decision.evidence if decision else evidence)],
         "params": params.plain(),
         "inputs": [
@@ -129,8 +129,13 @@ def bottom_line(decision: Decision) -> Markdown:
 def finding(params: Facts, evidence: Sequence[Evidence]) -> Markdown:
     """The answer of a notebook that decides nothing, in one sentence, and its evidence."""
     outcome = overall(evidence)
-    reasons = [sentence(item) for item in evidence if item.outcome == outcome and item.name != "drill"]
-    return _answer(FINDINGS[params.notebook][outcome], outcome, reasons, evidence)
+    return _answer(FINDINGS[params.notebook][outcome], outcome, _reasons(evidence), evidence)
+
+
+def _reasons(evidence: Sequence[Evidence]) -> list[str]:
+    """What speaks for the outcome that the evidence comes to."""
+    outcome = overall(evidence)
+    return [sentence(item) for item in evidence if item.outcome == outcome and item.name != "drill"]
 
 
 # slices and budgets have a place of their own further down in the notebook
@@ -143,7 +148,7 @@ def _answer(text: str, outcome: Outcome, reasons: Sequence[str], evidence: Seque
     more = len(reasons) - most
     tail = f"\n- and {more} more, in the table" if more > 0 else ""
     drills = "".join(f"**{escape(item.note)}.**\n\n" for item in evidence if item.name == "drill")
-    table = _markdown(evidence_table(evidence))
+    table = _markdown(evidence_table(item for item in evidence if item.name != "drill"))
     return Markdown(f"{drills}**{text}** Outcome: {outcome}.\n{listed}{tail}\n\n{table}")
 
 

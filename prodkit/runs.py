@@ -303,10 +303,10 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     return Run(folder, document)
 
 
-class _Kernels(AsyncKernelManager):  # type: ignore[misc]  # it ships no types
+class _Kernels(AsyncKernelManager):
     """Kernels whose processes write to stderr, since stdout is for the command's answer alone."""
 
-    async def start_kernel(self, **settings: Any) -> None:
+    async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # its parent's is not async
         await super().start_kernel(stdout=2, **settings)
 
 

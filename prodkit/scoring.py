@@ -67,8 +67,8 @@ def score_window(
 ) -> Scored:
     """Predict each row once, in batches; a batch that is already on disk is kept, not done again.
 
-    The folder is named after the window, the version and a digest of model, rows, batch size and trust, so a batch found
-    there is this batch. Files appear whole or not at all.
+    The folder is named after the window, the version and a digest of model, rows, batch size and trust, so a batch
+    found there is this batch. Files appear whole or not at all.
     """
     identity = f"{bundle.digest} {digest(rows)} {params.batch_rows} {distrust}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]

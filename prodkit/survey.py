@@ -67,14 +67,18 @@ def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence
     """A line that says so if faults were put in on purpose, into this window or into the champion's training."""
     notes = {"these rows": params.drill, "the training of this version": bundle.drill if bundle else {}}
     return [
-        Evidence("drill", "pass", note=f"This is a drill: put into {where} were {_faults(faults)}")
+        Evidence(
+            "drill",
+            "pass",
+            note=f"This is a drill: faults were put into {where} on purpose ({_faults(faults)})",
+        )
         for where, faults in notes.items()
         if faults
     ]
 
 
 def _faults(faults: dict[str, str]) -> str:
-    return ", ".join(f"{column} {fault}" for column, fault in faults.items())
+    return ", ".join(f"{column}: {fault}" for column, fault in faults.items())
 
 
 @dataclass(frozen=True)
