@@ -25,7 +25,7 @@ _HOMES = {
     "ladder": ["gain_table", "ladder_evidence", "remember_trial"],
     "metrics": ["calibration_curve"],
     "models": ["fit_model"],
-    "params": ["DriftParams", "RollbackParams", "ScoreParams", "TrainParams", "ValidateParams", "Window"],
+    "params": ["DriftParams", "RollbackParams", "ScoreParams", "TrainParams", "ValidateParams"],
     "result": [
         "bottom_line",
         "conclude",
@@ -36,6 +36,7 @@ _HOMES = {
         "scores_table",
     ],
     "schema": ["Schema"],
+    "spans": ["Window"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
     "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
     "training": [

@@ -18,9 +18,10 @@ from prodkit.data import blocks, digest
 from prodkit.errors import ModelError
 from prodkit.metrics import Estimate
 from prodkit.models import Fallback, predictions
-from prodkit.params import TrainParams, Window
+from prodkit.params import TrainParams
 from prodkit.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.schema import Schema
+from prodkit.spans import Window
 from prodkit.training import OutOfTime, Split
 
 __all__ = ["Bundle", "assemble", "environment", "lead_score", "manifest", "pack", "unpack"]

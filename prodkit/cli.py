@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.params import NOTEBOOKS, project_folder, resolve, using_outputs
+from prodkit.params import NOTEBOOKS
+from prodkit.places import project_folder, resolve, using_outputs
 from prodkit.store import Champion, Store
 
 __all__ = ["main"]

@@ -12,7 +12,8 @@ from prodkit.data import labelled, read_window
 from prodkit.errors import DataError, ModelError, WindowError
 from prodkit.metrics import LEAD, PRIMARY, scores
 from prodkit.models import build_model, fit_model
-from prodkit.params import RollbackParams, TrainParams, Window
+from prodkit.params import RollbackParams, TrainParams
+from prodkit.spans import Window
 from prodkit.store import Store
 from prodkit.trial import Trial, run_trial, unseen_rows
 from prodkit.workspace import load_version

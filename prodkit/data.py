@@ -15,9 +15,11 @@ from prodkit.cells import native_kind, present, texts
 from prodkit.drills import broken
 from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
 from prodkit.flights import build_flights
-from prodkit.params import Facts, Window, outputs_folder, resolve
+from prodkit.params import Facts
+from prodkit.places import outputs_folder, resolve
 from prodkit.schema import missing_column
 from prodkit.sources import ROW, Source, open_source
+from prodkit.spans import Window
 
 __all__ = [
     "FLIGHTS",

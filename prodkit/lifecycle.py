@@ -17,17 +17,11 @@ from prodkit.data import time_span
 from prodkit.errors import RunError
 from prodkit.journal import Journal
 from prodkit.metrics import PRIMARY
-from prodkit.params import (
-    NOTEBOOKS,
-    TrainParams,
-    Window,
-    outputs_folder,
-    resolve,
-    unknown_parameter,
-    using_outputs,
-)
+from prodkit.params import NOTEBOOKS, TrainParams, unknown_parameter
+from prodkit.places import outputs_folder, resolve, using_outputs
 from prodkit.report import write_index
 from prodkit.runs import REAL_STORE, Run, neutral_facts, read_files, run_notebook, typed_value
+from prodkit.spans import Window
 from prodkit.store import Store
 
 __all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "chapters", "plan"]

@@ -137,7 +137,7 @@ def clock_parts(frame: pd.DataFrame) -> pd.DataFrame:
     for name in frame.columns:
         moment = frame[name].dt
         days = (frame[name] - pd.Timestamp(0)) / pd.Timedelta(days=1)
-        for part, values in zip(_CLOCK, (days, moment.month, moment.weekday, moment.hour), strict=True):
+        for part, values in zip(_CLOCK, (days, moment.month, moment.day_of_week, moment.hour), strict=True):
             parts[f"{name}_{part}"] = values.astype("float64")
     return pd.DataFrame(parts, index=frame.index)
 

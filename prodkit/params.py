@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -23,6 +18,7 @@ from pydantic import (
 )
 
 from prodkit.errors import ParameterError
+from prodkit.spans import Window, iso, parse_duration, write_duration
 
 __all__ = [
     "NOTEBOOKS",
@@ -34,78 +30,9 @@ __all__ = [
     "Task",
     "TrainParams",
     "ValidateParams",
-    "Window",
-    "environment_set",
-    "expand",
-    "outputs_folder",
-    "parse_duration",
-    "project_folder",
-    "resolve",
-    "using_outputs",
 ]
 
 Task = Literal["binary", "multiclass", "regression"]
-
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|min|s)")
-
-
-@dataclass(frozen=True, order=True)
-class Window:
-    """A half-open span of time, ``start <= t < end``.
-
-    >>> Window.parse("2013-04-01/2013-05-01").days
-    30.0
-    """
-
-    start: datetime
-    end: datetime
-
-    def __post_init__(self) -> None:
-        if not self.start < self.end:
-            raise ValueError(f"a window must start before it ends, found {self}")
-
-    def __str__(self) -> str:
-        return f"{_iso(self.start)}/{_iso(self.end)}"
-
-    def __contains__(self, moment: datetime) -> bool:
-        return self.start <= moment < self.end
-
-    @property
-    def days(self) -> float:
-        """Length in days."""
-        return (self.end - self.start) / timedelta(days=1)
-
-    @classmethod
-    def parse(cls, text: str) -> Window:
-        """Read ``start/end`` in ISO dates; raises ValueError when it is anything else."""
-        match text.split("/"):
-            case [start, end]:
-                return cls(datetime.fromisoformat(start.strip()), datetime.fromisoformat(end.strip()))
-        raise ValueError(f"a window is written start/end, such as 2013-04-01/2013-05-01, found {text!r}")
-
-
-def _iso(moment: datetime) -> str:
-    return moment.date().isoformat() if moment == datetime(*moment.timetuple()[:3]) else moment.isoformat()
-
-
-def parse_duration(text: str) -> timedelta:
-    """Read a length of time such as ``14d``, ``36h`` or ``90min``; raises ValueError otherwise.
-
-    >>> parse_duration("1.5d")
-    datetime.timedelta(days=1, seconds=43200)
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(
-            f"a duration is a number and one of {', '.join(_UNITS)}, such as 14d, found {text!r}"
-        )
-    return timedelta(**{_UNITS[match[2]]: float(match[1])})
-
-
-def _write_duration(span: timedelta) -> str:
-    seconds = span.total_seconds()
-    return f"{seconds / 86400:g}d" if seconds % 3600 == 0 else f"{seconds:g}s"
 
 
 def _from_text(parse: Any) -> BeforeValidator:
@@ -130,9 +57,9 @@ GivenWindow = Annotated[Window, _from_text(Window.parse), PlainSerializer(str)]
 Moment = Annotated[
     datetime | None,
     _from_text(datetime.fromisoformat),
-    PlainSerializer(lambda moment: "" if moment is None else _iso(moment)),
+    PlainSerializer(lambda moment: "" if moment is None else iso(moment)),
 ]
-Duration = Annotated[timedelta, _from_text(parse_duration), PlainSerializer(_write_duration)]
+Duration = Annotated[timedelta, _from_text(parse_duration), PlainSerializer(write_duration)]
 Share = Annotated[float, AfterValidator(_fraction)]
 OptionalTask = Annotated[
     Task | None, BeforeValidator(lambda given: given or None), PlainSerializer(lambda t: t or "")
@@ -345,69 +272,3 @@ def unknown_parameter(name: str, *, known: Any, place: str) -> ParameterError:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     fix = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
     return ParameterError(name, rule="is not a parameter", place=place, fix=fix)
-
-
-def project_folder(start: Path | None = None) -> Path:
-    """The nearest folder upwards that holds ``notebooks/``; the current one if there is none."""
-    here = (start or Path.cwd()).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
-
-
-def outputs_folder() -> Path:
-    """Where results go: ``PRODKIT_OUT`` (set by ``--out``), else ``outputs/`` of the project."""
-    named = os.environ.get("PRODKIT_OUT")
-    return Path(named) if named else project_folder() / "outputs"
-
-
-def using_outputs(folder: Path) -> AbstractContextManager[None]:
-    """Let all that lies under ``outputs/`` lie in this folder, here and in kernels that are started meanwhile."""
-    return environment_set(PRODKIT_OUT=str(folder.resolve()))
-
-
-@contextmanager
-def environment_set(**values: str) -> Iterator[None]:
-    """Set environment variables for a while; kernels that are started meanwhile inherit them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-        for name in [name for name, value in before.items() if value is None]:
-            os.environ.pop(name, None)
-
-
-def expand(text: str) -> str:
-    """Replace each ``${NAME}`` by the environment's value, at the moment of use and never before.
-
-    Raises:
-        ParameterError: the variable is not set.
-    """
-
-    def look_up(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise ParameterError(
-                match[0], rule="must be set in the environment", fix=f"export {match[1]}=..."
-            )
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", look_up, text)
-
-
-def resolve(location: str) -> str:
-    """Make a location absolute: ``outputs/...`` lies in :func:`outputs_folder`, the rest in the project.
-
-    URLs pass unchanged, but for the path of a SQLite one.
-    """
-    location = expand(location)
-    prefix, path = ("", location)
-    if location.startswith("sqlite:///"):
-        prefix, path = "sqlite:///", location.removeprefix("sqlite:///")
-        if path in ("", ":memory:"):
-            return location
-    elif "://" in location:
-        return location
-    folder = Path(path).expanduser()
-    if folder.parts[:1] == ("outputs",):
-        return prefix + str(outputs_folder().joinpath(*folder.parts[1:]))
-    return prefix + str(project_folder() / folder)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from prodkit.database import METRICS, PROFILES, RUNS, Database
 from prodkit.errors import ParameterError
 from prodkit.history import parsed_json, strict_json
-from prodkit.params import Window
+from prodkit.spans import Window
 
 __all__ = ["Records"]
 

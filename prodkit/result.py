@@ -16,7 +16,8 @@ from prodkit.data import digest
 from prodkit.decide import Action, Decision, sentence
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.metrics import Estimate
-from prodkit.params import Facts, Window
+from prodkit.params import Facts
+from prodkit.spans import Window
 
 __all__ = [
     "ACTIONS",

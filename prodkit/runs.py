@@ -24,15 +24,8 @@ from traitlets.config import Config
 
 from prodkit.data import FLIGHTS, source_digest
 from prodkit.errors import ParameterError, RunError
-from prodkit.params import (
-    NOTEBOOKS,
-    Facts,
-    environment_set,
-    outputs_folder,
-    project_folder,
-    resolve,
-    unknown_parameter,
-)
+from prodkit.params import NOTEBOOKS, Facts, unknown_parameter
+from prodkit.places import environment_set, outputs_folder, project_folder, resolve
 from prodkit.report import write_report
 from prodkit.result import RESULT_MIME
 from prodkit.store import Store

@@ -17,7 +17,8 @@ from prodkit.data import blocks, digest, row_ids
 from prodkit.evidence import Evidence
 from prodkit.gates import at_most
 from prodkit.guard import guarded
-from prodkit.params import Facts, ScoreParams, resolve
+from prodkit.params import Facts, ScoreParams
+from prodkit.places import resolve
 from prodkit.profiles import ColumnProfile, column_profile
 from prodkit.result import current_run
 from prodkit.store import Store

@@ -19,8 +19,9 @@ from prodkit.data import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.metrics import LEAD, PRIMARY, Estimate, intervals, row_losses
 from prodkit.models import Fallback, build_model, fit_model, predictions
-from prodkit.params import TrainParams, Window
+from prodkit.params import TrainParams
 from prodkit.schema import Schema
+from prodkit.spans import Window
 
 __all__ = [
     "OutOfTime",

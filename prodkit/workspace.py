@@ -12,8 +12,10 @@ from prodkit.bundle import Bundle, assemble, manifest, pack, unpack
 from prodkit.data import feature_columns, labelled, read_window
 from prodkit.errors import VersionError, WindowError
 from prodkit.models import fit_model
-from prodkit.params import Facts, TrainParams, Window, resolve
+from prodkit.params import Facts, TrainParams
+from prodkit.places import resolve
 from prodkit.schema import Schema
+from prodkit.spans import Window
 from prodkit.store import Store
 from prodkit.training import Split, importance, model_for, out_of_time, thinned
 

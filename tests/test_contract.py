@@ -12,9 +12,10 @@ import pytest
 
 from prodkit.contract import Limits, breaks
 from prodkit.data import blocks, read_window
-from prodkit.params import Facts, Window
+from prodkit.params import Facts
 from prodkit.profiles import Profile, profile
 from prodkit.schema import Column, Schema
+from prodkit.spans import Window
 from prodkit.units import CONVERSIONS, Conversion
 
 MONTHS = range(4, 13)

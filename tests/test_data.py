@@ -41,7 +41,8 @@ from prodkit.errors import (
     WindowError,
 )
 from prodkit.flights import build_flights, flights_table
-from prodkit.params import Facts, TrainParams, Window
+from prodkit.params import Facts, TrainParams
+from prodkit.spans import Window
 
 IDS = ["time", "carrier", "flight", "origin"]
 MOMENTS = pd.DatetimeIndex(["2020-01-10 00:00", "2020-01-11 05:00", "2020-01-19 23:59:59.999999"])

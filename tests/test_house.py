@@ -17,8 +17,8 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells"],
-    ["params", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"],
+    ["errors", "evidence", "bins", "cells", "spans"],
+    ["params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"],
     ["data", "profiles", "metrics", "models", "units", "decide", "database"],
     ["training", "drift", "contract", "gates", "records", "moves"],
     ["bundle", "store"],

@@ -1,0 +1,79 @@
+"""Where things lie: the project, its outputs, and what a location in the parameters leads to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from prodkit.errors import ParameterError
+
+__all__ = ["environment_set", "expand", "outputs_folder", "project_folder", "resolve", "using_outputs"]
+
+
+def project_folder(start: Path | None = None) -> Path:
+    """The nearest folder upwards that holds ``notebooks/``; the current one if there is none."""
+    here = (start or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+
+
+def outputs_folder() -> Path:
+    """Where results go: ``PRODKIT_OUT`` (set by ``--out``), else ``outputs/`` of the project."""
+    named = os.environ.get("PRODKIT_OUT")
+    return Path(named) if named else project_folder() / "outputs"
+
+
+def using_outputs(folder: Path) -> AbstractContextManager[None]:
+    """Let all that lies under ``outputs/`` lie in this folder, here and in kernels that are started meanwhile."""
+    return environment_set(PRODKIT_OUT=str(folder.resolve()))
+
+
+@contextmanager
+def environment_set(**values: str) -> Iterator[None]:
+    """Set environment variables for a while; kernels that are started meanwhile inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in [name for name, value in before.items() if value is None]:
+            os.environ.pop(name, None)
+
+
+def expand(text: str) -> str:
+    """Replace each ``${NAME}`` by the environment's value, at the moment of use and never before.
+
+    Raises:
+        ParameterError: the variable is not set.
+    """
+
+    def look_up(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ParameterError(
+                match[0], rule="must be set in the environment", fix=f"export {match[1]}=..."
+            )
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", look_up, text)
+
+
+def resolve(location: str) -> str:
+    """Make a location absolute: ``outputs/...`` lies in :func:`outputs_folder`, the rest in the project.
+
+    URLs pass unchanged, but for the path of a SQLite one.
+    """
+    location = expand(location)
+    prefix, path = ("", location)
+    if location.startswith("sqlite:///"):
+        prefix, path = "sqlite:///", location.removeprefix("sqlite:///")
+        if path in ("", ":memory:"):
+            return location
+    elif "://" in location:
+        return location
+    folder = Path(path).expanduser()
+    if folder.parts[:1] == ("outputs",):
+        return prefix + str(outputs_folder().joinpath(*folder.parts[1:]))
+    return prefix + str(project_folder() / folder)

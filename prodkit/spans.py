@@ -1,0 +1,72 @@
+"""Windows and lengths of time, as people write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+__all__ = ["Window", "iso", "parse_duration", "write_duration"]
+
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|min|s)")
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A half-open span of time, ``start <= t < end``.
+
+    >>> Window.parse("2013-04-01/2013-05-01").days
+    30.0
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if not self.start < self.end:
+            raise ValueError(f"a window must start before it ends, found {self}")
+
+    def __str__(self) -> str:
+        return f"{iso(self.start)}/{iso(self.end)}"
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    @property
+    def days(self) -> float:
+        """Length in days."""
+        return (self.end - self.start) / timedelta(days=1)
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Read ``start/end`` in ISO dates; raises ValueError when it is anything else."""
+        match text.split("/"):
+            case [start, end]:
+                return cls(datetime.fromisoformat(start.strip()), datetime.fromisoformat(end.strip()))
+        raise ValueError(f"a window is written start/end, such as 2013-04-01/2013-05-01, found {text!r}")
+
+
+def iso(moment: datetime) -> str:
+    """A moment as ISO text, as a date where it is midnight."""
+    return moment.date().isoformat() if moment == datetime(*moment.timetuple()[:3]) else moment.isoformat()
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a length of time such as ``14d``, ``36h`` or ``90min``; raises ValueError otherwise.
+
+    >>> parse_duration("1.5d")
+    datetime.timedelta(days=1, seconds=43200)
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"a duration is a number and one of {', '.join(_UNITS)}, such as 14d, found {text!r}"
+        )
+    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+
+
+def write_duration(span: timedelta) -> str:
+    """A length of time as :func:`parse_duration` reads it."""
+    seconds = span.total_seconds()
+    return f"{seconds / 86400:g}d" if seconds % 3600 == 0 else f"{seconds:g}s"
