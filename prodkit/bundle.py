@@ -16,7 +16,7 @@ import pandas as pd
 
 from prodkit.data import blocks, digest
 from prodkit.errors import ModelError
-from prodkit.metrics import Estimate
+from prodkit.evidence import Estimate
 from prodkit.models import Fallback, predictions
 from prodkit.params import TrainParams
 from prodkit.profiles import ColumnProfile, Profile, column_profile, profile

@@ -7,12 +7,23 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["Evidence", "Outcome", "overall"]
+__all__ = ["Estimate", "Evidence", "Outcome", "overall"]
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 
 # What a set of outcomes comes to: the first of these that occurs in it.
 _WORST_FIRST: tuple[Outcome, ...] = ("error", "fail", "inconclusive", "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its interval, from ``n`` rows in ``blocks`` blocks."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)

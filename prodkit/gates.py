@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from prodkit.evidence import Evidence, Outcome
-from prodkit.metrics import Estimate, always_valid, difference
+from prodkit.evidence import Estimate, Evidence, Outcome
+from prodkit.paired import always_valid, difference
 
 __all__ = ["alternative", "at_most", "enough", "improvement", "slices"]
 

@@ -8,7 +8,6 @@ Neighbouring days are taken as independent: where they are not, give weeks as bl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from prodkit.errors import DataError, LabelError, ParameterError
+from prodkit.evidence import Estimate
 from prodkit.params import Task
 
 __all__ = [
     "LEAD",
     "PRIMARY",
-    "Estimate",
-    "always_valid",
+    "block_codes",
     "business_value",
     "calibration_curve",
     "calibration_error",
     "daily_auc",
-    "difference",
     "intervals",
     "row_losses",
     "scores",
@@ -46,17 +44,6 @@ LEAD: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regressi
 _FLOOR = 1e-6  # a certain and wrong prediction costs -log(1e-6) = 13.8, so one row cannot decide alone
 _SUM_TOLERANCE = 1e-3  # float32 probabilities of many classes do not add up to one more exactly than this
 _UNIT = ("roc_auc", "average_precision", "brier", "calibration_error", "accuracy")
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its interval, from ``n`` rows in ``blocks`` blocks."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    blocks: int
 
 
 def scores(y_true: ArrayLike, y_pred: ArrayLike, *, task: Task) -> dict[str, float]:
@@ -99,7 +86,7 @@ def intervals(
         DataError, LabelError: as :func:`scores`; or a block is missing.
     """
     truth, guess = _checked(y_true, y_pred, task)
-    codes, count = _coded(blocks, len(truth))
+    codes, count = block_codes(blocks, len(truth))
     found = scores(truth, guess, task=task)
     if count < 2:
         return {name: _around(name, value, np.inf, len(truth), count) for name, value in found.items()}
@@ -137,94 +124,6 @@ def row_losses(y_true: ArrayLike, y_pred: ArrayLike, *, task: Task) -> Floats:
         DataError, LabelError: as :func:`scores`.
     """
     return _losses(*_checked(y_true, y_pred, task), task)
-
-
-def difference(
-    loss_a: ArrayLike,
-    loss_b: ArrayLike,
-    *,
-    blocks: ArrayLike,
-    confidence: float = 0.95,
-    repeats: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of ``loss_a - loss_b`` over the same rows; positive says that b is better. For one look only.
-
-    A ratio of block sums to block sizes, with bootstrap-t over whole blocks (Davison & Hinkley 1997, section
-    5.2; Cameron, Gelbach & Miller 2008), on neither side narrower than Student's t with blocks - 1 degrees of
-    freedom. A loss of NaN makes all of it NaN.
-
-    Raises:
-        DataError: lengths differ, or a block is missing.
-    """
-    pair = _paired(loss_a, loss_b, blocks)
-    if pair.count < 2 or not np.isfinite(pair.mean):
-        return pair.unbounded()
-    rest, rows, count = pair.rest, pair.rows, pair.count
-    unit = np.sqrt(count / (count - 1))
-    error = unit * np.sqrt(rest @ rest) / pair.n
-    if error == 0:
-        return pair.interval(0.0, 0.0)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=repeats)
-    drawn = draws @ rows
-    shift = draws @ rest / drawn
-    variance = draws @ rest**2 - 2 * shift * (draws @ (rest * rows)) + shift**2 * (draws @ rows**2)
-    errors = unit * np.sqrt(np.maximum(variance, 0)) / drawn
-    # A draw of one block only has no error to divide by: it counts as infinitely far out, not as nothing.
-    ratios = np.divide(shift, errors, out=np.copysign(np.inf, shift), where=errors > 1e-6 * error)
-    tail = (1 - confidence) / 2
-    below, above = np.quantile(ratios, [tail, 1 - tail], method="inverted_cdf")
-    student = stats.t.ppf(1 - tail, count - 1)
-    return pair.interval(error * max(above, student), error * max(-below, student))
-
-
-def always_valid(
-    loss_a: ArrayLike,
-    loss_b: ArrayLike,
-    *,
-    blocks: ArrayLike,
-    confidence: float = 0.95,
-    look: int = 1,
-    horizon: int = 14,
-) -> Estimate:
-    """Mean of ``loss_a - loss_b`` with an interval that holds however often, and whenever, one looks.
-
-    The normal-mixture confidence sequence in its scale-invariant form, exact from the second block on for
-    normal blocks of unknown variance (Lai 1976; Wang & Ramdas 2025, "Anytime-valid t-tests and confidence
-    sequences for Gaussian means with unknown variance"); with many blocks it is the asymptotic one of
-    Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021. Within a window one may look after each block. Window
-    number ``look`` spends alpha / (look (look + 1)), which adds up to less than alpha over all windows.
-
-    Args:
-        loss_a: (n,) losses of the model in place.
-        loss_b: (n,) losses of the other one, on the same rows.
-        blocks: (n,) day of each row.
-        confidence: of all windows together, both sides.
-        look: number of the window since promotion, from 1.
-        horizon: number of blocks at which the interval shall be tightest; choose it before looking.
-
-    Raises:
-        DataError: lengths differ, or a block is missing.
-        ParameterError: ``look`` below 1.
-    """
-    if look < 1:
-        raise ParameterError("look", rule="must be 1 or more", value=look, fix="Count windows from 1.")
-    pair = _paired(loss_a, loss_b, blocks)
-    if pair.count < 2 or not np.isfinite(pair.mean):
-        return pair.unbounded()
-    rest, rows, count = pair.rest, pair.rows, pair.count
-    alpha = (1 - confidence) / (look * (look + 1))
-    prior = horizon / (1 - 2 * np.log(alpha) + np.log(-2 * np.log(alpha)))  # tightest at the horizon
-    # With x = sums - m rows, T = sum x and Q = (count + prior) sum x^2, a mean of m is excluded once its
-    # e-value sqrt(prior / (count + prior)) (Q / (Q - T^2))^(count / 2) reaches 1 / alpha: a quadratic in m.
-    ratio = np.exp((np.log((count + prior) / prior) - 2 * np.log(alpha)) / count)
-    scale = (ratio - 1) * (count + prior)
-    curve = ratio * pair.n**2 - scale * (rows @ rows)
-    if curve <= 0:
-        return pair.unbounded()
-    tilt = scale * (rest @ rows)
-    half = np.sqrt(tilt**2 + curve * scale * (rest @ rest))
-    return pair.interval((half + tilt) / curve, (half - tilt) / curve)
 
 
 def calibration_error(y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10) -> float:
@@ -465,7 +364,7 @@ def _around(name: str, value: float, half: float, n: int, blocks: int) -> Estima
     return Estimate(value, float(max(value - half, floor)), float(min(value + half, ceiling)), n, blocks)
 
 
-def _coded(blocks: ArrayLike, n: int) -> tuple[Ints, int]:
+def block_codes(blocks: ArrayLike, n: int) -> tuple[Ints, int]:
     """Blocks as 0..k-1 in their own order, and k."""
     codes, levels = pd.factorize(np.asarray(blocks), sort=True)
     if len(codes) != n or (codes < 0).any():
@@ -473,45 +372,3 @@ def _coded(blocks: ArrayLike, n: int) -> tuple[Ints, int]:
             "blocks", rule=f"must name a block for each of {n} rows", value=f"{(codes >= 0).sum()}"
         )
     return codes.astype(np.int64), len(levels)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """Two losses of the same rows, as sums of their difference and numbers of rows, one of each a block."""
-
-    sums: Floats
-    rows: Floats
-
-    @property
-    def count(self) -> int:
-        return len(self.rows)
-
-    @property
-    def n(self) -> int:
-        return int(self.rows.sum())
-
-    @property
-    def mean(self) -> float:
-        return float(self.sums.sum() / self.n) if self.n else float("nan")
-
-    @property
-    def rest(self) -> Floats:
-        """What each block sum differs from its share of the whole."""
-        return self.sums - self.mean * self.rows
-
-    def interval(self, below: float, above: float) -> Estimate:
-        return Estimate(self.mean, float(self.mean - below), float(self.mean + above), self.n, self.count)
-
-    def unbounded(self) -> Estimate:
-        """Too few blocks to exclude anything; NaN if there is not even a mean."""
-        half = np.inf if np.isfinite(self.mean) else np.nan
-        return self.interval(half, half)
-
-
-def _paired(loss_a: ArrayLike, loss_b: ArrayLike, blocks: ArrayLike) -> _Pair:
-    first, second = np.asarray(loss_a, dtype=float), np.asarray(loss_b, dtype=float)
-    if first.shape != second.shape or first.ndim != 1:
-        raise DataError("losses", rule="must be of the same rows", value=f"{first.shape} and {second.shape}")
-    codes, count = _coded(blocks, len(first))
-    gap = np.subtract(first, second, out=np.full(len(first), np.nan), where=np.isfinite(first + second))
-    return _Pair(np.bincount(codes, gap, count).astype(float), np.bincount(codes, None, count).astype(float))

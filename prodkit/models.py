@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def _encoder(estimator: Any, schema: Schema) -> ColumnTransformer:
     categories, moments = named["categorical"], [column.name for column in named["datetime"]]
     numbers = [column.name for column in schema.features if column.kind in ("numeric", "boolean")]
     takes_categories = "categorical_features" in estimator.get_params(deep=False)
-    steps: list[tuple[str, Any, list[str]]] = []
+    steps: list[tuple[str, Any, Any]] = []
     if takes_categories:
         few = [column for column in categories if len(column.levels or ()) <= _MOST_LEVELS]
         many = [column.name for column in categories if len(column.levels or ()) > _MOST_LEVELS]
@@ -109,16 +110,18 @@ def _encoder(estimator: Any, schema: Schema) -> ColumnTransformer:
         onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50, sparse_output=False)
         steps.append(("categorical", onehot, [column.name for column in categories]))
     takes_missing = takes_categories or get_tags(estimator).input_tags.allow_nan
-    fill = (
-        "passthrough"
-        if takes_missing
-        else make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
-    )
+    fill = "passthrough" if takes_missing else make_pipeline(SimpleImputer(), StandardScaler())
     clock: Any = FunctionTransformer(clock_parts, feature_names_out=_clock_names)
     if not takes_missing:
-        clock = make_pipeline(clock, SimpleImputer(keep_empty_features=True), StandardScaler())
-    steps += [("numbers", fill, numbers), ("datetime", clock, moments)]
+        clock = make_pipeline(clock, SimpleImputer(), StandardScaler())
+    # a column without a single value teaches nothing, and histogram trees stumble over it
+    steps.append(("numbers", fill, partial(_with_values, names=numbers)))
+    steps.append(("datetime", clock, partial(_with_values, names=moments)))
     return ColumnTransformer([step for step in steps if step[2]], verbose_feature_names_out=False)
+
+
+def _with_values(frame: pd.DataFrame, *, names: list[str]) -> list[str]:
+    return [name for name in names if frame[name].notna().any()]
 
 
 def _codes(**settings: Any) -> OrdinalEncoder:

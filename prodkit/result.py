@@ -14,8 +14,7 @@ from IPython.display import Markdown
 from prodkit.bundle import environment
 from prodkit.data import digest
 from prodkit.decide import Action, Decision, sentence
-from prodkit.evidence import Evidence, Outcome, overall
-from prodkit.metrics import Estimate
+from prodkit.evidence import Estimate, Evidence, Outcome, overall
 from prodkit.params import Facts
 from prodkit.spans import Window
 

@@ -137,7 +137,7 @@ class Schema:
             rule = f"must be one of {', '.join(names[:10])}" + (", ..." if len(names) > 10 else "")
         wrong = coded.isna().to_numpy()
         if wrong.any():
-            found = f"{values[wrong].iloc[0]!r} ({wrong.sum()} such values)"
+            found = f"{labels(values[wrong]).iloc[0]!r} ({wrong.sum()} such values)"
             fix = "Keep labelled rows only, or train again if a class is new."
             raise LabelError(self.target, rule=rule, value=found, fix=fix)
         return coded.to_numpy(dtype="float64" if self.task == "regression" else "int64")

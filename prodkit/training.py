@@ -17,7 +17,8 @@ from sklearn.pipeline import Pipeline
 
 from prodkit.data import blocks, labelled
 from prodkit.errors import ModelError, WindowError
-from prodkit.metrics import LEAD, PRIMARY, Estimate, intervals, row_losses
+from prodkit.evidence import Estimate
+from prodkit.metrics import LEAD, PRIMARY, intervals, row_losses
 from prodkit.models import Fallback, build_model, fit_model, predictions
 from prodkit.params import TrainParams
 from prodkit.schema import Schema

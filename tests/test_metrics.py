@@ -14,15 +14,14 @@ from prodkit.errors import DataError, LabelError, ParameterError
 from prodkit.metrics import (
     LEAD,
     PRIMARY,
-    always_valid,
     business_value,
     calibration_curve,
     calibration_error,
-    difference,
     intervals,
     row_losses,
     scores,
 )
+from prodkit.paired import always_valid, difference
 
 
 def binary(n, *, seed=0, ties=False):
