@@ -67,6 +67,12 @@ def parse_duration(text: str) -> timedelta:
 
 
 def write_duration(span: timedelta) -> str:
-    """A length of time as :func:`parse_duration` reads it."""
-    seconds = span.total_seconds()
-    return f"{seconds / 86400:g}d" if seconds % 3600 == 0 else f"{seconds:g}s"
+    """A length of time as :func:`parse_duration` reads it: in the largest unit that needs no fraction.
+
+    >>> write_duration(timedelta(hours=36)), write_duration(timedelta(days=14))
+    ('36h', '14d')
+    """
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if span and not span % timedelta(seconds=seconds):
+            return f"{span // timedelta(seconds=seconds)}{unit}"
+    return f"{span.total_seconds():f}".rstrip("0").rstrip(".") + "s"

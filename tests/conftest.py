@@ -1,0 +1,21 @@
+"""What all tests share: one thread for small models, and outputs that stay out of the project."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Two workers on two cores: threads that wait for one another would take fifty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One folder for the session, and for the notebooks that nbval runs: the flights are built there once.
+os.environ.setdefault("PRODKIT_OUT", str(Path(tempfile.gettempdir()) / f"prodkit-tests-{os.getuid()}"))
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An outputs folder of the test's own."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    monkeypatch.setenv("PRODKIT_OUT", str(folder))
+    return folder

@@ -1,0 +1,227 @@
+"""Two months of orders, some of which are sent back, and small stores of models that learned from them."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from prodkit.bundle import assemble, manifest, pack
+from prodkit.cli import main
+from prodkit.data import feature_columns, read_window
+from prodkit.models import fit_model
+from prodkit.params import NOTEBOOKS, Facts, TrainParams
+from prodkit.runs import parameters_of
+from prodkit.schema import Schema
+from prodkit.store import Store
+from prodkit.training import model_for, out_of_time, split_window
+
+PROJECT = Path(__file__).parent.parent
+FEATURES = ["city", "price", "weight", "express"]
+FACTS: dict[str, Any] = {
+    "time_column": "ordered_at",
+    "target": "returned",
+    "features": FEATURES,
+    "id_column": ["order"],
+    "label_delay": "1d",
+}
+TRAINING: dict[str, Any] = {"model_args": {"max_iter": 20}, "folds": 2, "holdout": "4d"}
+# What the two versions of `stocked` learned from; they leave these four days at the end to the judge.
+WINDOWS = {1: "2024-01-01/2024-01-25", 2: "2024-01-01/2024-02-01"}
+FEBRUARY = "2024-02-01/2024-02-15"
+
+
+def orders(*, days: int = 60, rows: int = 60, seed: int = 0) -> pd.DataFrame:
+    """Orders of so many days from 2024 on, so many a day: what sends one back is its price and its city."""
+    random, n = np.random.default_rng(seed), days * rows
+    day = np.repeat(np.arange(days), rows)
+    frame = pd.DataFrame(
+        {
+            "order": np.arange(n),
+            "ordered_at": pd.Timestamp("2024-01-01")
+            + pd.to_timedelta(day, unit="D")
+            + pd.to_timedelta(np.sort(random.integers(0, 86_400, (days, rows)), axis=1).ravel(), unit="s"),
+            "city": random.choice(["Bergen", "Lisbon", "Oslo", "Rome"], n),
+            "price": random.gamma(4.0, 10.0, n).round(2),
+            "weight": np.where(random.random(n) < 0.03, np.nan, random.normal(5.0, 1.0, n).round(3)),
+            "express": random.random(n) < 0.3,
+        }
+    )
+    drive = frame["price"] / 20 - 2.5 + (frame["city"] == "Rome") * 1.5
+    frame["returned"] = (random.random(n) < 1 / (1 + np.exp(-drive))).astype("float64")
+    frame.loc[random.random(n) < 0.02, "returned"] = np.nan  # lost on the way: never known
+    return frame
+
+
+def written(frame: pd.DataFrame, folder: Path, name: str = "orders") -> str:
+    """The path of a Parquet file with these rows."""
+    path = folder / f"{name}.parquet"
+    frame.to_parquet(path, index=False)
+    return str(path)
+
+
+def params_for(notebook: str, data: str, **given: Any) -> Any:
+    """Checked parameters of a notebook over a table of orders."""
+    policy = TRAINING if notebook == "train" else {}
+    return NOTEBOOKS[notebook].check({**FACTS, **policy, "data": data, **given})
+
+
+def trained(params: TrainParams) -> tuple[bytes, dict[str, Any]]:
+    """Artifact and manifest of a version, made as the train notebook makes one."""
+    rows = read_window(params)
+    split = split_window(rows, params)
+    schema = Schema.infer(
+        split.rows, features=feature_columns(rows, params), target=params.target, task=params.task
+    )
+    model = model_for(params, params.model_args, schema=schema)
+    tested = out_of_time(model, split.rows, schema=schema, params=params)
+    fitted = fit_model(model, split.rows, schema=schema)
+    bundle = assemble(fitted, split, tested, schema=schema, params=params, importance={})
+    return pack(bundle), manifest(bundle, split.rows, params=params, metrics={})
+
+
+@cache
+def _orders_file() -> str:
+    """The table, written once a process and removed at its end."""
+    folder = tempfile.mkdtemp(prefix="prodkit-orders-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return written(orders(), Path(folder))
+
+
+@cache
+def version_of(number: int) -> tuple[bytes, dict[str, Any]]:
+    """One of the two versions, trained once a process."""
+    return trained(params_for("train", _orders_file(), window=WINDOWS[number]))
+
+
+def stocked(folder: Path, *, promoted: Sequence[int] = (1, 2)) -> dict[str, str]:
+    """A store with both versions, of which these were promoted in turn; its places, as parameters."""
+    places = {"store": f"sqlite:///{folder}/store.db", "artifacts": str(folder / "artifacts")}
+    with Store.open(**_addresses(places)) as store:
+        for number in WINDOWS:
+            store.register(*version_of(number), run_id=f"train-{number}")
+        for generation, number in enumerate(promoted):
+            store.promote(number, expected_generation=generation, reason="test")
+    return places
+
+
+def _addresses(places: Mapping[str, str]) -> dict[str, str]:
+    return {"url": places["store"], "artifacts": places["artifacts"]}
+
+
+def opened(places: Mapping[str, str]) -> Store:
+    """The store at these places."""
+    return Store.open(**_addresses(places))
+
+
+def contents(places: Mapping[str, str]) -> Any:
+    """All that a store holds, to be compared with what it holds later."""
+    with opened(places) as store:
+        artifacts = sorted(path.name for path in Path(places["artifacts"]).rglob("*") if path.is_file())
+        metrics = store.metrics().to_dict("records")
+        profile = store.latest_profile(pd.Timestamp("2099-01-01").to_pydatetime(), clean=False)
+        return store.champion(), store.history(), artifacts, repr(metrics), profile, store.runs()
+
+
+def run_cells(notebook: str, given: Mapping[str, Any], *, until: str = "") -> dict[str, Any]:
+    """Run the code of a notebook of the kit here, without a kernel, and give the names it leaves.
+
+    Args:
+        notebook: its name.
+        given: parameters, as papermill injects them.
+        until: stop before the first cell that contains this text.
+    """
+    path = PROJECT / "notebooks" / f"{notebook}.ipynb"
+    names = {**parameters_of(str(path)), **given}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code" or "parameters" in cell.metadata.get("tags", []):
+            continue
+        if until and until in cell.source:
+            break
+        exec(compile(cell.source, f"{notebook}.ipynb", "exec"), names)
+    return names
+
+
+def facts_file(folder: Path, data: str, **given: Any) -> str:
+    """The path of a shared params file about a table of orders."""
+    path = folder / "orders.yaml"
+    path.write_text(yaml.safe_dump({**FACTS, "data": data, **given}))
+    return str(path)
+
+
+def own_notebook(folder: Path, *sources: str, name: str = "mine") -> Path:
+    """A notebook whose first cell holds the parameters."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def prodkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command, called in this process: arguments in; exit status, stdout and stderr out."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["prodkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def orders_file() -> str:
+    """The path of the orders."""
+    return _orders_file()
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    """A store of its own: version 2 is champion, 1 its predecessor."""
+    return stocked(tmp_path)
+
+
+@contextmanager
+def locked(places: Mapping[str, str], *, reads_too: bool = False) -> Iterator[None]:
+    """Somebody else writes to the store, and does not come to an end."""
+    other = sqlite3.connect(places["store"].removeprefix("sqlite:///"), isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE" if reads_too else "BEGIN IMMEDIATE")
+        yield
+    finally:
+        other.rollback()
+        other.close()
+
+
+def plain_facts(params: Facts) -> dict[str, Any]:
+    """Parameters as a notebook's cell holds them."""
+    return params.plain()
+
+
+def copied(places: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The same store at another place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(places["store"].removeprefix("sqlite:///"), folder / "store.db")
+    shutil.copytree(places["artifacts"], folder / "artifacts")
+    return {"store": f"sqlite:///{folder}/store.db", "artifacts": str(folder / "artifacts")}

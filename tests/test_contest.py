@@ -1,0 +1,169 @@
+"""Challenger against champion: who may judge, who is judged, and what must be shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
+
+from prodkit.bundle import pack
+from prodkit.contest import budget_evidence, challenge, contest_evidence, slice_table
+from prodkit.decide import promotion
+from prodkit.errors import LabelError, VersionError, WindowError
+from prodkit.evidence import overall
+from prodkit.metrics import row_losses
+from prodkit.workspace import load_version
+
+__all__ = ["orders_file", "places"]  # fixtures
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Version 1 is champion, 2 the challenger."""
+    with opened(stocked(tmp_path, promoted=[1])) as kept:
+        yield kept
+
+
+def params_of(data, **given):
+    """Parameters of `validate`, content with few rows."""
+    few = {"min_rows": 100, "slices": ["city"], "slice_min_rows": 50}
+    return params_for("validate", data, **{"window": FEBRUARY, **few, **given})
+
+
+def test_rows_that_either_has_seen_never_judge(store, orders_file):
+    """Of a window that reaches back, only the days after both trainings are judged."""
+    champion, challenger = load_version(store, 1), load_version(store, 2)
+    rivals = challenge(store, params_of(orders_file, window="2024-01-10/2024-02-10"))
+    times = rivals.trial.rows["ordered_at"]
+    for bundle in (champion, challenger):
+        assert not ((times >= bundle.trained.start) & (times < bundle.trained.end)).any()
+    assert times.min() >= max(champion.trained.end, challenger.trained.end)
+    assert times.max() >= np.datetime64("2024-02-08")
+
+
+@pytest.mark.parametrize("window", ["2024-01-02/2024-01-20", "2024-01-20/2024-01-26"])
+def test_a_window_that_one_of_them_has_seen_whole_is_refused(store, orders_file, window):
+    """Rows before the champion's training end, or only the challenger's: nobody is judged by them."""
+    with pytest.raises(
+        WindowError, match=r"window must hold rows that no judged model has seen.*after 2024-01"
+    ):
+        challenge(store, params_of(orders_file, window=window))
+
+
+def test_labels_that_are_not_known_yet_do_not_judge(store, orders_file):
+    """Rows of the last day have no label at the end of the window, and are left out."""
+    rivals = challenge(store, params_of(orders_file))
+    assert rivals.trial.rows["ordered_at"].max() < np.datetime64("2024-02-14")
+    assert rivals.trial.rows["returned"].notna().all()
+    with pytest.raises(LabelError, match=r"returned must hold labels.*is known after 2024-02-02"):
+        challenge(store, params_of(orders_file, as_of="2024-02-02"))
+
+
+def test_both_answer_the_same_rows(store, orders_file):
+    """Losses are paired: each candidate's own prediction of each judged row, against the same labels."""
+    rivals = challenge(store, params_of(orders_file))
+    trial = rivals.trial
+    assert (rivals.number, rivals.incumbent, rivals.generation) == (2, "champion", 1)
+    truth = trial.rows["returned"].to_numpy()
+    for name, number in (("champion", 1), ("challenger", 2)):
+        said = load_version(store, number).predict(trial.rows)
+        assert np.allclose(trial.losses[name], row_losses(truth, said, task="binary"))
+    gain = trial.losses["champion"] - trial.losses["challenger"]
+    assert rivals.daily_gain()["gain"].iloc[0] == pytest.approx(gain[trial.days == trial.days[0]].mean())
+
+
+def test_without_a_champion_the_simple_rule_is_to_be_beaten(tmp_path, orders_file):
+    """The first version is judged against the dumb baseline, and a good one is promoted."""
+    with opened(stocked(tmp_path, promoted=[])) as store:
+        rivals = challenge(store, params_of(orders_file, challenger=2, calibration_limit=0.2))
+        evidence = contest_evidence(params_of(orders_file, calibration_limit=0.2), rivals)
+    assert (rivals.incumbent, rivals.generation) == ("baseline", 0)
+    named = {item.name: item for item in evidence}
+    assert (named["gain.baseline"].outcome, named["labels"].outcome) == ("pass", "pass")
+    assert promotion(evidence, challenger=2, generation=0).action == "promote"
+    sliced = {name.removeprefix("slice.") for name in named if name.startswith("slice.")}
+    assert sliced == set(slice_table(evidence).index)
+    assert len(sliced) == 4
+
+
+def test_the_newest_version_is_the_challenger_unless_another_is_named(store, orders_file):
+    """0 means the newest; a number means that one."""
+    assert challenge(store, params_of(orders_file)).number == 2
+    store.register(b"no model", {}, run_id="later")
+    assert challenge(store, params_of(orders_file, challenger=2)).number == 2
+
+
+def test_nobody_contests_himself(places, orders_file):
+    """A challenger that is the champion already is refused with what to do instead."""
+    with (
+        opened(places) as store,
+        pytest.raises(
+            VersionError, match=r"challenger must not be the champion already; found version 2\. Run train"
+        ),
+    ):
+        challenge(store, params_of(orders_file))
+
+
+def test_an_empty_store_has_no_challenger(tmp_path, orders_file):
+    """Without any version the way out is to train one."""
+    empty = {"store": f"sqlite:///{tmp_path}/s.db", "artifacts": str(tmp_path / "a")}
+    with opened(empty) as store, pytest.raises(VersionError, match=r"challenger must exist.*Run train first"):
+        challenge(store, params_of(orders_file))
+
+
+def test_too_few_labels_are_inconclusive(store, orders_file):
+    """Fewer rows than asked for decide nothing: the champion stays."""
+    params = params_of(orders_file, min_rows=5000)
+    evidence = contest_evidence(params, challenge(store, params))
+    assert overall(evidence) == "inconclusive"
+    assert promotion(evidence, challenger=2, generation=1).action == "keep"
+
+
+def test_a_challenger_that_cannot_answer_never_passes(store, orders_file):
+    """A model that raises loses by NaN, which is an error of the evidence and no promotion."""
+    rivals = challenge(store, params_of(orders_file))
+    trial = rivals.trial
+    trial.errors["challenger"], trial.losses["challenger"] = 1.0, np.nan
+    evidence = contest_evidence(params_of(orders_file), rivals)
+    assert overall(evidence) == "error"
+    assert promotion(evidence, challenger=2, generation=1).action == "keep"
+
+
+def test_a_version_of_a_drill_is_rejected_whatever_it_shows(store, orders_file):
+    """Faults put in on purpose never go live by way of validation."""
+    drilled = replace(load_version(store, 2), drill={"returned": "scrambled"})
+    number = store.register(pack(drilled), {}, run_id="drill").number
+    params = params_of(orders_file)
+    decision = promotion(contest_evidence(params, challenge(store, params)), challenger=number, generation=1)
+    assert (decision.action, decision.outcome) == ("reject", "fail")
+    assert "drill" in decision.reasons[0]
+
+
+def test_a_worse_challenger_is_rejected(store, tmp_path):
+    """Against labels that are turned round for it, the better model is credibly worse, and is rejected."""
+    frame = orders(seed=3)
+    data = written(frame.assign(returned=1 - frame["returned"]), tmp_path, "turned")
+    simple = params_of(data, challenger=2, margin=0.0)
+    with opened(stocked(_folder(tmp_path), promoted=[])) as empty:
+        evidence = contest_evidence(simple, challenge(empty, simple))
+    assert {item.name: item.outcome for item in evidence}["gain.baseline"] == "fail"
+    assert promotion(evidence, challenger=2, generation=0).action == "reject"
+
+
+def _folder(tmp_path):
+    (tmp_path / "other").mkdir()
+    return tmp_path / "other"
+
+
+def test_a_challenger_has_a_budget(store, orders_file):
+    """Its size is that of its artifact, its latency that of one row; each beyond its limit fails."""
+    params = params_of(orders_file)
+    rivals = challenge(store, params)
+    size, latency = budget_evidence(store, params, rivals, repeats=3)
+    assert size.value == pytest.approx(store.version(2).size_bytes / 1e6)
+    assert latency.value is not None
+    assert 0 < latency.value < 1000
+    tight = params_of(orders_file, size_limit_mb=0.001, latency_limit_ms=0.001)
+    assert [item.outcome for item in budget_evidence(store, tight, rivals, repeats=3)] == ["fail", "fail"]

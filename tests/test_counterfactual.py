@@ -1,0 +1,176 @@
+"""What else could have served a window: tried on rows that nobody has seen, with labels that were known then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
+
+from prodkit.counterfactual import counterfactuals, fresh_challenger, judged_window, served_figures
+from prodkit.data import read_window
+from prodkit.decide import judgement
+from prodkit.errors import ModelError
+from prodkit.ladder import performance_evidence
+from prodkit.params import TrainParams
+from prodkit.survey import inspect_window
+from prodkit.workspace import load_version
+
+__all__ = ["orders_file", "places"]  # fixtures
+
+
+@pytest.fixture
+def store(places):
+    """Version 2 is champion, 1 its predecessor."""
+    with opened(places) as kept:
+        yield kept
+
+
+@pytest.fixture
+def champion(store):
+    """Its bundle."""
+    return load_version(store, 2)
+
+
+def params_of(data, **given):
+    """Parameters of `rollback`, content with few rows."""
+    return params_for("rollback", data, **{"window": FEBRUARY, "min_rows": 100, "min_blocks": 4, **given})
+
+
+def fresh(store, champion, data, **given):
+    """The challenger that would be trained in this window, and the window that judges it."""
+    params = params_of(data, **given)
+    judged = judged_window(params)
+    as_trained = TrainParams.check(store.version(2).manifest["params"])
+    return fresh_challenger(params, judged, champion=champion, as_trained=as_trained), judged
+
+
+def poisoned(frame, chosen):
+    """The orders with the labels of some turned round."""
+    return frame.assign(returned=frame["returned"].where(~chosen, 1 - frame["returned"]))
+
+
+def test_the_newest_part_of_the_window_judges(orders_file):
+    """Half of a fortnight is its last week, from a midnight on; a run in its middle stands at its moment."""
+    assert str(judged_window(params_of(orders_file))) == "2024-02-08/2024-02-15"
+    assert str(judged_window(params_of(orders_file, challenger_share=0.3))) == "2024-02-10/2024-02-15"
+    assert str(judged_window(params_of(orders_file, as_of="2024-02-09"))) == "2024-02-05/2024-02-09"
+    assert str(judged_window(params_of(orders_file, challenger_share=1.0))) == FEBRUARY
+
+
+def test_a_fresh_challenger_learns_only_what_was_known_when_its_judgement_began(store, champion, tmp_path):
+    """Labels known later may be poisoned at will: the same model comes out; an earlier one poisoned changes it."""
+    frame, answers = orders(), {}
+    known_until = pd.Timestamp("2024-02-07")  # judged from the 8th on, and a label takes a day
+    changes = {
+        "as it is": frame["order"] < 0,
+        "later labels": frame["ordered_at"] >= known_until,
+        "the last known day": (frame["ordered_at"] < known_until)
+        & (frame["ordered_at"] >= known_until - pd.Timedelta(days=1)),
+    }
+    for name, chosen in changes.items():
+        data = written(poisoned(frame, chosen), tmp_path, name.replace(" ", "-"))
+        bundle, judged = fresh(store, champion, data)
+        assert judged.start == pd.Timestamp("2024-02-08")
+        assert bundle.trained.end == known_until
+        answers[name] = bundle.predict(frame)
+    assert np.array_equal(answers["as it is"], answers["later labels"])
+    assert not np.allclose(answers["as it is"], answers["the last known day"])
+
+
+def test_a_fresh_challenger_is_judged_on_rows_after_all_it_learned_from(store, champion, orders_file):
+    """Between the last row that it learned from and the first that judges it lies the label delay."""
+    params = params_of(orders_file)
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    times = trials.newest.rows["ordered_at"]
+    assert set(trials.newest.losses) == {"champion", "challenger"}
+    assert times.min() >= pd.Timestamp("2024-02-08")
+    assert times.max() < params.labels_until
+    assert trials.missing == {}
+
+
+def test_nobody_is_judged_by_rows_that_he_has_seen(store, champion, orders_file):
+    """Of a window that reaches back into a training, only the days after it judge."""
+    params = params_of(orders_file, window="2024-01-20/2024-02-15")
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    for bundle in (champion, load_version(store, 1)):
+        assert trials.whole.rows["ordered_at"].min() >= bundle.trained.end
+    assert set(trials.whole.losses) == {"champion", "predecessor", "baseline"}
+    assert len(trials.whole.rows) < len(read_window(params)) * 0.8
+
+
+def test_a_window_that_all_have_seen_gives_a_reason(store, champion, orders_file):
+    """Rows of the training alone judge nobody: a reason, no crash, and the champion stays."""
+    params = params_of(orders_file, window="2024-01-05/2024-01-19")
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    assert (trials.whole, trials.newest) == (None, None)
+    assert "that no judged model has seen" in trials.missing["challenger"]
+    assert served_figures(trials, sound=True) == {}
+
+
+@pytest.mark.parametrize("given", [{"label_delay": "30d"}, {"as_of": "2024-02-02"}])
+def test_a_window_without_labels_gives_a_reason(store, champion, orders_file, given):
+    """Labels that are late, or not there yet, leave an inconclusive line with the day they will come."""
+    params = params_of(orders_file, **given)
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    assert (trials.whole, trials.newest) == (None, None)
+    assert "is known after" in trials.missing["labels"]
+    evidence = performance_evidence(params, trials, look=1)
+    assert [(item.name, item.outcome) for item in evidence] == [("performance.labels", "inconclusive")]
+    decision = judgement(evidence, champion=store.champion())
+    assert decision.action == "keep"
+    assert trials.scores().empty
+    assert trials.daily_loss().empty
+
+
+def test_labels_for_the_first_part_only_judge_that_part(store, champion, orders_file):
+    """If the newest part has no labels yet, the predecessor is still tried and the challenger has a reason."""
+    params = params_of(orders_file, label_delay="8d")
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    assert trials.whole is not None
+    assert trials.newest is None
+    assert "returned must hold" in trials.missing["challenger"]
+
+
+def test_without_a_predecessor_there_is_a_reason(tmp_path, orders_file):
+    """The first champion has nobody to return to, and is judged by the others all the same."""
+    with opened(stocked(tmp_path, promoted=[2])) as store:
+        params, bundle = params_of(orders_file), load_version(store, 2)
+        trials = counterfactuals(store, params, read_window(params), champion=bundle)
+    assert trials.missing == {"predecessor": "there is no predecessor"}
+    assert set(trials.whole.losses) == {"champion", "baseline"}
+
+
+def test_a_broken_feed_trains_nobody(store, champion, orders_file, monkeypatch):
+    """On broken input no model is built at all; what was served is told by the simple rule's figures."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a model was trained on a broken feed")
+
+    monkeypatch.setattr("prodkit.counterfactual.build_model", refuse)
+    monkeypatch.setattr("prodkit.counterfactual.fit_model", refuse)
+    params = params_of(orders_file, drill={"price": "scaled"})
+    rows = read_window(params)
+    inspection = inspect_window(store, params, rows, version=2, bundle=champion)
+    assert not inspection.sound
+    trials = counterfactuals(store, params, rows, champion=champion, sound=inspection.sound)
+    assert trials.newest is None
+    assert "must not learn from a broken feed" in trials.missing["challenger"]
+    baseline = trials.whole.losses["baseline"].mean()
+    assert served_figures(trials, sound=False)["log_loss"] == pytest.approx(baseline)
+    evidence = [*inspection.evidence, *performance_evidence(params, trials, look=1)]
+    assert judgement(evidence, champion=store.champion(), retrain_now=True).action == "hold"
+
+
+def test_a_challenger_that_cannot_be_trained_is_a_reason(store, champion, orders_file, monkeypatch):
+    """A model that refuses its rows leaves its words, and the other trials stand."""
+
+    def fail(*_, **__):
+        raise ModelError("model", rule="could not be fitted: no luck")
+
+    monkeypatch.setattr("prodkit.counterfactual.fit_model", fail)
+    params = params_of(orders_file)
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    assert trials.newest is None
+    assert "no luck" in trials.missing["challenger"]
+    assert trials.whole is not None

@@ -1,0 +1,390 @@
+"""Runs: parameters are read strictly, work is recognised, and whatever happens a record is left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import (
+    FACTS,
+    FEBRUARY,
+    TRAINING,
+    Command,
+    facts_file,
+    opened,
+    orders,
+    orders_file,
+    own_notebook,
+    places,
+    prodkit,
+    written,
+)
+
+from prodkit.errors import ParameterError, RunError
+from prodkit.places import using_outputs
+from prodkit.result import RESULT_MIME
+from prodkit.runs import parameters_of, read_files, run_notebook, typed_value
+
+__all__ = ["orders_file", "places", "prodkit"]  # fixtures
+
+KEYS = {
+    *("schema", "run_id", "notebook", "status", "outcome", "action", "approval", "target_version"),
+    *(
+        "generation",
+        "reasons",
+        "evidence",
+        "params",
+        "inputs",
+        "outputs",
+        "environment",
+        "started",
+        "seconds",
+    ),
+    "parent",  # the run that asked for this one
+}
+
+
+@pytest.fixture(autouse=True)
+def out(tmp_path, monkeypatch):
+    """A folder for results, and the project's folder to start from."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    with using_outputs(tmp_path / "out"):
+        yield tmp_path / "out"
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """No kernel: what an executed notebook would show as its result is up to the test."""
+    result = {"outcome": "pass"}
+
+    def execute(source, target, **_):
+        notebook = nbformat.read(source, as_version=4)
+        if "raise" in result:
+            raise result["raise"]
+        shown = nbformat.v4.new_output(
+            "display_data", data={RESULT_MIME: dict(result), "text/plain": "recorded"}
+        )
+        notebook.cells.append(nbformat.v4.new_code_cell("", outputs=[shown]))
+        Path(target).write_text(json.dumps(notebook))
+
+    monkeypatch.setattr("prodkit.runs.papermill.execute_notebook", execute)
+    return result
+
+
+def strict(path: Path) -> dict:
+    """A JSON file, without the NaN and Infinity that JSON does not know."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} in {path}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    """A params file."""
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+# Params files
+
+
+def test_a_shared_file_may_speak_to_other_notebooks(tmp_path):
+    """What a shared file says to another notebook is passed over without a word."""
+    shared = write(tmp_path, "shop.yaml", "target: returned\nholdout: 7d\nbatch_rows: 5\n")
+    assert read_files("train", [shared]) == {"target": "returned", "holdout": "7d"}
+    assert read_files("score", [shared]) == {"target": "returned", "batch_rows": 5}
+
+
+def test_a_name_that_nobody_knows_is_refused_with_the_nearest(tmp_path):
+    """A misspelt name in a shared file is an error that names file and nearest name."""
+    shared = write(tmp_path, "shop.yaml", "targt: returned\n")
+    with pytest.raises(
+        ParameterError, match=r"targt is not a parameter \(in shop.yaml\)\. Did you mean target"
+    ):
+        read_files("train", [shared])
+
+
+def test_a_policy_file_speaks_to_its_notebook_only(tmp_path):
+    """A file named after a notebook is read by that one, strictly, and by no other at all."""
+    policy = write(tmp_path, "train.yaml", "holdout: 7d\n")
+    assert read_files("train", [policy]) == {"holdout": "7d"}
+    assert read_files("score", [policy]) == {}
+    wrong = write(tmp_path, "score.yaml", "holdout: 7d\n")
+    assert read_files("train", [wrong]) == {}
+    with pytest.raises(ParameterError, match=r"holdout is not a parameter \(in score.yaml\)"):
+        read_files("score", [wrong])
+
+
+def test_later_files_win(tmp_path):
+    """Of two files that name the same parameter the later one counts."""
+    first, second = (write(tmp_path, f"{name}.yaml", f"seed: {n}\n") for name, n in (("a", 1), ("b", 2)))
+    assert read_files("train", [first, second])["seed"] == 2
+    assert read_files("train", [second, first])["seed"] == 1
+
+
+def test_an_empty_file_says_nothing_and_dates_stay_text(tmp_path):
+    """An empty file is fine, and what YAML takes for a date arrives as the text that was written."""
+    empty, dated = write(tmp_path, "a.yaml", ""), write(tmp_path, "b.yaml", "as_of: 2024-02-01\n")
+    assert read_files("train", [empty, dated]) == {"as_of": "2024-02-01"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n- b\n", "must be a mapping of names to values; found list"), ("a: [1\n", "must be YAML")],
+)
+def test_a_file_of_another_form_is_refused(tmp_path, text, message):
+    """A params file is a YAML mapping, or an error that names it."""
+    with pytest.raises(ParameterError, match=rf"-f {message}(.|\n)*in shop.yaml"):
+        read_files("train", [write(tmp_path, "shop.yaml", text)])
+
+
+def test_a_file_that_is_not_there_names_those_that_are(tmp_path):
+    """A wrong path is answered with the params files beside it."""
+    write(tmp_path, "shop.yaml", "seed: 1\n")
+    with pytest.raises(ParameterError, match=r"-f must name a file that can be read.*There are: shop\.yaml"):
+        read_files("train", [tmp_path / "shp.yaml"])
+
+
+# -p NAME VALUE
+
+
+@pytest.mark.parametrize("text", ["00123", "123e4567", "1_000", "true", "null", "2024-02-01", "[a]", "", "~"])
+def test_text_stays_text_where_text_is_declared(text):
+    """No value of a text parameter is taken for a number, a date, a boolean or nothing."""
+    assert typed_value("train", "data", text) == text
+
+
+@given(st.text(max_size=30))
+def test_any_text_stays_as_it_was_typed(text):
+    """A text parameter takes whatever was typed, character for character."""
+    assert typed_value("train", "target", text) == text
+
+
+def test_other_values_are_read_as_yaml():
+    """Numbers, booleans, lists and mappings have their own types, and dates in them stay text."""
+    assert typed_value("train", "folds", "3") == 3
+    assert typed_value("rollback", "retrain_now", "true") is True
+    assert typed_value("train", "features", "[city, price]") == ["city", "price"]
+    assert typed_value("train", "model_args", "{max_iter: 5}") == {"max_iter": 5}
+    assert typed_value("train", "folds", "2024-02-01") == "2024-02-01"  # refused later, by its bounds
+
+
+def test_a_value_that_is_no_yaml_is_refused():
+    """A bracket left open is a wrong call that names the parameter, not a crash."""
+    with pytest.raises(ParameterError, match=r"features must be YAML"):
+        typed_value("train", "features", "[city")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    """A name that the notebook does not declare is an error that proposes one that it does."""
+    with pytest.raises(ParameterError, match=r"fold is not a parameter .*Did you mean folds\?"):
+        typed_value("train", "fold", "3")
+
+
+# The parameters cell
+
+
+def test_the_parameters_cell_is_read_without_being_run(tmp_path):
+    """Literals of any kind are found; nothing in the cell is executed."""
+    cell = 'a = -1\nb: float = 2.5\nc = ["x", None]\nd: int\n"""a text"""\nprint("run")\ne = {"k": (True,)}'
+    found = parameters_of(str(own_notebook(tmp_path, cell)))
+    assert found == {"a": -1, "b": 2.5, "c": ["x", None], "e": {"k": (True,)}}
+
+
+def test_a_default_that_must_be_computed_is_refused(tmp_path):
+    """A default that is no literal is an error that names it and the notebook."""
+    with pytest.raises(ParameterError, match=r"a must be a literal \(in mine\.ipynb\)"):
+        parameters_of(str(own_notebook(tmp_path, "a = open('secret').read()")))
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
+    """Exactly one cell holds the parameters."""
+    path = own_notebook(tmp_path, "a = 1", "b = 2")
+    notebook = nbformat.read(path, as_version=4)
+    for tags, count in (([], 0), (["parameters"], 2)):
+        for cell in notebook.cells:
+            cell.metadata["tags"] = tags
+        nbformat.write(notebook, path)
+        with pytest.raises(ParameterError, match=rf"one tagged cell; found {count} .*Tag one cell"):
+            parameters_of(str(path))
+
+
+def test_a_notebook_that_is_not_there_names_those_that_are():
+    """A wrong name is answered with the notebooks of the project."""
+    with pytest.raises(
+        ParameterError, match=r"found trian\. There are: drift, rollback, score, train, validate"
+    ):
+        parameters_of("trian")
+
+
+# The same work
+
+
+def test_the_same_work_is_recognised_and_force_adds_an_attempt(said, out, tmp_path):
+    """Work that succeeded is not done again, unless it is forced, which overwrites nothing."""
+    path = str(own_notebook(tmp_path, "a = 1"))
+    first, again = run_notebook(path, {}), run_notebook(path, {})
+    assert (first.repeated, again.repeated, again.document) == (False, True, first.document)
+    before = (first.folder / "result.json").read_bytes()
+    forced = run_notebook(path, {}, force=True)
+    assert forced["run_id"] == f"{first['run_id']}-2"
+    assert (first.folder / "result.json").read_bytes() == before
+    assert sorted(folder.name for folder in (out / "runs").iterdir()) == [first["run_id"], forced["run_id"]]
+
+
+def test_another_parameter_or_another_cell_is_other_work(said, tmp_path):
+    """The id covers the parameters and the text of the notebook."""
+    path = str(own_notebook(tmp_path, "a = 1"))
+    ids = [run_notebook(path, {})["run_id"], run_notebook(path, {"a": 2})["run_id"]]
+    own_notebook(tmp_path, "a = 1", "print(a)")
+    ids.append(run_notebook(path, {})["run_id"])
+    assert len(set(ids)) == 3
+
+
+def test_outputs_of_a_notebook_do_not_make_it_other_work(said, tmp_path):
+    """A notebook that was opened, run and saved is still the same work."""
+    path = own_notebook(tmp_path, "a = 1")
+    first, notebook = run_notebook(str(path), {}), nbformat.read(path, as_version=4)
+    notebook.cells[0].execution_count = 7
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="said")]
+    nbformat.write(notebook, path)
+    assert run_notebook(str(path), {}).repeated
+    assert first["status"] == "succeeded"
+
+
+def test_other_data_or_another_champion_is_other_work(said, places, tmp_path):
+    """The id covers the bytes of the table, and the champion that is read."""
+    frame = orders(days=50)
+    values = {**FACTS, "data": written(frame, tmp_path), "window": FEBRUARY, **places}
+    assert not run_notebook("score", values).repeated
+    assert run_notebook("score", values).repeated
+    written(frame.assign(price=frame["price"] + 1), tmp_path)
+    assert not run_notebook("score", values).repeated
+    with opened(places) as store:
+        store.rollback(expected_generation=2, reason="test")
+    assert not run_notebook("score", values).repeated
+    assert run_notebook("score", values).repeated
+
+
+def test_work_that_failed_is_done_again_beside_the_first(said, out, tmp_path):
+    """A failed attempt is kept and does not count as done."""
+    path = str(own_notebook(tmp_path, "a = 1"))
+    said["raise"] = RuntimeError("the kernel died")
+    failed = run_notebook(path, {})
+    assert (failed["status"], failed["outcome"]) == ("failed", "error")
+    assert failed["reasons"] == ["RuntimeError: the kernel died"]
+    del said["raise"]
+    second = run_notebook(path, {})
+    assert (second["run_id"], second["status"]) == (f"{failed['run_id']}-2", "succeeded")
+    assert run_notebook(path, {})["run_id"] == second["run_id"]
+    assert strict(failed.folder / "result.json")["status"] == "failed"
+
+
+def test_a_run_that_was_killed_does_not_stand_in_the_way(said, tmp_path):
+    """A folder without a result, left by a runner that was killed, is kept beside a new attempt."""
+    path = str(own_notebook(tmp_path, "a = 1"))
+    first = run_notebook(path, {})
+    (first.folder / "result.json").unlink()
+    second = run_notebook(path, {})
+    assert (second.repeated, second["run_id"]) == (False, f"{first['run_id']}-2")
+    assert (first.folder / "notebook.ipynb").exists()
+
+
+def test_a_notebook_that_records_nothing_is_inconclusive(said, tmp_path, monkeypatch):
+    """Whoever says nothing at the end has not passed."""
+    monkeypatch.setattr(
+        "prodkit.runs.papermill.execute_notebook", lambda source, target, **_: shutil.copy(source, target)
+    )
+    run = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
+    assert (run["status"], run["outcome"], run["action"]) == ("succeeded", "inconclusive", None)
+    assert run["reasons"] == ["the notebook recorded no result"]
+
+
+def test_a_result_that_is_not_strict_json_never_passes(said, tmp_path):
+    """A notebook that records NaN leaves a strict record of outcome error, not a broken one."""
+    said |= {"outputs": {"gain": float("nan")}}
+    run = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
+    assert strict(run.folder / "result.json")["outcome"] == "error"
+    assert "JSON" in run["reasons"][0]
+
+
+def test_too_many_attempts_come_to_an_end(said, out, tmp_path, monkeypatch):
+    """Trying for ever ends in an error that names the work."""
+    path = str(own_notebook(tmp_path, "a = 1"))
+    monkeypatch.setattr("prodkit.runs.range", lambda *_: [2], raising=False)
+    run_notebook(path, {})
+    run_notebook(path, {}, force=True)
+    with pytest.raises(RunError, match=r"mine-[0-9a-f]{10} has been tried too often; found 2"):
+        run_notebook(path, {}, force=True)
+
+
+# Real kernels
+
+
+def test_a_failing_notebook_leaves_all_that_is_known(prodkit: Command, out, tmp_path):
+    """A failure ends with 1 and leaves the partial notebook, a strict result and a report that say why."""
+    path = own_notebook(tmp_path, "amount = 3", "print('before')", "1 / (amount - 3)", "print('after')")
+    status, printed, told = prodkit("run", path, "--out", out)
+    assert (status, printed) == (1, "")
+    assert "failed, error" in told
+    assert "ZeroDivisionError: division by zero" in told
+    (folder,) = (out / "runs").iterdir()
+    result = strict(folder / "result.json")
+    assert result.keys() == KEYS
+    assert (result["status"], result["outcome"], result["action"]) == ("failed", "error", None)
+    assert result["reasons"] == ["ZeroDivisionError: division by zero"]
+    text = (folder / "notebook.ipynb").read_text()
+    assert "before\\n" in text
+    assert "after\\n" not in text
+    assert "ZeroDivisionError" in (folder / "report.html").read_text()
+
+
+def test_a_run_of_the_kit_leaves_notebook_report_and_record(prodkit: Command, out, tmp_path, orders_file):
+    """`prodkit run train` leaves the folder that was promised, and its record in folder and store are one."""
+    shared = facts_file(tmp_path, orders_file, **TRAINING)
+    status, printed, _ = prodkit(
+        *("run", "train", "-f", shared, "-p", "window", "2024-01-01/2024-02-10", "--out", out, "--json")
+    )
+    assert status == 0
+    (folder,) = (out / "runs").iterdir()
+    result = strict(folder / "result.json")
+    assert json.loads(printed) == result
+    assert result.keys() == KEYS
+    assert (result["notebook"], result["status"], result["outcome"]) == ("train", "succeeded", "pass")
+    assert (result["run_id"], result["parent"], result["schema"]) == (folder.name, "", 1)
+    assert folder.name.startswith("train-20240101-")
+    assert result["params"]["folds"] == 2
+    assert result["inputs"][0]["rows"] > 2000
+    assert all(item["outcome"] == "pass" for item in result["evidence"])
+    assert sorted(path.name for path in folder.iterdir()) == ["notebook.ipynb", "report.html", "result.json"]
+    assert "<h1>Can we build a challenger worth judging?</h1>" in (folder / "report.html").read_text()
+    real = {"store": f"sqlite:///{out}/store.db", "artifacts": str(out / "artifacts")}
+    with opened(real) as store:
+        assert store.run(folder.name)["document"] == result
+        assert [version.number for version in store.versions()] == [result["outputs"]["version"]]
+        assert store.history()[0].run_id == folder.name
+
+
+def test_the_parameters_of_an_own_notebook_reach_it(prodkit: Command, out, tmp_path):
+    """Any notebook with a parameters cell runs; what it shows as its result becomes the record."""
+    path = own_notebook(
+        tmp_path,
+        'label = "?"\namounts = [1]',
+        f"result = {{'outcome': 'pass', 'outputs': {{'said': f'{{label}} {{sum(amounts)}}'}}}}\n"
+        f"get_ipython().display_pub.publish({{{RESULT_MIME!r}: result, 'text/plain': 'recorded'}})",
+    )
+    status, printed, told = prodkit(
+        *("run", path, "-p", "label", "00123", "-p", "amounts", "[1, 2]", "--out", out, "--json")
+    )
+    assert (status, told) == (0, "")
+    result = json.loads(printed)
+    assert result.keys() == KEYS
+    assert result["outputs"] == {"said": "00123 3"}
+    assert result["params"] == {"label": "00123", "amounts": [1, 2]}
