@@ -1,0 +1,123 @@
+"""The main job, as a newcomer runs it: a model lives through the real year, and two drills are found."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+NATURAL = [f"2013-{month:02d}" for month in (4, 5, 6, 7, 8, 10, 12)]
+
+
+def prodkit(*words, cwd=None):
+    """The command, in a process of its own."""
+    code = "from prodkit.cli import main; import sys; sys.argv[0] = 'prodkit'; main()"
+    call = [sys.executable, "-c", code, *words]
+    return subprocess.run(call, cwd=cwd, capture_output=True, text=True, timeout=1500)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """`prodkit lifecycle` on the bundled flights, from a folder that knows nothing of the project."""
+    folder = tmp_path_factory.mktemp("story")
+    done = prodkit("lifecycle", "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "out", done
+
+
+@pytest.fixture(scope="module")
+def months(told):
+    """Rows of the closing table, by month."""
+    rows = json.loads((told[0] / "lifecycle.json").read_text())["rows"]
+    return {row["window"]: row for row in rows.values()}
+
+
+@pytest.fixture(scope="module")
+def results(told):
+    """result.json of every run, in the order of their windows."""
+    return [json.loads(path.read_text()) for path in sorted(told[0].glob("runs/*/result.json"))]
+
+
+def test_it_lives_through_nine_months_and_says_where_to_look(told, months):
+    """Nine rows, each with AUC and log-loss, the path of the page, and nothing but the table on stdout."""
+    assert sorted(months) == [f"2013-{month:02d}" for month in range(4, 13)]
+    assert all(0 < float(row["log_loss"]) < 1 for row in months.values())
+    assert f"open {told[0] / 'index.html'}" in told[1].stdout
+    assert told[1].stderr == ""
+
+
+def test_the_bad_release_of_september_is_found_and_reverted(months, results):
+    """The version forced live loses its place to the one before, and is in quarantine."""
+    row = months["2013-09"]
+    assert row["decision"] == "rollback"
+    assert row["champion after"] == months["2013-08"]["champion after"] != row["served by"]
+    judged = next(r for r in results if r["notebook"] == "rollback" and r["action"] == "rollback")
+    assert any(item["name"] == "drill" and "late: scrambled" in item["note"] for item in judged["evidence"])
+
+
+def test_the_broken_feed_of_november_holds_and_december_lets_go(told, months, results):
+    """Both faults are named, the simple rule answers every row, nobody is trained; the hold ends by itself."""
+    assert months["2013-11"]["decision"] == "hold"
+    held = next(r for r in results if r["action"] == "hold")
+    said = " ".join(held["reasons"])
+    assert "temp looks converted from Fahrenheit to Celsius" in said
+    assert "pressure is empty" in said
+    scored = next(r for r in results if r["notebook"] == "score" and r["params"]["drill"])
+    assert scored["outputs"]["degraded_share"] == 1.0
+    kinds = [
+        event["kind"]
+        for event in json.loads(prodkit("models", "history", "--json", "--out", str(told[0])).stdout)
+    ]
+    assert kinds.count("hold") == kinds.count("release") == 1
+
+
+def test_no_natural_month_holds_or_rolls_back(months):
+    """Seasons and weather are neither a broken feed nor a bad release."""
+    for month in NATURAL:
+        assert months[month]["decision"].split(",")[0] in ("keep", "watch", "retrain"), months[month]
+        assert float(months[month]["roc_auc"]) > 0.6
+
+
+def test_what_the_evidence_asks_for_is_done(months, results):
+    """Each retraining is followed by a training on all that was known, and a validation that decides."""
+    asked = [r["params"]["window"] for r in results if r["action"] == "retrain"]
+    trained = {r["params"]["window"].split("/")[1] for r in results if r["notebook"] == "train"}
+    assert {window.split("/")[1] for window in asked} <= trained
+    validated = [r for r in results if r["notebook"] == "validate"]
+    assert len(validated) == 1 + len(asked)
+    assert {r["action"] for r in validated} <= {"promote", "reject", "keep"}
+
+
+def test_every_flight_is_predicted_once(told, results):
+    """Each row of each month has one prediction, by the version that was champion then."""
+    for run in (r for r in results if r["notebook"] == "score"):
+        files = sorted(Path(run["outputs"]["folder"]).glob("*.parquet"))
+        table = pd.concat([pd.read_parquet(path) for path in files])
+        assert len(table) == run["inputs"][0]["rows"] == table["row_id"].nunique()
+        assert set(table["version"]) == {run["outputs"]["version"]}
+        assert table["prediction"].between(0, 1).all()
+
+
+def test_every_run_can_be_read_without_a_network(told, results):
+    """Each run has its notebook, a report that asks nothing of any server, and figures with a text."""
+    pages = [told[0] / "index.html", *(told[0] / "runs" / r["run_id"] / "report.html" for r in results)]
+    assert len(pages) > 30
+    for page in pages:
+        html = page.read_text()
+        assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
+        assert "<script" not in html
+        assert html.count("<h1>") == 1
+        assert len(re.findall(r"<img ", html)) == len(re.findall(r'<img alt="[^"]{10,}', html))
+        assert page.stat().st_size < 1_000_000
+    links = re.findall(r'href="([^"]+)"', pages[0].read_text())
+    assert len(links) == len(results)
+    assert all((told[0] / link).is_file() for link in links)
+
+
+def test_the_store_is_sound_at_the_end(told):
+    """The chain of events, the pointer and every artifact agree."""
+    done = prodkit("models", "check", "--out", str(told[0]))
+    assert (done.returncode, done.stdout.split(", ")[1]) == (0, "0 problems\n")
