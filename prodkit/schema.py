@@ -126,21 +126,28 @@ class Schema:
             LabelError: a label is missing, was not seen at training, or is not a finite number.
         """
         values = given if isinstance(given, pd.Series) else pd.Series(given)
-        if self.task == "regression":
-            coded, rule = numbers(values), "must be a finite number"
-        else:
-            names = [str(label) for label in self.classes]
-            lookup: dict[Any, int] = {name: code for code, name in enumerate(names)}
-            lookup |= {label: code for code, label in enumerate(self.classes)}  # the value before its name
-            plain = labels(values)
-            coded = plain.map(lookup).fillna(plain.map(str).map(lookup))
-            rule = f"must be one of {', '.join(names[:10])}" + (", ..." if len(names) > 10 else "")
+        coded = self._coded(values)
         wrong = coded.isna().to_numpy()
         if wrong.any():
-            found = f"{labels(values[wrong]).iloc[0]!r} ({wrong.sum()} such values)"
+            names = [str(label) for label in self.classes]
+            rule = f"must be one of {', '.join(names[:10])}" + (", ..." if len(names) > 10 else "")
+            rule = "must be a finite number" if self.task == "regression" else rule
+            found = f"{values[wrong].iloc[0]!r} ({wrong.sum()} such values)"
             fix = "Keep labelled rows only, or train again if a class is new."
             raise LabelError(self.target, rule=rule, value=found, fix=fix)
         return coded.to_numpy(dtype="float64" if self.task == "regression" else "int64")
+
+    def knows(self, labels: pd.Series) -> np.ndarray:
+        """Which labels (n,) :meth:`encode` takes: those of a class seen at training, or finite numbers."""
+        return self._coded(labels).notna().to_numpy()
+
+    def _coded(self, values: pd.Series) -> pd.Series:
+        if self.task == "regression":
+            return numbers(values)
+        lookup: dict[Any, int] = {str(label): code for code, label in enumerate(self.classes)}
+        lookup |= {label: code for code, label in enumerate(self.classes)}  # the value before its name
+        plain = labels(values)
+        return plain.map(lookup).fillna(plain.map(str).map(lookup))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""

@@ -23,7 +23,7 @@ from prodkit.bundle import assemble, manifest, pack
 from prodkit.cli import main
 from prodkit.data import feature_columns, read_window
 from prodkit.models import fit_model
-from prodkit.params import NOTEBOOKS, Facts, TrainParams
+from prodkit.params import NOTEBOOKS, TrainParams
 from prodkit.runs import parameters_of
 from prodkit.schema import Schema
 from prodkit.store import Store
@@ -212,16 +212,3 @@ def locked(places: Mapping[str, str], *, reads_too: bool = False) -> Iterator[No
     finally:
         other.rollback()
         other.close()
-
-
-def plain_facts(params: Facts) -> dict[str, Any]:
-    """Parameters as a notebook's cell holds them."""
-    return params.plain()
-
-
-def copied(places: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The same store at another place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(places["store"].removeprefix("sqlite:///"), folder / "store.db")
-    shutil.copytree(places["artifacts"], folder / "artifacts")
-    return {"store": f"sqlite:///{folder}/store.db", "artifacts": str(folder / "artifacts")}

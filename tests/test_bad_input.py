@@ -46,7 +46,6 @@ __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
 EVERY = sorted(NOTEBOOKS)
 every_notebook = pytest.mark.parametrize("notebook", EVERY)
-LAST_OF_JANUARY = "2024-01-28/2024-02-01"
 SPANS = {
     "train": WINDOWS[2],
     **{"validate": FEBRUARY, "score": FEBRUARY, "drift": FEBRUARY, "rollback": FEBRUARY},

@@ -43,6 +43,15 @@ def test_rows_that_either_has_seen_never_judge(store, orders_file):
     assert times.max() >= np.datetime64("2024-02-08")
 
 
+def test_rows_that_only_the_champion_has_seen_do_not_judge_either(tmp_path, orders_file):
+    """An older challenger is not put to rows of the newer champion's training."""
+    with opened(stocked(tmp_path, promoted=[2])) as store:
+        rivals = challenge(store, params_of(orders_file, window="2024-01-10/2024-02-10", challenger=1))
+        champion, challenger = load_version(store, 2), load_version(store, 1)
+    assert challenger.trained.end < champion.trained.end
+    assert rivals.trial.rows["ordered_at"].min() >= champion.trained.end
+
+
 @pytest.mark.parametrize("window", ["2024-01-02/2024-01-20", "2024-01-20/2024-01-26"])
 def test_a_window_that_one_of_them_has_seen_whole_is_refused(store, orders_file, window):
     """Rows before the champion's training end, or only the challenger's: nobody is judged by them."""

@@ -158,7 +158,7 @@ def test_a_file_that_is_not_there_names_those_that_are(tmp_path):
 @pytest.mark.parametrize("text", ["00123", "123e4567", "1_000", "true", "null", "2024-02-01", "[a]", "", "~"])
 def test_text_stays_text_where_text_is_declared(text):
     """No value of a text parameter is taken for a number, a date, a boolean or nothing."""
-    assert typed_value("train", "data", text) == text
+    assert typed_value("train", "target", text) == text
 
 
 @given(st.text(max_size=30))
