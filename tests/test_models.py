@@ -1,0 +1,329 @@
+"""Models named by parameters: any estimator, any task, any column; and the simple rule beside them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeClassifier
+
+from prodkit.errors import LabelError, ModelError
+from prodkit.models import Fallback, build_model, fit_model, predictions
+from prodkit.schema import Schema
+
+COLUMNS = ["amount", "city", "member", "when"]
+SETTINGS = {
+    "auto": {"max_iter": 30},
+    "sklearn.ensemble.HistGradientBoostingClassifier": {"max_iter": 30},
+    "sklearn.linear_model.LogisticRegression": {},
+    "sklearn.ensemble.RandomForestClassifier": {"n_estimators": 20, "min_samples_leaf": 5},
+    "test_models:shallow_tree": {"depth": 4},
+}
+each_model = pytest.mark.parametrize("path", SETTINGS)
+# What makes a row positive, if one column alone is to tell it.
+DRIVES = {
+    "amount": lambda rows: rows["amount"].fillna(3.0) > 0.5,  # a missing amount is a positive
+    "city": lambda rows: rows["city"].isin(["Oslo", "Rome"]),
+    "member": lambda rows: rows["member"].eq(True).fillna(False),
+    "when": lambda rows: rows["when"].dt.hour >= 12,
+}
+
+
+def shallow_tree(depth):
+    """A factory of an estimator, which is then wrapped."""
+    return DecisionTreeClassifier(max_depth=depth)
+
+
+def whole_pipeline():
+    """A factory of a pipeline, which is used as it is."""
+    return Pipeline([("only", DummyClassifier(strategy="prior"))])
+
+
+def failing_factory():
+    """A factory that fails."""
+    raise KeyError("no such table")
+
+
+def estimator_class():
+    """A factory that gives a class where an estimator is wanted."""
+    return LogisticRegression
+
+
+def table(rows=1200, seed=0):
+    """Columns of every kind, each with missing values."""
+    draw = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "amount": draw.normal(size=rows),
+            "city": draw.choice(["Bergen", "Lisbon", "Oslo", "Rome"], rows).astype(object),
+            "member": pd.array(draw.random(rows) < 0.5, dtype="boolean"),
+            "when": pd.Timestamp("2024-01-01") + pd.to_timedelta(draw.integers(0, 60 * 24 * 60, rows), "min"),
+        }
+    )
+    for name in frame.columns:
+        frame.loc[draw.random(rows) < 0.05, name] = None
+    return frame
+
+
+def learned(path, frame, *, features=None, task=None, arguments=None):
+    """A fitted model and its schema."""
+    schema = Schema.infer(frame, features=features or COLUMNS, target="label", task=task)
+    given = SETTINGS.get(path, {}) if arguments is None else arguments
+    return fit_model(build_model(path, schema=schema, arguments=given), frame, schema=schema), schema
+
+
+@each_model
+@pytest.mark.parametrize("driver", DRIVES)
+def test_every_model_learns_from_every_kind_of_column(path, driver):
+    """A number, a category, a boolean or a moment: whichever holds the answer, new rows are told apart."""
+    frame, later = table(), table(600, seed=1)
+    model, schema = learned(path, frame.assign(label=DRIVES[driver](frame).astype(int)))
+    truth = DRIVES[driver](later).astype(int)
+    said = predictions(model, later, schema=schema)
+    assert said.shape == (600,)
+    assert ((said >= 0) & (said <= 1)).all()
+    known = later[driver].notna().to_numpy() | (driver == "amount" and "logistic" not in path.lower())
+    assert roc_auc_score(truth[known], said[known]) > 0.9
+
+
+@each_model
+def test_rows_as_strange_as_can_be_are_predicted(path):
+    """Unseen levels, unreadable numbers, nothing at all: finite probabilities, the same whatever is unseen."""
+    frame = table()
+    model, schema = learned(path, frame.assign(label=DRIVES["city"](frame).astype(int)))
+    strange = pd.DataFrame(
+        {
+            "amount": ["junk", None, float("inf"), b"\xff"],
+            "city": ["Atlantis", "Thule", "Atlantis", 7],
+            "member": ["maybe", None, 3, "x"],
+            "when": ["never", None, 3, pd.NaT],
+        },
+        dtype=object,
+    )
+    said = predictions(model, strange, schema=schema)
+    assert np.isfinite(said).all()
+    assert np.allclose(said, said[0])
+
+
+@pytest.mark.parametrize("path", ["auto", "sklearn.ensemble.RandomForestClassifier"])
+def test_shares_of_several_classes_come_in_the_order_of_the_schema(path):
+    """Each row's shares add up to one, and the column of the true class is the largest."""
+    frame, later = table(), table(300, seed=1)
+    model, schema = learned(path, frame.assign(label=frame["city"].fillna("none")))
+    said, truth = predictions(model, later, schema=schema), later["city"].fillna("none")
+    assert schema.classes == ("Bergen", "Lisbon", "Oslo", "Rome", "none")
+    assert said.shape == (300, 5)
+    assert np.allclose(said.sum(axis=1), 1)
+    assert np.mean(np.array(schema.classes, dtype=object)[said.argmax(axis=1)] == truth) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("auto", {"max_iter": 80}),
+        ("sklearn.linear_model.Ridge", {}),
+        ("sklearn.ensemble.RandomForestRegressor", {"n_estimators": 20}),
+    ],
+)
+def test_numbers_are_predicted_in_their_own_unit(path, arguments):
+    """A regression gives values, not shares."""
+    frame, later = table(), table(300, seed=1)
+
+    def label(rows):
+        return 1000 + 50 * rows["amount"].fillna(0.0) + 20 * (rows["city"] == "Rome")
+
+    model, schema = learned(path, frame.assign(label=label(frame)), task="regression", arguments=arguments)
+    assert r2_score(label(later), predictions(model, later, schema=schema)) > 0.9
+
+
+@each_model
+def test_a_category_of_a_thousand_levels_is_learned(path):
+    """More levels than a histogram tree takes: the frequent ones still tell, the rare and unseen are answered."""
+    draw = np.random.default_rng(0)
+    code = np.where(draw.random(4000) < 0.6, draw.integers(0, 6, 4000), draw.integers(6, 900, 4000))
+    frame = pd.DataFrame({"shop": np.char.add("s", code.astype(str)).astype(object)})
+    frame["label"] = np.where(code < 3, 1, np.where(code < 6, 0, draw.integers(0, 2, 4000)))
+    model, schema = learned(path, frame, features=["shop"])
+    assert 250 < len(schema.features[0].levels) <= 1000
+    shops = pd.DataFrame({"shop": ["s0", "s2", "s3", "s5", "s899", "s12345", None]})
+    said = predictions(model, shops, schema=schema)
+    assert said[:2].min() > 0.7
+    assert said[2:4].max() < 0.3
+    assert np.isfinite(said).all()
+
+
+@each_model
+def test_a_column_without_a_single_value_is_passed_over(path):
+    """An all-missing feature neither fails the fit nor the prediction, and changes nothing when it fills."""
+    frame = table().assign(blank=np.nan)
+    frame["label"] = DRIVES["city"](frame).astype(int)
+    model, schema = learned(path, frame, features=["city", "blank"])
+    said = predictions(model, frame.head(50), schema=schema)
+    assert np.array_equal(said, predictions(model, frame.head(50).assign(blank=1e6), schema=schema))
+
+
+@each_model
+def test_a_model_that_saw_one_class_only_knows_no_other_or_says_why_not(path):
+    """A quiet past without a positive: shares of all classes come out, or an error in the estimator's words."""
+    frame = table(200)
+    frame["label"] = DRIVES["city"](frame).astype(int)
+    schema = Schema.infer(frame, features=COLUMNS, target="label")
+    model = build_model(path, schema=schema, arguments=SETTINGS[path])
+    if "Logistic" in path:
+        with pytest.raises(ModelError, match=r"could not be fitted: ValueError.*at least 2 classes.*found"):
+            fit_model(model, frame[frame["label"] == 0], schema=schema)
+    else:
+        fitted = fit_model(model, frame[frame["label"] == 0], schema=schema)
+        assert np.array_equal(predictions(fitted, frame, schema=schema), np.zeros(200))
+
+
+def test_a_class_that_a_model_has_not_seen_gets_a_share_of_zero():
+    """Of three classes a fold may have held two: the third still has its column."""
+    frame = table()
+    frame["label"] = frame["city"].fillna("Rome")
+    schema = Schema.infer(frame, features=COLUMNS, target="label")
+    model = build_model("auto", schema=schema, arguments={"max_iter": 5})
+    fitted = fit_model(model, frame[frame["label"] != "Lisbon"], schema=schema)
+    said = predictions(fitted, frame, schema=schema)
+    assert (said[:, schema.classes.index("Lisbon")] == 0).all()
+    assert np.allclose(said.sum(axis=1), 1)
+
+
+def test_the_seed_makes_a_model_and_one_in_the_arguments_wins():
+    """One seed gives the same predictions each time, another one others."""
+    frame = table()
+    frame["label"] = (frame["amount"].fillna(0.0) + np.random.default_rng(2).normal(size=1200) > 0).astype(
+        int
+    )
+    schema = Schema.infer(frame, features=COLUMNS, target="label")
+    said = {}
+    for name, seed, arguments in (("a", 1, {}), ("b", 1, {}), ("c", 2, {}), ("d", 2, {"random_state": 1})):
+        given = {"n_estimators": 5, **arguments}
+        model = build_model(
+            "sklearn.ensemble.RandomForestClassifier", schema=schema, arguments=given, seed=seed
+        )
+        said[name] = predictions(fit_model(model, frame, schema=schema), frame, schema=schema)
+    assert np.array_equal(said["a"], said["b"])
+    assert np.array_equal(said["a"], said["d"])
+    assert not np.array_equal(said["a"], said["c"])
+
+
+def test_a_pipeline_of_ones_own_is_used_as_it_is():
+    """A factory that returns a whole pipeline gets no encoding around it."""
+    frame = table()
+    frame["label"] = DRIVES["city"](frame).astype(int)
+    model, schema = learned("test_models:whole_pipeline", frame, arguments={})
+    assert list(model.named_steps) == ["only"]
+    assert np.allclose(predictions(model, frame, schema=schema), frame["label"].mean())
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("RandomForestClassifier", {}, r"must name something that can be imported .*Write it as sklearn"),
+        ("sklearn.ensembel.RandomForestClassifier", {}, r"imported \(ModuleNotFoundError: .*ensembel"),
+        ("sklearn.ensemble.RandomForrest", {}, r"imported \(AttributeError: .*has no attribute"),
+        ("", {}, "must name something that can be imported"),
+        ("test_models:", {}, "must name something that can be imported"),
+        ("test_models:failing_factory", {}, r"must suit test_models:failing_factory: KeyError"),
+        ("test_models:estimator_class", {}, r"must be, or make, a scikit-learn estimator; found type"),
+        ("collections.Counter", {}, r"must be, or make, a scikit-learn estimator; found Counter"),
+        ("sklearn.preprocessing.StandardScaler", {}, "must suit the task binary"),
+        ("sklearn.linear_model.Ridge", {}, r"must suit the task binary; found sklearn.linear_model.Ridge"),
+        ("sklearn.svm.LinearSVC", {}, r"must give probabilities \(predict_proba\).*CalibratedClassifierCV"),
+        ("auto", {"max_itr": 3}, r"model_args must suit sklearn.ensemble.Hist.*unexpected keyword.*max_itr"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused(path, arguments, message):
+    """The error names the parameter, what it must be, what was found, and what to write instead."""
+    frame = table(100).assign(label=np.arange(100) % 2)
+    schema = Schema.infer(frame, features=COLUMNS, target="label")
+    with pytest.raises(ModelError, match=message):
+        build_model(path, schema=schema, arguments=arguments)
+
+
+def test_a_fit_that_fails_keeps_the_estimators_words():
+    """A value that only `fit` refuses is named with its rule and the number of rows."""
+    frame = table(100).assign(label=np.arange(100) % 2)
+    with pytest.raises(ModelError, match=r"learning_rate.*must be a float.*found 100 rows"):
+        learned("auto", frame, arguments={"learning_rate": -1.0})
+
+
+def test_a_label_that_the_schema_does_not_know_is_no_model_error():
+    """A third class among the rows is a fault of the labels."""
+    frame = table(100).assign(label=np.arange(100) % 2)
+    schema = Schema.infer(frame, features=COLUMNS, target="label")
+    model = build_model("auto", schema=schema)
+    with pytest.raises(LabelError, match=r"label must be one of 0, 1; found"):
+        fit_model(model, frame.assign(label=np.arange(100) % 3), schema=schema)
+
+
+def rule(frame, **given):
+    """The simple rule, and the schema it was learned with."""
+    schema = Schema.infer(frame, features=["city", "colour"], target="label", **given)
+    return Fallback.fit(frame, schema=schema), schema
+
+
+def coloured():
+    """Two categories: the city tells the label, the colour does not."""
+    draw = np.random.default_rng(0)
+    city = np.repeat(["Bergen", "Oslo", "Rome"], [500, 500, 20])
+    frame = pd.DataFrame({"city": city, "colour": draw.choice(["red", "blue"], 1020)})
+    return frame.assign(label=(draw.random(1020) < np.where(city == "Oslo", 0.8, 0.1)).astype(int))
+
+
+def test_the_simple_rule_is_the_usual_outcome_of_the_segment_that_tells_most():
+    """It finds the column, answers by its level, and by the whole where a level is rare, unseen or missing."""
+    frame = coloured()
+    simple, schema = rule(frame)
+    asked = pd.DataFrame({"city": ["Oslo", "Bergen", "Rome", "Atlantis", None]})
+    oslo, bergen, *others = simple.predict(asked, schema=schema)
+    share = frame.groupby("city")["label"].mean()
+    assert simple.column == "city"
+    assert oslo == pytest.approx(share["Oslo"], abs=0.01)
+    assert bergen == pytest.approx(share["Bergen"], abs=0.01)
+    assert others == pytest.approx([frame["label"].mean()] * 3, abs=0.01)
+
+
+def test_the_simple_rule_answers_in_the_shape_of_the_task():
+    """Shares of every class, or the median; and without a category one answer for all."""
+    frame = coloured()
+    several, schema = rule(frame.assign(label=frame["city"]))
+    said = several.predict(frame, schema=schema)
+    assert said.shape == (1020, 3)
+    assert np.allclose(said.sum(axis=1), 1)
+    assert (said > 0).all()
+    numbers, schema = rule(
+        frame.assign(label=np.where(frame["city"] == "Oslo", 7.5, 1.25)), task="regression"
+    )
+    assert numbers.predict(frame.head(501), schema=schema)[[0, 500]].tolist() == [1.25, 7.5]
+    plain = frame.assign(city=np.arange(1020.0), colour=1.0)
+    single, schema = rule(plain)
+    assert single.column == ""
+    assert np.allclose(single.predict(plain, schema=schema), frame["label"].mean(), atol=0.01)
+
+
+def test_the_simple_rule_never_calls_an_outcome_impossible():
+    """A segment without a single positive still leaves a chance, so that its log loss is finite."""
+    frame = coloured()
+    frame["label"] = np.where(frame["city"] == "Oslo", frame["label"], 0)
+    simple, schema = rule(frame)
+    assert 0 < simple.predict(pd.DataFrame({"city": ["Bergen"]}), schema=schema)[0] < 0.01
+
+
+cells = st.none() | st.text(max_size=3) | st.floats() | st.booleans() | st.binary(max_size=2) | st.dates()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(cells, min_size=1, max_size=6), st.booleans())
+def test_the_simple_rule_never_fails_on_a_value(values, there):
+    """Whatever stands in its column, or if the column is gone, each row gets a probability."""
+    simple, schema = rule(coloured())
+    frame = pd.DataFrame({"city" if there else "town": pd.Series(values, dtype=object)})
+    said = simple.predict(frame, schema=schema)
+    assert said.shape == (len(values),)
+    assert ((said > 0) & (said < 1)).all()
