@@ -130,10 +130,16 @@ def manifest(
         "rows": len(rows),
         "data_digest": digest(rows),
         "params": params.plain(),
-        "metrics": {name: {"value": m.value, "low": m.low, "high": m.high} for name, m in metrics.items()},
+        "metrics": {name: _plain(each) for name, each in metrics.items()},
         "importance": bundle.importance,
         "environment": bundle.environment,
     }
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    """A figure for JSON, which knows no NaN and no infinity: none is there where a score cannot be had."""
+    figures = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {name: float(number) if np.isfinite(number) else None for name, number in figures.items()}
 
 
 def environment() -> dict[str, str]:

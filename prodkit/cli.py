@@ -150,7 +150,7 @@ def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path
         life.tell = lambda name: bar.update(step, advance=1, description=name)
         page = life.live()
         bar.update(step, total=len(life.runs), completed=len(life.runs), description="done")
-    _print_table(life.story)
+    _print_table(life.table())
     print(f"open {page}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ def _calibration(params: ValidateParams, rivals: Contest) -> Evidence:
     settings: dict[str, Any] = {"blocks": trial.days, "confidence": params.confidence, "seed": params.seed}
     before = scores(trial.truth, trial.predicted[rivals.incumbent], task=trial.task)[name]
     after = intervals(trial.truth, trial.predicted["challenger"], task=trial.task, **settings)[name]
-    limit = max(params.calibration_limit, before)
+    by_chance = math.sqrt(10 / after.n) / 3  # of ten groups, if every probability were true
+    limit = max(params.calibration_limit, before, 2 * by_chance)
     note = f"mean gap between predicted and observed shares; the {rivals.incumbent} has {before:.3g}"
     outcome: Outcome = "fail" if after.low > limit else "pass"
     interval: dict[str, Any] = {"value": after.value, "low": after.low, "high": after.high}

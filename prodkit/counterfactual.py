@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,12 +14,20 @@ from prodkit.errors import DataError, ModelError, WindowError
 from prodkit.metrics import LEAD, PRIMARY, scores
 from prodkit.models import build_model, fit_model
 from prodkit.params import RollbackParams, TrainParams
+from prodkit.schema import Schema
 from prodkit.spans import Window
 from prodkit.store import Store
 from prodkit.trial import Trial, run_trial, unseen_rows
 from prodkit.workspace import load_version
 
-__all__ = ["Counterfactuals", "counterfactuals", "fresh_challenger", "judged_window", "served_figures"]
+__all__ = [
+    "Counterfactuals",
+    "counterfactuals",
+    "fresh_challenger",
+    "judged_window",
+    "labelled_window",
+    "served_figures",
+]
 
 
 def fresh_challenger(
@@ -35,10 +44,18 @@ def fresh_challenger(
     span = Window(min(champion.trained.start, params.window.start), judged.start)
     known_then = params.model_copy(update={"as_of": judged.start})
     rows = labelled(read_window(known_then, span), known_then)
-    schema = champion.schema
+    schema = _retold(champion.schema, rows)
     model = build_model(as_trained.model, schema=schema, arguments=as_trained.model_args, seed=params.seed)
-    fitted = fit_model(model, rows, schema=schema)
-    return replace(champion, model=fitted, trained=Window(span.start, known_then.labels_until))
+    fitted = fit_model(model, rows[schema.knows(rows[params.target])], schema=schema)
+    return replace(champion, model=fitted, schema=schema, trained=Window(span.start, known_then.labels_until))
+
+
+def _retold(schema: Schema, rows: pd.DataFrame) -> Schema:
+    """The champion's columns, with the classes of these rows: training today would know the new ones."""
+    if schema.task != "multiclass":
+        return schema
+    now = Schema.infer(rows, features=schema.names[:1], target=schema.target, task="multiclass")
+    return replace(schema, classes=now.classes)
 
 
 @dataclass(frozen=True)
@@ -100,21 +117,21 @@ def counterfactuals(
         others["predecessor"] = load_version(store, pointer.predecessor)
     judged = judged_window(params)
     try:
-        usable = unseen_rows(rows, params, *others.values())
+        usable = _judging_rows(params, rows, *others.values())
+        baseline = champion.fallback.predict(usable, schema=champion.schema)
+        whole = run_trial({**others, "baseline": baseline}, usable, params, schema=champion.schema)
     except DataError as error:
         return Counterfactuals(
             None, None, judged, {**missing, "labels": str(error), "challenger": str(error)}
         )
-    baseline = champion.fallback.predict(usable, schema=champion.schema)
-    whole = run_trial({**others, "baseline": baseline}, usable, params, schema=champion.schema)
     newest = None
     try:
         if not sound:
             raise WindowError(
                 "challenger", rule="must not learn from a broken feed", value=str(params.window)
             )
-        served = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
-        fresh = fresh_challenger(params, judged, champion=champion, as_trained=served)
+        as_trained = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
+        fresh = fresh_challenger(params, judged, champion=champion, as_trained=as_trained)
         part = unseen_rows(usable[usable[params.time_column] >= judged.start], params, champion, fresh)
         newest = run_trial({"champion": champion, "challenger": fresh}, part, params, schema=champion.schema)
     except (DataError, ModelError) as error:
@@ -122,8 +139,29 @@ def counterfactuals(
     return Counterfactuals(whole, newest, judged, missing)
 
 
+def labelled_window(params: RollbackParams) -> Window:
+    """The rows whose labels judge: the window's, or, where labels take half of it or longer, those just before.
+
+    The earlier window is as long, and ends where labels end.
+    """
+    length = params.window.end - params.window.start
+    if 2 * params.label_delay < length:
+        return params.window
+    return Window(params.labels_until - length, params.labels_until)
+
+
+def _judging_rows(params: RollbackParams, rows: pd.DataFrame, *bundles: Bundle) -> pd.DataFrame:
+    """The labelled rows that none of the models has seen; raises DataError when there are none."""
+    earlier = labelled_window(params)
+    if earlier != params.window:
+        with suppress(DataError):  # then the window's own rows say what is missing
+            return unseen_rows(read_window(params, earlier), params, *bundles)
+    return unseen_rows(rows, params, *bundles)
+
+
 def judged_window(params: RollbackParams) -> Window:
-    """The newest ``challenger_share`` of the window, from a midnight on."""
-    start, end = params.window.start, min(params.window.end, params.moment)
+    """The newest ``challenger_share`` of the rows whose labels judge, from a midnight on."""
+    served = labelled_window(params)
+    start, end = served.start, min(served.end, params.moment)
     cut = pd.Timestamp(end - (end - start) * params.challenger_share).floor("D").to_pydatetime()
     return Window(max(cut, start), end)

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 FLIGHTS = "flights"  # names the bundled table
+_FEW_NAMES = 100  # rows that may differ by chance
 
 
 def flights_path() -> Path:
@@ -172,10 +173,24 @@ def _break(frame: pd.DataFrame, column: str, fault: str, *, facts: Facts, table:
 
 
 def feature_columns(frame: pd.DataFrame, facts: Facts) -> list[str]:
-    """``facts.features``, or, where none are named, all columns of a window but time, ids, value and target."""
+    """``facts.features``, or, where none are named, all columns of a window but time, ids, value and target.
+
+    Columns that only name rows are left out then, too: whole numbers that count up in time, and texts that never
+    repeat. A model cannot learn from them, and every later window would lie beyond what it has seen.
+    """
     value = {facts.value} if isinstance(facts.value, str) else set()
     others = {facts.time_column, *facts.id_column, facts.target, ROW} | value
-    return list(facts.features) or [str(name) for name in frame.columns if name not in others]
+    names = [str(name) for name in frame.columns if name not in others]
+    return list(facts.features) or [name for name in names if not _names_rows(frame[name])]
+
+
+def _names_rows(values: pd.Series) -> bool:
+    """Is it a counter or a key? Asked of rows in the order of time."""
+    if len(values) < _FEW_NAMES or not present(values).all() or not values.is_unique:
+        return False
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return bool(values.is_monotonic_increasing)
+    return pd.api.types.is_string_dtype(values.dtype) and native_kind(values.dtype) is None
 
 
 def time_span(facts: Facts) -> Window:

@@ -43,6 +43,7 @@ def guarded(bundle: Bundle, frame: pd.DataFrame, *, distrust: str = "") -> Answe
         return _all_simple(bundle, frame, f"{type(error).__name__}: {error}")
     finite = np.isfinite(predicted) if predicted.ndim == 1 else np.isfinite(predicted).all(axis=1)
     if not finite.all():
+        predicted = predicted.copy()  # what the model returned may be an array of its own
         predicted[~finite] = bundle.fallback.predict(frame[~finite], schema=bundle.schema)
     reason = np.where(finite, "", "the model gave no finite number").astype(object)
     return Answers(predicted, ~finite, reason)

@@ -32,6 +32,11 @@ class Journal:
         self._steps: dict[str, str] = known["steps"] if same else {}
         self._rows: dict[str, dict[str, str]] = known["rows"] if same else {}
 
+    @property
+    def steps(self) -> int:
+        """How many steps are done."""
+        return len(self._steps)
+
     def run_of(self, step: str) -> Run | None:
         """The run that did this step, if one has."""
         if step not in self._steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _GAIN = "gain.challenger"  # in the store: a day's mean gain of a fresh challenger over the champion
+_FEW_UNKNOWN = 0.01  # share of labels of a class that no model knows, above which somebody should look
 _HORIZON = 45  # days since promotion at which the interval over all of them is tightest
 
 
@@ -44,7 +46,9 @@ def ladder_evidence(
     """All rungs, the strongest first: the contract, health, realised performance, drift."""
     version, bundle = champion
     health = health_evidence(store, params, trials, version=version)
-    earlier = earlier_gains(store, params, version=version)
+    earlier = earlier_gains(
+        store, params, version=version, before=min(params.window.start, trials.judged.start)
+    )
     performance = performance_evidence(params, trials, look=look_number(params, bundle), earlier=earlier)
     return [*inspection.evidence, *health, *performance, *shifts]
 
@@ -99,12 +103,13 @@ def performance_evidence(
     needed = {"min_rows": params.min_rows, "min_blocks": params.min_blocks}
     champion = whole.losses["champion"].to_numpy()
     labels = enough("performance.labels", champion, whole.days, **needed)
+    strange = _unknown_classes(whole)
     if labels.outcome != "pass":
-        return [labels]
+        return [labels, *strange]
     each = {
         "confidence": (1 + params.confidence) / 2
     }  # two ways to act on either alternative share the error
-    found = [labels]
+    found = [labels, *strange]
     if "predecessor" in whole.losses:
         other = whole.losses["predecessor"].to_numpy()
         note = "gain in mean loss, had the predecessor served these rows"
@@ -133,6 +138,16 @@ def performance_evidence(
     note = "the same, over all days since the champion was promoted"
     since = _daily("performance.challenger_since", days, look=1, horizon=_HORIZON, note=note, **cost)
     return [*found, window, since]
+
+
+def _unknown_classes(whole: Trial) -> list[Evidence]:
+    """Rows of a class that no candidate knows: a reason to watch, and to train when there are more of them."""
+    if not whole.unknown_rows:
+        return []
+    n = len(whole.rows) + whole.unknown_rows
+    note = "share of labels of a class that no model knows"
+    limits: dict[str, Any] = {"limit": _FEW_UNKNOWN, "n": n, "rung": 3}
+    return [at_most("performance.unknown_classes", whole.unknown_rows / n, note=note, **limits)]
 
 
 def _ranking(params: RollbackParams, whole: Trial, *, look: int) -> list[Evidence]:
@@ -166,10 +181,12 @@ def daily_gains(trials: Counterfactuals) -> pd.Series[float]:
     return (losses["champion"] - losses["challenger"]).groupby(trials.newest.dates).mean()
 
 
-def earlier_gains(store: Store, params: RollbackParams, *, version: int) -> pd.Series[float]:
+def earlier_gains(
+    store: Store, params: RollbackParams, *, version: int, before: datetime
+) -> pd.Series[float]:
     """Daily gains that earlier windows have recorded for this champion; each day as it was first judged."""
     table = store.metrics(name=_GAIN, version=version, until=params.moment)
-    table = table[table["window_start"] < params.window.start].drop_duplicates("window_start", keep="first")
+    table = table[table["window_start"] < before].drop_duplicates("window_start", keep="first")
     return table.set_index("window_start")["value"].dropna()
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from joblib import Parallel, delayed
 
-from prodkit.data import time_span
-from prodkit.errors import RunError
+from prodkit.data import FLIGHTS, time_span
+from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
 from prodkit.metrics import PRIMARY
+from prodkit.outline import read_outline
 from prodkit.params import NOTEBOOKS, TrainParams, unknown_parameter
 from prodkit.places import outputs_folder, resolve, using_outputs
 from prodkit.report import write_index
@@ -24,7 +24,11 @@ from prodkit.runs import REAL_STORE, Run, neutral_facts, read_files, run_noteboo
 from prodkit.spans import Window
 from prodkit.store import Store
 
-__all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "chapters", "plan"]
+__all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "plan"]
+
+
+_WAITED = "no champion yet: too little evidence"
+_COLUMNS = ("window", "decision", "served by", "champion after", "drill")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Lifecycle:
         first: the window of the first training.
         windows: the windows that the model lives through, in order.
         drills: rehearsals.
+        suits: for each notebook, parameters that suit the table; they hold where nothing else is said.
         tell: called with the name of each step as it begins.
         force: tell it anew.
     """
@@ -68,6 +73,7 @@ class Lifecycle:
     first: Window
     windows: Sequence[Window]
     drills: Sequence[Drill] = ()
+    suits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tell: Callable[[str], None] = print
     force: bool = False
     runs: list[Run] = field(default_factory=list)
@@ -94,17 +100,47 @@ class Lifecycle:
         Raises:
             RunError: a notebook failed, or no first champion could be promoted.
         """
-        judged = self._validate(self._run("train", window=self.first))
-        if self._champion() is None:
-            fix = "Its report says why; to overrule it: prodkit models promote VERSION, then start again."
-            if judged["approval"] == "proposed":
-                fix = f"Approve it with: prodkit models approve {judged['run_id']}, then start again."
-            value, place = judged["outcome"], str(judged.folder / "report.html")
-            raise RunError("validate", rule="promoted no first champion", value=value, place=place, fix=fix)
-        for window in self.windows:
+        self._require_own_store()
+        for window in self._begin():
             self._month(window)
             self._write_page()
         return self._write_page()
+
+    def _begin(self) -> list[Window]:
+        """Train a first champion, and judge it until it can be told; returns the windows that are left to live.
+
+        While the evidence is too little, it waits for the labels of another window, for half of the story at most.
+        """
+        trained = self._run("train", window=self.first)
+        judged, left = self._validate(trained), list(self.windows)
+        while not (judged["action"] == "promote" and self._champion() is not None):
+            waited = (self.journal.row_of(str(left[0])) or {}).get("decision") == _WAITED
+            if not waited and self._champion() is not None:
+                break  # a person has chosen
+            self._write_page()
+            if judged["outcome"] != "inconclusive" or len(left) <= len(self.windows) / 2:
+                raise self._no_champion(judged)
+            self._close(left[0], {"decision": _WAITED})
+            judged = self._validate(trained, until=left.pop(0).end)
+        return left
+
+    def _require_own_store(self) -> None:
+        """A story begins without a champion: one that has seen its windows would not be judged by them."""
+        if self._champion() is not None and not self.journal.steps:
+            fix = "Tell this one in a folder of its own, with --out FOLDER, or name another `store`."
+            rule, value = "must hold no champion when a story begins", f"version {self._champion()}"
+            raise ParameterError("store", rule=rule, value=value, place=str(outputs_folder()), fix=fix)
+
+    def _no_champion(self, judged: Run) -> RunError:
+        """Why the story cannot go on, and the command that lets it."""
+        signed = f"--name YOU --reason WHY --out {outputs_folder()}"
+        start = f"prodkit models promote {judged['outputs']['challenger']} {signed}"
+        rule, fix = "promoted no first champion", f"To overrule it: {start}; then start again."
+        if judged["approval"] == "proposed":
+            rule = "proposed a first champion, which a person has to approve"
+            fix = f"Approve it: prodkit models approve {judged['run_id']} {signed}; then start again."
+        value, place = f"{judged['outcome']}: {judged['reasons'][0]}", str(judged.folder / "report.html")
+        return RunError("validate", rule=rule, value=value, place=place, fix=fix)
 
     def _month(self, window: Window) -> None:
         """Score, look at the data, decide, and do what was decided."""
@@ -119,22 +155,31 @@ class Lifecycle:
             retrained = self._run("train", window=Window(self.first.start, window.end))
             said += f", then {self._validate(retrained)['action']}"
         figures = judged["outputs"].get("figures", {})
-        row = {
-            "window": f"{window.start:%Y-%m}" if _is_month(window) else str(window),
-            **{name: f"{figures[name]:.4f}" for name in sorted(figures, key=_losses_last)},
-            "decision": said,
-            "served by": f"v{judged['outputs']['champion']}",
-            "champion after": f"v{self._champion()}",
-            "drill": drill.kind if drill else "",
-        }
-        if self.journal.row_of(str(window)) is None:
-            self.journal.closed(str(window), row)
-        self.story.append(self.journal.row_of(str(window)) or row)
+        row = {name: f"{figures[name]:.4f}" for name in sorted(figures, key=_losses_last)}
+        row |= {"decision": said, "served by": f"v{judged['outputs']['champion']}"}
+        self._close(
+            window, row | {"champion after": f"v{self._champion()}", "drill": drill.kind if drill else ""}
+        )
 
-    def _validate(self, trained: Run) -> Run:
-        """Judge a challenger on the rows that its training left out."""
+    def _close(self, window: Window, row: Mapping[str, str]) -> None:
+        """Note that a window is over; of one that was lived through before, the row of then stays."""
+        if self.journal.row_of(str(window)) is None:
+            name = f"{window.start:%Y-%m}" if _is_month(window) else str(window)
+            self.journal.closed(str(window), {"window": name, **row})
+        self.story.append(self.journal.row_of(str(window)) or {})
+
+    def table(self) -> list[dict[str, str]]:
+        """The story as the rows of one table: every row has the same columns."""
+        known = dict.fromkeys(name for row in self.story for name in row)
+        names = ["window", *(name for name in known if name not in _COLUMNS), *_COLUMNS[1:]]
+        shown = [name for name in names if name in known and (name != "drill" or self.drills)]
+        return [{name: row.get(name, "") for name in shown} for row in self.story]
+
+    def _validate(self, trained: Run, *, until: datetime | None = None) -> Run:
+        """Judge a challenger on the rows that its training left out, and on those that came since."""
         holdout = Window.parse(trained["outputs"]["holdout"])
-        return self._run("validate", window=holdout, challenger=trained["outputs"]["version"])
+        window = Window(holdout.start, until or holdout.end)
+        return self._run("validate", window=window, challenger=trained["outputs"]["version"])
 
     def _force_bad_release(self, window: Window, drill: Drill) -> None:
         """Rehearse a release that nobody validated."""
@@ -168,12 +213,10 @@ class Lifecycle:
         return f"{notebook} {values['window']}" + (" drill" if values.get("drill") else "")
 
     def _given(self, notebook: str, **values: Any) -> dict[str, Any]:
-        """Parameters from files, then from the command, then from the story."""
+        """Parameters that suit the table, then from files, then from the command, then from the story."""
         own = NOTEBOOKS[notebook].model_fields
-        given = read_files(notebook, self.files)
+        given = {**self.suits.get(notebook, {}), **read_files(notebook, self.files)}
         given |= {name: typed_value(notebook, name, text) for name, text in self.given if name in own}
-        if notebook == "train" and "holdout" not in given:
-            given["holdout"] = f"{min(14.0, self.first.days / 4):g}d"
         texts = {name: str(value) for name, value in values.items() if isinstance(value, Window)}
         return given | values | texts
 
@@ -195,7 +238,7 @@ class Lifecycle:
         return Store.open(resolve(given.get("store", REAL_STORE)), resolve(given.get("artifacts", artifacts)))
 
     def _write_page(self) -> Path:
-        return write_index(outputs_folder(), [run.document for run in self.runs], self.story)
+        return write_index(outputs_folder(), [run.document for run in self.runs], self.table())
 
 
 def _run_in(outputs: Path, notebook: str, given: dict[str, Any]) -> Run:
@@ -210,22 +253,6 @@ def _losses_last(name: str) -> bool:
 
 def _is_month(window: Window) -> bool:
     return window.start.day == 1 and window.end == (pd.Timestamp(window.start) + pd.offsets.MonthBegin(1))
-
-
-def chapters(span: Window) -> list[Window]:
-    """Cut a span at the first of each month, or into twelve equal parts if it holds fewer than six whole months.
-
-    A rest of less than ten days at either end goes with the month beside it.
-
-    >>> [str(window) for window in chapters(Window.parse("2013-01-01/2013-07-01"))][:2]
-    ['2013-01-01/2013-02-01', '2013-02-01/2013-03-01']
-    """
-    months = list(pd.date_range(span.start, span.end, freq="MS").to_pydatetime())
-    if len(months) < 7:
-        cuts = list(pd.date_range(span.start, span.end, periods=13).floor("s").to_pydatetime())
-        return [Window(a, b) for a, b in pairwise(cuts)]
-    inner = [cut for cut in months if min(cut - span.start, span.end - cut) >= timedelta(days=10)]
-    return [Window(a, b) for a, b in pairwise([span.start, *inner, span.end])]
 
 
 def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool = False) -> Lifecycle:
@@ -248,9 +275,8 @@ def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool
     story = facts.pop("window", None)
     facts |= neutral_facts(facts, known=TrainParams.model_fields)
     params = TrainParams.check({**facts, **({"window": story} if story else {})})
-    parts = chapters(params.window if story else time_span(params))
-    quarter = max(1, len(parts) // 4)
-    drills = FLIGHTS_DRILLS if params.data == "flights" else ()
+    span = params.window if story else time_span(params)
+    laid = read_outline(params, span)
+    drills = FLIGHTS_DRILLS if params.data == FLIGHTS else ()
     rest = [(name, text) for name, text in given if name != "window"]
-    first = Window(parts[0].start, parts[quarter - 1].end)
-    return Lifecycle(files, rest, first, parts[quarter:], drills, force=force)
+    return Lifecycle(files, rest, laid.first, laid.rest, drills, laid.policies, force=force)

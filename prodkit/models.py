@@ -30,6 +30,7 @@ _AUTO = {
     "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
 }
 _AUTO_ARGUMENTS = {"learning_rate": 0.05}  # half of scikit-learn's: noisy tables are soon learned by heart
+_AUTO_ONLY = {"multiclass": {"early_stopping": False}}  # which needs two rows of each class, however rare
 _SMALL_ROWS = 50_000
 _MOST_LEVELS = 250  # histogram trees take at most 255 levels of a category; rarer ones share a bin
 
@@ -53,7 +54,7 @@ def build_model(
     """
     given = dict(arguments or {})
     if path == "auto":
-        path, given = _AUTO[schema.task], _AUTO_ARGUMENTS | given
+        path, given = _AUTO[schema.task], _AUTO_ARGUMENTS | _AUTO_ONLY.get(schema.task, {}) | given
     estimator = _construct(path, given)
     _require_task(estimator, schema, path)
     if "random_state" in estimator.get_params(deep=False) and "random_state" not in given:
@@ -66,15 +67,17 @@ def build_model(
 def _construct(path: str, arguments: dict[str, Any]) -> Any:
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        made = getattr(importlib.import_module(module), name)(**arguments)
-    except (ImportError, AttributeError, ValueError) as error:
+        maker = getattr(importlib.import_module(module), name)
+    except Exception as error:  # a module of one's own may raise anything
         fix = "Write it as sklearn.ensemble.RandomForestClassifier or my_package.my_module:factory."
-        raise ModelError(
-            "model", rule="must name something that can be imported", value=path, fix=fix
-        ) from error
-    except TypeError as error:
-        raise ModelError("model_args", rule=f"must suit {path}: {error}", value=arguments) from error
-    if not (isinstance(made, BaseEstimator) or hasattr(made, "fit")):
+        rule = f"must name something that can be imported ({type(error).__name__}: {error})"
+        raise ModelError("model", rule=rule, value=path, fix=fix) from error
+    try:
+        made = maker(**arguments)
+    except Exception as error:  # and so may a factory
+        rule = f"must suit {path}: {type(error).__name__}: {error}"
+        raise ModelError("model_args", rule=rule, value=arguments) from error
+    if not isinstance(made, BaseEstimator):
         raise ModelError(
             "model", rule="must be, or make, a scikit-learn estimator", value=type(made).__name__
         )
@@ -175,14 +178,21 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema) -> np.ndarra
     Returns:
         (n,) probability of the second class for ``binary``, (n, k) probabilities in the order of
         ``schema.classes`` for ``multiclass``, (n,) values for ``regression``.
+
+    Raises:
+        ModelError: it does not answer each row once.
     """
-    columns = schema.coerce(frame)
+    columns, regression = schema.coerce(frame), schema.task == "regression"
     with _threads(len(frame)):
-        if schema.task == "regression":
-            return np.asarray(model.predict(columns), dtype=float)
-        shares = np.zeros((len(columns), len(schema.classes)))
-        # A model that saw only some of the classes gives only their columns.
-        shares[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(columns)
+        said = np.asarray(model.predict(columns) if regression else model.predict_proba(columns), dtype=float)
+    if len(said) != len(columns):
+        found = f"{len(said)} answers to {len(columns)} rows"
+        raise ModelError("model", rule="must answer each row once", value=found)
+    if regression:
+        return said
+    shares, seen = np.zeros((len(columns), len(schema.classes))), np.asarray(model.classes_, dtype=int)
+    # A model that saw only some of the classes gives only their columns; of one class, it knows no other.
+    shares[:, seen] = said if len(seen) > 1 else 1.0
     return shares[:, 1] if schema.task == "binary" else shares
 
 
@@ -226,10 +236,9 @@ class Fallback:
     def predict(self, frame: pd.DataFrame, *, schema: Schema) -> np.ndarray:
         """Predict as :func:`predictions` does, from the segment alone; never fails on a value."""
         codes = np.full(len(frame), -1)
-        if self.column in frame.columns:
-            codes = pd.Index(list(self.by_level), dtype=object).get_indexer(
-                pd.Index(texts(frame[self.column]))
-            )
+        segment = frame.get(self.column)
+        if isinstance(segment, pd.Series):  # a name that occurs twice names no column
+            codes = pd.Index(list(self.by_level), dtype=object).get_indexer(pd.Index(texts(segment)))
         table = np.vstack([*self.by_level.values(), self.overall])[codes]  # -1 is the last row: no such level
         column = {"regression": 0, "binary": 1}.get(schema.task)
         return np.asarray(table if column is None else table[:, column])

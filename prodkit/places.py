@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -10,13 +11,26 @@ from pathlib import Path
 
 from prodkit.errors import ParameterError
 
-__all__ = ["environment_set", "expand", "outputs_folder", "project_folder", "resolve", "using_outputs"]
+__all__ = [
+    "beside",
+    "environment_set",
+    "expand",
+    "outputs_folder",
+    "project_folder",
+    "resolve",
+    "using_outputs",
+]
 
 
 def project_folder(start: Path | None = None) -> Path:
-    """The nearest folder upwards that holds ``notebooks/``; the current one if there is none."""
+    """The nearest folder upwards that holds ``notebooks/``, else the checkout that prodkit itself lies in.
+
+    In an installation without notebooks it is the current folder.
+    """
     here = (start or Path.cwd()).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+    lived_in = Path(__file__).resolve().parent.parent
+    folders = (here, *here.parents, lived_in)
+    return next((folder for folder in folders if (folder / "notebooks").is_dir()), here)
 
 
 def outputs_folder() -> Path:
@@ -77,3 +91,11 @@ def resolve(location: str) -> str:
     if folder.parts[:1] == ("outputs",):
         return prefix + str(outputs_folder().joinpath(*folder.parts[1:]))
     return prefix + str(project_folder() / folder)
+
+
+def beside(location: str, folder: Path) -> str:
+    """A path that leads nowhere in the project but somewhere from this folder, made absolute; others unchanged."""
+    if "://" in location or "${" in location:
+        return location
+    near = (folder.resolve() / Path(location).expanduser()).resolve()
+    return location if glob.glob(resolve(location)) or not glob.glob(str(near)) else str(near)

@@ -25,7 +25,7 @@ from traitlets.config import Config
 from prodkit.data import FLIGHTS, source_digest
 from prodkit.errors import ParameterError, RunError
 from prodkit.params import NOTEBOOKS, Facts, unknown_parameter
-from prodkit.places import environment_set, outputs_folder, project_folder, resolve
+from prodkit.places import beside, environment_set, outputs_folder, project_folder, resolve
 from prodkit.report import write_report
 from prodkit.result import RESULT_MIME
 from prodkit.store import Store
@@ -51,7 +51,8 @@ def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
     """The parameters for one notebook from params files, later ones winning.
 
     A file named after a notebook is that notebook's policy, and says nothing to the others. Any other file
-    is shared: what it says to another notebook is passed over.
+    is shared: what it says to another notebook is passed over. A table that does not lie in the project is
+    looked for beside the file that names it.
 
     Raises:
         ParameterError: a file that cannot be read, or a name that no notebook knows.
@@ -65,7 +66,7 @@ def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
             continue
         for name, value in _read_yaml(path).items():
             if name in own:
-                given[name] = value
+                given[name] = _located(name, value, path.parent)
             elif not (shared and name in everybody):
                 raise unknown_parameter(name, known=own, place=path.name)
     return given
@@ -94,6 +95,11 @@ def _as_text(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
+def _located(name: str, value: Any, folder: Path) -> Any:
+    """Lead to the table from wherever its name was given; another value stays what it is."""
+    return beside(value, folder) if name == "data" and isinstance(value, str) and value != FLIGHTS else value
+
+
 def typed_value(notebook: str, name: str, text: str) -> Any:
     """Read the VALUE of ``-p NAME VALUE``: text stays text where text is declared, the rest is YAML.
 
@@ -104,7 +110,7 @@ def typed_value(notebook: str, name: str, text: str) -> Any:
     if name not in own:
         raise unknown_parameter(name, known=own, place=f"-p, for {notebook}")
     if isinstance(own[name], str):
-        return text
+        return _located(name, text, Path.cwd())
     try:
         return _as_text(yaml.safe_load(text))
     except yaml.YAMLError as error:
@@ -148,14 +154,24 @@ def parameters_of(notebook: str) -> dict[str, Any]:
         ParameterError: no such notebook, no parameters cell, or a default that is no literal.
     """
     path = notebook_path(notebook)
-    cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    try:
+        document = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.validator.NotebookValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ParameterError("NOTEBOOK", rule=f"must be a notebook: {reason}", place=path.name) from error
+    cells = [cell for cell in document.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         fix = "Tag one cell `parameters`."
         raise ParameterError(
             "parameters", rule="must be one tagged cell", value=f"{len(cells)}", place=path.name, fix=fix
         )
     found = {}
-    for statement in ast.parse(cells[0].source).body:
+    try:
+        statements = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        rule = f"must be Python assignments: {error.msg}"
+        raise ParameterError("parameters", rule=rule, place=f"{path.name}, line {error.lineno}") from error
+    for statement in statements:
         target = (
             statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
         )
@@ -259,7 +275,11 @@ def _code_digest() -> str:
 
 def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str) -> Run:
     folder = outputs_folder() / "runs" / run_id
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        fix = "Wait for it, or do it again with --force."
+        raise RunError(run_id, rule="is being run by somebody else just now", fix=fix) from error
     executed = folder / "notebook.ipynb"
     started, clock = datetime.now(UTC), time.perf_counter()
     failure = ""

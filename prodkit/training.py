@@ -78,14 +78,17 @@ def split_window(frame: pd.DataFrame, params: TrainParams) -> Split:
 def folds(times: pd.Series, *, n: int, gap: timedelta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions (train, test) of folds in time order: whole days, tested on days later than all those learned.
 
+    A gap that would leave nothing to learn from makes the tested parts shorter, not the gap.
+
     Raises:
         WindowError: there are fewer days than folds need.
     """
     labels = blocks(times)
     days, day_of_row = np.unique(labels, return_inverse=True)
     apart = int(np.ceil(gap / timedelta(days=1)))
+    tested = max(1, min(len(days) // (n + 1), (len(days) - apart - 1) // n))
     try:
-        for train, test in TimeSeriesSplit(n_splits=n, gap=apart).split(days):
+        for train, test in TimeSeriesSplit(n_splits=n, gap=apart, test_size=tested).split(days):
             yield np.flatnonzero(np.isin(day_of_row, train)), np.flatnonzero(np.isin(day_of_row, test))
     except ValueError as error:
         fix = "Use fewer `folds` or a longer `window`."
@@ -197,6 +200,7 @@ def search_arguments(
         "cv": list(folds(rows[params.time_column], n=params.folds, gap=params.label_delay)),
         "random_state": params.seed,
         "refit": False,
+        "return_train_score": False,
         "error_score": "raise",
     }
     total = int(np.prod([len(values) for values in params.search_space.values()]))
@@ -204,7 +208,8 @@ def search_arguments(
     finder = (
         RandomizedSearchCV(model, n_iter=tries, **settings)
         if params.search == "random"
-        else HalvingRandomSearchCV(model, n_candidates=tries, **settings)
+        # so that the last round learns from all rows; by default the first would learn from a handful
+        else HalvingRandomSearchCV(model, n_candidates=tries, min_resources="exhaust", **settings)
     )
     try:
         finder.fit(schema.coerce(rows), schema.encode(rows[schema.target]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ class Trial:
         errors: for each candidate, the share of rows that it could not answer.
         losses: (n, candidates) loss of each row.
         days: (n,) day of each row.
+        unknown_rows: how many more had a label of a class that no candidate knows.
     """
 
     task: Task
@@ -38,6 +40,7 @@ class Trial:
     errors: dict[str, float]
     losses: pd.DataFrame
     days: np.ndarray
+    unknown_rows: int = 0
 
     @property
     def dates(self) -> pd.Series:
@@ -76,22 +79,59 @@ def run_trial(
 ) -> Trial:
     """Ask every candidate about the same rows; one that cannot answer gets NaN, never a crash.
 
+    Versions may know different classes: each gives no chance to those it does not know. Rows of a class that
+    none of them knows judge nobody, and are counted.
+
     Args:
-        candidates: bundles, or predictions that are there already.
+        candidates: bundles, or predictions in the order of the schema's classes that are there already.
         rows: labelled and unseen rows.
         params: of the run.
         schema: how the labels are read.
+
+    Raises:
+        LabelError: none of them knows any of the labels.
     """
-    truth = schema.encode(rows[params.target])
+    pooled = _pooled(schema, [each.schema for each in candidates.values() if isinstance(each, Bundle)])
+    known = pooled.knows(rows[params.target])
+    if not known.any():
+        pooled.encode(rows[params.target])  # says which labels it would know
+    kept = rows[known].reset_index(drop=True)
+    truth = pooled.encode(kept[params.target])
     predicted, errors, losses = {}, {}, {}
-    shape = (len(rows),) if schema.task != "multiclass" else (len(rows), len(schema.classes))
     for name, candidate in candidates.items():
         try:
-            said = candidate if isinstance(candidate, np.ndarray) else candidate.predict(rows)
+            if isinstance(candidate, np.ndarray):
+                said = _aligned(candidate[known], schema, pooled)
+            else:
+                said = _aligned(candidate.predict(kept), candidate.schema, pooled)
         except Exception:  # a candidate that fails is evidence, not an accident
-            said = np.full(shape, np.nan)
+            said = np.full(
+                (len(kept), len(pooled.classes))[: 2 if pooled.task == "multiclass" else 1], np.nan
+            )
         predicted[name] = said
-        losses[name] = row_losses(truth, said, task=schema.task)
+        losses[name] = row_losses(truth, said, task=pooled.task)
         errors[name] = float(np.mean(~np.isfinite(losses[name])))
-    days = blocks(rows[params.time_column])
-    return Trial(schema.task, rows, truth, predicted, errors, pd.DataFrame(losses), days)
+    days = blocks(kept[params.time_column])
+    unknown = int((~known).sum())
+    return Trial(pooled.task, kept, truth, predicted, errors, pd.DataFrame(losses), days, unknown)
+
+
+def _pooled(schema: Schema, others: Sequence[Schema]) -> Schema:
+    """The schema that reads the labels of all of them; this one, if they all know the same."""
+    if "regression" in (schema.task, *(other.task for other in others)):
+        return schema
+    classes = {str(label): label for each in (schema, *others) for label in each.classes}
+    if len(classes) == len(schema.classes):
+        return schema
+    return replace(schema, task="multiclass", classes=tuple(classes.values()))
+
+
+def _aligned(said: np.ndarray, known: Schema, pooled: Schema) -> np.ndarray:
+    """Predictions (n,) or (n, k) over the classes of one schema, as shares (n, m) over those of the pooled one."""
+    if pooled.classes == known.classes:
+        return said
+    shares = np.column_stack([1 - said, said]) if said.ndim == 1 else said
+    places = {str(label): place for place, label in enumerate(pooled.classes)}
+    result = np.zeros((len(said), len(pooled.classes)))
+    result[:, [places[str(label)] for label in known.classes]] = shares
+    return result if pooled.task == "multiclass" else result[:, 1]

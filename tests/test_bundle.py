@@ -9,10 +9,11 @@ from dataclasses import fields, replace
 import joblib
 import numpy as np
 import pytest
-from tables import WINDOWS, orders, version_of
+from tables import WINDOWS, orders, params_for, version_of
 
-from prodkit.bundle import environment, lead_score, pack, unpack
+from prodkit.bundle import environment, lead_score, manifest, pack, unpack
 from prodkit.errors import ModelError
+from prodkit.evidence import Estimate
 from prodkit.spans import Window
 
 
@@ -134,6 +135,20 @@ def test_the_manifest_is_plain_json_and_says_where_a_version_comes_from():
     assert document["schema"]["classes"] == (0, 1)
     assert document["environment"] == environment()
     assert document["data_digest"] != version_of(1)[1]["data_digest"]
+
+
+def test_a_figure_that_could_not_be_had_is_none_in_the_manifest(bundle):
+    """A fold of one class has no AUC and one day has no interval: JSON knows neither NaN nor infinity."""
+    figures = {
+        "roc_auc": Estimate(np.nan, np.nan, np.nan, 9, 1),
+        "log_loss": Estimate(np.float64(0.5), -np.inf, np.inf, 9, 1),
+    }
+    params = params_for("train", "orders", window=WINDOWS[2])
+    document = manifest(bundle, orders(days=2), params=params, metrics=figures)
+    assert json.loads(json.dumps(document, allow_nan=False))["metrics"] == {
+        "roc_auc": {"value": None, "low": None, "high": None},
+        "log_loss": {"value": 0.5, "low": None, "high": None},
+    }
 
 
 def test_the_environment_names_the_libraries_that_shape_a_prediction():

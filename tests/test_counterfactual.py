@@ -125,7 +125,7 @@ def test_a_window_without_labels_gives_a_reason(store, champion, orders_file, gi
 
 def test_labels_for_the_first_part_only_judge_that_part(store, champion, orders_file):
     """If the newest part has no labels yet, the predecessor is still tried and the challenger has a reason."""
-    params = params_of(orders_file, label_delay="8d")
+    params = params_of(orders_file, label_delay="2d", challenger_share=0.1)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
     assert trials.whole is not None
     assert trials.newest is None

@@ -151,5 +151,5 @@ def test_no_table_whatsoever_is_a_crash(bundle, data):
     answers = guarded(bundle, frame)
     assert len(answers.predicted) == len(answers.degraded) == len(answers.reason) == n
     assert ((answers.predicted >= 0) & (answers.predicted <= 1)).all()
-    whole = set(FEATURES) <= set(names) and len(names) == len(set(names))
+    whole = all(names.count(name) == 1 for name in FEATURES)  # what else is there does not matter
     assert whole or answers.degraded.all()

@@ -20,7 +20,7 @@ HOUSE = [
     ["errors", "evidence", "bins", "cells", "spans"],
     ["params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"],
     ["data", "profiles", "metrics", "models", "units", "decide", "database"],
-    ["training", "drift", "contract", "paired", "records", "moves"],
+    ["training", "drift", "contract", "paired", "records", "moves", "outline"],
     ["bundle", "gates", "store"],
     ["guard", "result", "survey", "trial", "workspace", "plots"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],

@@ -1,5 +1,7 @@
 """Models named by parameters: any estimator, any task, any column; and the simple rule beside them."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from prodkit.errors import LabelError, ModelError
 from prodkit.models import Fallback, build_model, fit_model, predictions
@@ -46,6 +49,27 @@ def whole_pipeline():
 def failing_factory():
     """A factory that fails."""
     raise KeyError("no such table")
+
+
+class Counting(DummyClassifier):
+    """Notes how many threads each call may use."""
+
+    threads: ClassVar[dict[str, set[int]]] = {}
+
+    def fit(self, X, y, sample_weight=None):
+        """Note, then fit."""
+        self.threads["fit"] = openmp()
+        return super().fit(X, y, sample_weight)
+
+    def predict_proba(self, X):
+        """Note, then predict."""
+        self.threads["predict"] = openmp()
+        return super().predict_proba(X)
+
+
+def openmp():
+    """How many threads the pools of the trees have."""
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"}
 
 
 def estimator_class():
@@ -246,6 +270,25 @@ def test_a_model_that_cannot_be_built_is_refused(path, arguments, message):
         build_model(path, schema=schema, arguments=arguments)
 
 
+def test_a_classifier_is_refused_for_a_regression():
+    """It fits the labels only by chance, so it is refused before it is fitted."""
+    schema = Schema.infer(table(100).assign(label=np.arange(100.0)), features=COLUMNS, target="label")
+    with pytest.raises(ModelError, match=r"must suit the task regression; found sklearn.tree.Decision"):
+        build_model("sklearn.tree.DecisionTreeClassifier", schema=schema)
+
+
+@pytest.mark.parametrize(("small", "threads"), [(1000, 1), (100, 3)])
+def test_small_work_has_one_thread_and_large_work_has_all(monkeypatch, small, threads):
+    """Where small ends decides for fitting and predicting alike, and afterwards the threads are as before."""
+    monkeypatch.setattr("prodkit.models._SMALL_ROWS", small)
+    frame = table(500).assign(label=np.arange(500) % 2)
+    with threadpool_limits(limits=3):
+        model, schema = learned("test_models:Counting", frame, arguments={})
+        predictions(model, frame, schema=schema)
+        assert openmp() == {3}
+    assert Counting.threads == {"fit": {threads}, "predict": {threads}}
+
+
 def test_a_fit_that_fails_keeps_the_estimators_words():
     """A value that only `fit` refuses is named with its rule and the number of rows."""
     frame = table(100).assign(label=np.arange(100) % 2)
@@ -287,6 +330,16 @@ def test_the_simple_rule_is_the_usual_outcome_of_the_segment_that_tells_most():
     assert oslo == pytest.approx(share["Oslo"], abs=0.01)
     assert bergen == pytest.approx(share["Bergen"], abs=0.01)
     assert others == pytest.approx([frame["label"].mean()] * 3, abs=0.01)
+
+
+def test_without_its_column_the_simple_rule_answers_by_the_whole():
+    """A table that lacks the column, or has it twice, gets the usual outcome of all rows."""
+    frame = coloured()
+    simple, schema = rule(frame)
+    twice = frame[["city", "city"]]
+    for asked in (frame[["colour"]], twice):
+        said = simple.predict(asked, schema=schema)
+        assert said == pytest.approx(np.full(1020, frame["label"].mean()), abs=0.01)
 
 
 def test_the_simple_rule_answers_in_the_shape_of_the_task():
