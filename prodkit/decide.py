@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,7 @@ class Decision:
     clears_hold: bool = False
 
 
+_RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
 _CHALLENGER = ("performance.challenger", "performance.challenger_since")
 
 
@@ -57,7 +59,8 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2),
     ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and
     ``performance.challenger_since`` (rung 3: would it have been better, in this window or since the promotion?).
-    Every other finding can at most ask for ``watch``.
+    Every other finding can at most ask for ``watch``, and so does one of these that stands on another rung, that is
+    told twice and not the same, or whose numbers do not bear out its failure.
 
     Args:
         evidence: all findings, in any order.
@@ -65,7 +68,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
         retrain_now: ask for a retraining even if the evidence does not.
     """
     generation, predecessor, held = champion.generation, champion.predecessor, bool(champion.hold)
-    named = {item.name: item for item in evidence}
+    named = _grounds(evidence)
     outcome = _without_drift(evidence)
     contract = overall(item for item in evidence if item.rung == 1)
 
@@ -83,11 +86,9 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
         )
 
     broken = [item for item in evidence if item.rung == 1 and item.outcome == "fail"]
-    if predecessor is not None and _outcomes(named, "health.champion", "health.predecessor") == (
-        "fail",
-        "pass",
-    ):
-        return decided("rollback", [named["health.champion"], named["health.predecessor"]], predecessor)
+    ill, well = named.get("health.champion"), named.get("health.predecessor")
+    if predecessor is not None and _borne_out(ill) and ill and well and well.outcome == "pass":
+        return decided("rollback", [ill, well], predecessor)
     if broken:
         return decided("hold", broken)
     if contract != "pass":
@@ -96,7 +97,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     ahead = _predecessor_ahead(named)
     if predecessor is not None and ahead:
         return decided("rollback", ahead, predecessor)
-    better = [item for item in evidence if item.name in _CHALLENGER and item.outcome == "fail"]
+    better = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
     if better:
         return decided("retrain", better)
     if retrain_now:
@@ -113,14 +114,25 @@ def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
     loss, ranking = named.get("performance.predecessor"), named.get("performance.predecessor_ranking")
     if loss is None or loss.outcome == "error":
         return []
-    found = [loss] if loss.outcome == "fail" else []
-    if ranking is not None and ranking.outcome == "fail" and loss.value is not None and loss.value > 0:
+    found = [loss] if _borne_out(loss) else []
+    if ranking is not None and _borne_out(ranking) and loss.value is not None and loss.value > 0:
         found.append(ranking)
     return found
 
 
-def _outcomes(named: dict[str, Evidence], *names: str) -> tuple[Outcome | None, ...]:
-    return tuple(named[name].outcome if name in named else None for name in names)
+def _grounds(evidence: Sequence[Evidence]) -> dict[str, Evidence]:
+    """What may act, by name: findings on their own rung, and told once."""
+    told = Counter(item.name for item in set(evidence))
+    rungs = {item.name: _RUNGS.get(item.name.split(".")[0]) for item in evidence}
+    return {item.name: item for item in evidence if told[item.name] == 1 and item.rung == rungs[item.name]}
+
+
+def _borne_out(item: Evidence | None) -> bool:
+    """A failure whose numbers show it: what was counted, or the near end of an interval, lies beyond the limit."""
+    if item is None or item.outcome != "fail" or item.limit is None:
+        return False
+    near = item.value if item.rung == _RUNGS["health"] else item.low
+    return near is not None and near > item.limit
 
 
 def _without_drift(evidence: Sequence[Evidence]) -> Outcome:

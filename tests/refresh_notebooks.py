@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 FOLDER = Path(__file__).parent.parent / "notebooks"
 
 
@@ -26,6 +27,8 @@ def refresh(path: Path) -> None:
     )
     client.execute()
     notebook.metadata.pop("widgets", None)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        output.get("data", {}).pop(WIDGET, None)  # without a kernel there is only the still picture
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
 

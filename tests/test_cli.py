@@ -156,7 +156,7 @@ def test_without_json_the_answer_goes_to_people(prodkit: Command, ended):
 def short_life(monkeypatch, tmp_path):
     """A lifecycle of one month that is over at once."""
     life = SimpleNamespace(
-        steps=2, runs=[1, 2], story=[{"window": "2013-04", "decision": "keep [a]"}], tell=print
+        steps=2, runs=[1, 2], table=lambda: [{"window": "2013-04", "decision": "keep [a]"}], tell=print
     )
 
     def live():

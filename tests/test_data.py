@@ -473,6 +473,7 @@ def test_unreadable_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data
     for name in ("notes.txt", "torn.parquet", "empty.csv", "mixed/a.csv", "mixed/b.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("" if name == "empty.csv" else "a,b\n1,2\n")
+    (tmp_path / "notebooks").mkdir()  # a project: relative paths start at its folder
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     for reading in (read_window, source_digest):

@@ -1,7 +1,10 @@
 """The ladder: every branch once, and what no evidence whatsoever may do."""
 
+import math
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evidence import evidence
 
@@ -182,6 +185,89 @@ def test_no_evidence_whatsoever_acts_without_grounds(items, champion, retrain_no
         assert contract == {"pass"}
     if not {item.outcome for item in items if item.rung < 5} - {"inconclusive", "error"} and not retrain_now:
         assert found.action in ("keep", "watch")
+
+
+# Any name on any rung with any numbers, some of it doubled; and names on their own rungs, so that much can act.
+strange = st.lists(
+    st.builds(replace, evidence, name=st.sampled_from(NAMES), limit=st.none() | st.floats(-1, 1)), max_size=8
+)
+anything = st.one_of(
+    st.lists(evidence, max_size=6),
+    strange,
+    ladders,
+    st.tuples(strange, ladders).map(lambda both: [*both[0], *both[1]]),
+)
+
+
+def shown(items, *names):
+    """Whether a failure of one of these names stands on its rung, undisputed, and beyond its limit."""
+    for name in names:
+        told = {item for item in items if item.name == name}
+        rung, near = (2, "value") if name.startswith("health") else (3, "low")
+        for item in told if len(told) == 1 else ():
+            numbers = (getattr(item, near), item.limit)
+            if (
+                item.outcome == "fail"
+                and item.rung == rung
+                and None not in numbers
+                and numbers[0] > numbers[1]
+            ):
+                return True
+    return False
+
+
+@settings(max_examples=400)
+@given(anything, champions, st.booleans())
+def test_no_malformed_evidence_acts(items, champion, retrain_now):
+    """Wrong rungs, doubled names that disagree, failures without numbers: at most watch, or the hold of rung 1."""
+    found = judgement(items, champion=champion, retrain_now=retrain_now)
+    contract = {item.outcome for item in items if item.rung == 1}
+    if found.action == "rollback":
+        assert found.target_version == champion.predecessor is not None
+        assert shown(items, "health.champion", "performance.predecessor", "performance.predecessor_ranking")
+        assert contract == {"pass"} or shown(items, "health.champion")
+    if found.action == "retrain":
+        assert contract == {"pass"}
+        assert retrain_now or shown(items, "performance.challenger", "performance.challenger_since")
+    assert (found.action == "hold") <= ("fail" in contract)
+    assert found.clears_hold == (bool(champion.hold) and contract == {"pass"})
+    if not any(item.outcome == "fail" and item.rung < 5 for item in items) and not retrain_now:
+        assert found.action in ("keep", "watch")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rung": 5},
+        {"rung": 0},
+        {"low": None},
+        {"low": -math.inf},
+        {"low": math.nan},
+        {"low": 0.001},
+        {"limit": None},
+        {"value": math.nan},
+        {"outcome": "inconclusive"},
+        {"name": "performance.predecesor"},
+    ],
+)
+@pytest.mark.parametrize("name", ["performance.predecessor", "performance.challenger"])
+def test_one_flaw_and_a_reason_to_act_is_none(name, changes):
+    """The flawless line acts; each flaw alone leaves the champion where it is."""
+    line = Evidence(name, "fail", value=0.1, low=0.05, high=0.2, limit=0.01, n=100, rung=3)
+    rest = [item for key, item in GOOD.items() if key != name]
+    assert judgement([*rest, line], champion=CHAMPION).action in ("rollback", "retrain")
+    assert judgement([*rest, line, line], champion=CHAMPION).action in ("rollback", "retrain")
+    flawed = replace(line, **changes)
+    assert judgement([*rest, flawed], champion=CHAMPION).action in ("keep", "watch")
+
+
+def test_two_lines_of_one_name_that_disagree_are_none():
+    """In whichever order they come."""
+    bad = Evidence("performance.predecessor", "fail", value=0.1, low=0.05, limit=0.01, rung=3)
+    good = Evidence("performance.predecessor", "pass", value=-0.1, low=-0.2, limit=0.01, rung=3)
+    rest = [item for key, item in GOOD.items() if key != "performance.predecessor"]
+    for pair in ((bad, good), (good, bad)):
+        assert judgement([*rest, *pair], champion=CHAMPION).action == "watch"
 
 
 @given(st.lists(evidence, max_size=8))

@@ -120,3 +120,9 @@ def test_the_top_level_holds_what_was_agreed_and_no_more():
         *("pyproject.toml", "README.md", "LICENSE", "constraints.txt"),
         *("notebooks", "prodkit", "tests", "params", "outputs"),
     }
+
+
+def test_the_readme_draws_the_house_as_it_stands():
+    """The table of rows in the README is the one that this file holds."""
+    rows = re.findall(r"^\| \d+ \| ((?:`\w+` ?)+)\|$", (ROOT / "README.md").read_text(), re.M)
+    assert [re.findall(r"`(\w+)`", row) for row in rows] == HOUSE

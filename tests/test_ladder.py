@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.lifetime import World, actions, share
+from benchmarks.healthy import World, actions, share
 from tables import version_of
 
 from prodkit.bundle import unpack

@@ -1,281 +1,188 @@
-"""A model's life on tables of one's own: any task, any format, stopped and told again, never done twice."""
+"""A life of one's own table: how its time is laid out, what suits it, what is done once, and one life in full."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from datetime import datetime, timedelta
+from itertools import pairwise
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from joblib import parallel_config
-from tables import PROJECT, Command, orders, prodkit, run_cells, written
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import PROJECT
 
-import prodkit as package
-from prodkit.errors import ParameterError, RunError
-from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
-from prodkit.params import NOTEBOOKS
-from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
+from prodkit.errors import ParameterError
+from prodkit.journal import Journal
+from prodkit.lifecycle import FLIGHTS_DRILLS, plan
+from prodkit.outline import chapters
+from prodkit.params import TrainParams
+from prodkit.runs import Run, neutral_facts
 from prodkit.spans import Window
-from prodkit.store import Store
 
-__all__ = ["prodkit"]  # a fixture
-
-WEEKS = 21
-FACTS = {"time_column": "ordered_at", "target": "returned", "label_delay": "6h"}
+MONTHS = [f"2024-{month:02d}" for month in (4, 5, 6)]
 
 
-def shop(*, seed: int = 0, rows: int = 120) -> pd.DataFrame:
-    """Three weeks of orders: numbers, text, booleans, dates, missing values, mixed types, an empty column."""
-    frame, random = orders(days=WEEKS, rows=rows, seed=seed), np.random.default_rng(seed)
-    n = len(frame)
-    frame["customer_since"] = pd.Timestamp("2019-01-01") + pd.to_timedelta(
-        random.integers(0, 1500, n), unit="D"
-    )
-    frame["code"] = [str(number) if number % 3 else f"x{number}" for number in random.integers(0, 40, n)]
-    frame["empty"] = np.nan
-    drive = frame["price"] / 20 - 2.5 + (frame["city"] == "Rome") * 1.5
-    frame["drive"] = drive * 1.5 + random.normal(size=n)
-    return frame.drop(columns=["returned"])
-
-
-def facts_beside(table: Path, **given: Any) -> Path:
-    """A params file that names a table of its own folder."""
-    path = table.parent / "my.yaml"
-    path.write_text(yaml.safe_dump({**FACTS, "data": table.name, **given}))
+def shop(folder, *, rows=4_000, days=182):
+    """A params file beside a table of orders of half a year; in March, what sends an order back changes."""
+    random = np.random.default_rng(0)
+    seconds = np.sort(random.integers(0, days * 86_400, rows))
+    when = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, unit="s")
+    price, weight = random.normal(0, 1, rows), random.normal(0, 1, rows)
+    drive = np.where(when < pd.Timestamp("2024-03-14"), 1.8 * price, -2.5 * price + 2.5 * weight)
+    returned = (random.random(rows) < 1 / (1 + np.exp(-drive))).astype(int)
+    city = random.choice(["Bergen", "Oslo", "Rome"], rows)
+    frame = {"ordered_at": when, "price": price, "weight": weight, "city": city, "returned": returned}
+    pd.DataFrame(frame).to_parquet(folder / "orders.parquet", index=False)
+    facts = {
+        "data": "orders.parquet",
+        "time_column": "ordered_at",
+        "target": "returned",
+        "label_delay": "20d",
+    }
+    path = folder / "shop.yaml"
+    path.write_text(yaml.safe_dump(facts))
     return path
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Notebooks run in this process, without a kernel; all else is as it is."""
-    shown: list[Any] = []
-
-    def conclude(*given: Any, **named: Any) -> Any:
-        shown.append(real(*given, **named))
-        return shown[-1]
-
-    def execute(source: str, target: str, *, parameters: dict[str, Any], **_: Any) -> None:
-        run_cells(Path(source).stem, parameters)
-        notebook = nbformat.read(source, as_version=4)
-        data = {RESULT_MIME: shown.pop().document, "text/plain": "recorded"}
-        outputs = [nbformat.v4.new_output("display_data", data=data)]
-        notebook.cells.append(nbformat.v4.new_code_cell("", outputs=outputs))
-        nbformat.write(notebook, target)
-
-    real = package.conclude
-    monkeypatch.setattr(package, "conclude", conclude)
-    monkeypatch.setattr("prodkit.runs.papermill.execute_notebook", execute)
-    with parallel_config(backend="sequential"):
-        yield
+# The outline
 
 
-def lived(folder: Path, file: Path, *pairs: tuple[str, str]) -> Lifecycle:
-    """A story that was told to its end under this folder."""
-    with using_outputs(folder):
-        life = plan([file], pairs)
-        life.tell = lambda step: None
-        life.live()
-    return life
+@given(
+    start=st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)),
+    length=st.timedeltas(timedelta(hours=1), timedelta(days=1_500)),
+)
+def test_chapters_tile_the_span(start, length):
+    """Whatever the span: at least two parts that begin where it begins, end where it ends, and leave no gap."""
+    span = Window(start, start + length)
+    parts = chapters(span)
+    assert (parts[0].start, parts[-1].end) == (span.start, span.end)
+    assert all(before.end == after.start for before, after in pairwise(parts))
+    assert len(parts) >= 2
 
 
-def actions(life: Lifecycle) -> list[tuple[str, str | None]]:
-    """What ran, and what it decided."""
-    return [(run["notebook"], run["action"]) for run in life.runs]
+@given(st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)), st.floats(220, 1_500))
+def test_chapters_of_a_long_span_are_months(start, days):
+    """From six whole months on every inner cut is the first of a month, and no part is shorter than ten days."""
+    parts = chapters(Window(start, start + timedelta(days=days)))
+    assert all((part.start.day, part.start.hour) == (1, 0) for part in parts[1:])
+    assert all(10 <= part.days <= 41 for part in parts)
 
 
-def test_a_newcomers_table_through_the_real_command(prodkit: Command, tmp_path, monkeypatch):
-    """Yes and no in a CSV, no id: a person approves the first champion, and the story goes on where it stopped."""
-    frame = shop()
-    frame["returned"] = np.where(frame.pop("drive") > 0, "yes", "no")
-    table = tmp_path / "orders.csv"
-    frame.to_csv(table, index=False)
-    file, out = facts_beside(table), tmp_path / "out"
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    call = ("lifecycle", "-f", "../my.yaml", "-p", "approval", "required", "--out", out)
-
-    status, _, said = prodkit(*call)
-    assert status == 1
-    assert "proposed a first champion, which a person has to approve" in said
-    (approve,) = [line for line in said.split("Approve it: ")[1].split(";") if line.startswith("prodkit")]
-    words = approve.split()[1:]
-    assert prodkit(*words)[0] == 0
-
-    status, table_shown, _ = prodkit(*call)
-    assert status == 0
-    runs = {path.parent.name for path in out.glob("runs/*/result.json")}
-    assert sorted(name.split("-")[0] for name in runs) == sorted(
-        ["train", "validate", *["score", "drift", "rollback"] * 2]
-    )
-    page = (out / "index.html").read_text()
-    assert f"open {out / 'index.html'}" in table_shown
-    assert all(f"runs/{name}/report.html" in page for name in runs)
-    assert page.count("roc_auc") == 1
-    assert "drill" not in page
-    scored = pd.concat(pd.read_parquet(path) for path in out.glob("predictions/*/*/*.parquet"))
-    assert not scored["degraded"].any()
-    assert scored["row_id"].is_unique
-    assert len(scored) == (frame["ordered_at"] >= "2024-01-11").sum()
-
-    assert prodkit(*call)[:2] == (0, table_shown)
-    assert {path.parent.name for path in out.glob("runs/*/result.json")} == runs
-    assert file.exists()
+@pytest.mark.parametrize(("days", "count"), [(2, 2), (30, 6), (60, 12), (144, 12)])
+def test_a_short_span_is_cut_into_equal_parts(days, count):
+    """At most twelve, none shorter than five days, but two at least."""
+    parts = chapters(Window(datetime(2024, 1, 1), datetime(2024, 1, 1) + timedelta(days=days)))
+    assert [round(part.days, 3) for part in parts] == [round(days / count, 3)] * count
 
 
-def test_a_quantity_is_lived_through(here, tmp_path):
-    """Regression by Parquet, with an id: scored in its own unit, judged by intervals, nothing degraded."""
-    frame = shop()
-    frame["returned"] = 100 * frame.pop("drive")
-    file = facts_beside(Path(written(frame, tmp_path)), id_column=["order"])
-    life = lived(tmp_path / "out", file)
-    assert [action for notebook, action in actions(life) if notebook == "validate"][-1] == "promote"
-    lived_rows = [row for row in life.table() if row["served by"]]
-    assert [row["champion after"] for row in lived_rows] == ["v1"] * len(lived_rows) != []
-    for row in lived_rows:
-        assert list(row) == ["window", "mae", "decision", "served by", "champion after"]
-        assert 70 < float(row["mae"]) < 130  # the noise alone makes 80
-    judged = next(run for run in life.runs if run["notebook"] == "rollback")
-    named = {item["name"]: item for item in judged["evidence"]}
-    assert named["performance.challenger"]["outcome"] in ("pass", "inconclusive")
-    assert named["performance.challenger"]["limit"] > 0.5
+# The plan
 
 
-def test_classes_that_come_and_go_are_lived_through(here, tmp_path):
-    """A class that is too rare for every fold, and one that only comes later, break nothing and are noticed."""
-    frame = shop(rows=150)
-    drive = frame.pop("drive")
-    kind = pd.Series(np.select([drive < -1, drive < 1], ["low", "mid"], "high"))
-    kind[40] = "once"
-    late = (frame["ordered_at"] >= "2024-01-15") & (frame["order"] % 10 == 0)
-    frame["returned"] = kind.where(~late, "brand new")
-    life = lived(tmp_path / "out", facts_beside(Path(written(frame, tmp_path))), ("retrain_now", "true"))
-    assert life.table()[0]["decision"].startswith("retrain, then ")
-    rollbacks = [run for run in life.runs if run["notebook"] == "rollback"]
-    unknown = [item for item in rollbacks[-1]["evidence"] if item["name"] == "performance.unknown_classes"]
-    trained = [run for run in life.runs if run["notebook"] == "train"]
-    with using_outputs(tmp_path / "out"), life._store() as store:
-        classes = [version.manifest["schema"]["classes"] for version in store.versions()]
-    assert len(trained) == len(classes) == 3
-    assert classes[0] == ["high", "low", "mid", "once"]
-    assert "brand new" in classes[2]
-    assert unknown
-    assert (unknown[0]["outcome"], round(unknown[0]["value"], 1)) == ("fail", 0.1)
-
-
-def test_too_little_evidence_waits_and_then_says_how_to_go_on(here, tmp_path):
-    """A model of pure noise is judged again on later rows, and the error names the command that overrules it."""
-    frame = shop(rows=30)
-    frame["returned"] = np.random.default_rng(3).random(len(frame.drop(columns="drive"))) < 0.5
-    file = facts_beside(Path(written(frame.drop(columns="drive"), tmp_path)))
-    with pytest.raises(RunError, match="promoted no first champion") as raised:
-        lived(tmp_path / "out", file, ("min_rows", "400"))
-    assert "prodkit models promote 1 --name YOU --reason WHY --out" in str(raised.value)
-    assert "needed are 400 rows" in str(raised.value)
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert "no champion yet: too little evidence" in page
-    assert page.count("report.html") == 3  # train, validate, and validate again
-
-
-def test_another_story_does_not_begin_in_the_same_store(here, tmp_path):
-    """With other parameters the champion would be judged by windows that it has seen: refused before anything runs."""
-    frame = shop(rows=60)
-    frame["returned"] = frame.pop("drive") > 0
-    file = facts_beside(Path(written(frame, tmp_path)))
-    with using_outputs(tmp_path / "out"):
-        life = plan([file], [("min_rows", "100")])
-        with life._store() as store:
-            registered = store.register(b"a model", {}, run_id="by hand")
-            store.promote(registered.number, expected_generation=0, reason="by hand")
-        with pytest.raises(ParameterError, match="store must hold no champion when a story begins"):
-            life.live()
-    assert not (tmp_path / "out" / "runs").exists()
-
-
-@pytest.mark.parametrize("missing", ["time_column", "target"])
-def test_a_table_must_say_its_time_and_its_target(tmp_path, missing):
-    """Those of the flights are not assumed of another table."""
-    file = facts_beside(Path(written(orders(days=2), tmp_path)))
-    facts = yaml.safe_load(file.read_text())
-    del facts[missing]
-    file.write_text(yaml.safe_dump(facts))
-    with pytest.raises(ParameterError, match=f"{missing} must be given with `data`"):
-        plan([file], [])
-
-
-def test_a_table_of_ones_own_has_no_facts_of_the_flights(tmp_path):
-    """Neither their columns nor their ids nor their slices nor their drills are asked of it."""
-    frame = orders(days=WEEKS)
-    life = plan([facts_beside(Path(written(frame, tmp_path)))], [])
+def test_the_plan_of_an_own_table_has_no_drills(tmp_path):
+    """Its months follow from its first and last row, the first training from its label delay, its ids from nothing."""
+    life = plan([shop(tmp_path)], [("folds", "2")])
+    assert str(life.first) == "2024-01-01/2024-04-01"
+    assert [f"{window.start:%Y-%m}" for window in life.windows] == MONTHS
     assert life.drills == ()
-    assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-01", "2024-01-22"]))
-    with using_outputs(tmp_path / "out"):
-        assert life._given("train", window=life.first)["window"] == str(life.first)
-    assert life.steps == 2 + 3 * len(life.windows)
+    assert life.steps == 2 + 3 * 3
+    assert life.suits["rollback"]["min_rows"] < 500
 
 
-def test_what_is_given_wins_over_what_suits_the_table(tmp_path):
-    """`-p` over files over the outline, each for the notebooks that know the name."""
-    file = facts_beside(Path(written(orders(days=WEEKS), tmp_path)), holdout="4d", min_rows=77)
-    life = plan([file], [("min_rows", "88"), ("window", "2024-01-02/2024-01-20")])
-    assert life._given("train")["holdout"] == "4d"
-    assert {life._given(name)["min_rows"] for name in ("validate", "rollback")} == {88}
-    assert "min_rows" not in life._given("score")
-    assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-02", "2024-01-20"]))
+def test_the_plan_of_the_flights_has_two_drills():
+    """January to March is learned from, nine months are lived through, and both rehearsals fall among them."""
+    files = [PROJECT / "params" / f"{name}.yaml" for name in ("flights", "train", "validate", "rollback")]
+    life = plan(files, [])
+    assert str(life.first) == "2013-01-01/2013-04-01"
+    assert [window.start.month for window in life.windows] == list(range(4, 13))
+    assert life.drills == FLIGHTS_DRILLS
+    starts = {f"{window.start:%Y-%m-%d}" for window in life.windows}
+    assert {drill.month for drill in life.drills} <= starts
+    assert life.steps == 2 + 3 * 9 + 1
 
 
-def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path):
-    """A typing error costs nothing but a sentence."""
-    file = facts_beside(Path(written(orders(days=2), tmp_path)))
-    with pytest.raises(ParameterError, match="Did you mean retrain_now"):
-        plan([file], [("retrain_know", "true")])
+def test_the_plan_keeps_to_the_window_that_is_given(tmp_path):
+    """`window` says which part of the table the story covers; no notebook sees it as its own window."""
+    life = plan([shop(tmp_path)], [("window", "2024-01-01/2024-05-31"), ("label_delay", "1d")])
+    assert (life.first.start, life.windows[-1].end) == (datetime(2024, 1, 1), datetime(2024, 5, 31))
+    assert "window" not in dict(life.given)
 
 
-def test_the_flights_have_their_drills_in_windows_of_their_own():
-    """Each drill begins with a month of the story, and every notebook may be told of it."""
-    months = {f"{window.start:%Y-%m-%d}" for window in plan(flights_files(), []).windows}
-    assert {drill.month for drill in FLIGHTS_DRILLS} <= months
-    assert len(months) == 9
-    assert all("drill" in kind.model_fields for kind in NOTEBOOKS.values())
+def test_the_plan_refuses_a_name_that_no_notebook_knows(tmp_path):
+    """A mistyped `-p` is refused with the nearest known name before anything runs."""
+    with pytest.raises(
+        ParameterError, match=r"diagnostic_row is not a parameter.*Did you mean diagnostic_rows"
+    ):
+        plan([shop(tmp_path)], [("diagnostic_row", "500")])
 
 
-def flights_files() -> list[Path]:
-    """The params files of the bundled flights."""
-    return sorted((PROJECT / "params").glob("*.yaml"))
+def test_neutral_facts_stand_in_for_those_of_the_flights():
+    """Another table has no columns of the flights, unless it says so; the flights keep their own."""
+    known = TrainParams.model_fields
+    own = {"data": "orders.parquet", "time_column": "at", "target": "y"}
+    assert neutral_facts({}, known=known) == {}
+    assert neutral_facts({"data": "flights"}, known=known) == {}
+    assert neutral_facts(own, known=known) == {"features": [], "id_column": []}
+    assert neutral_facts({**own, "id_column": ["order"]}, known=known) == {"features": []}
+    assert neutral_facts(own, known={"slices", "target"}) == {"slices": []}
 
 
-def test_rows_of_the_table_share_their_columns():
-    """A window without labels, or without a champion, leaves blank cells and not a crooked row."""
-    life = Lifecycle([], [], Window.parse("2024-01-01/2024-02-01"), [])
-    life.story = [
-        {"window": "a", "decision": "no champion yet"},
-        {
-            "window": "b",
-            "mae": "1.0",
-            "decision": "keep",
-            "served by": "v1",
-            "champion after": "v1",
-            "drill": "",
-        },
-    ]
-    first, second = life.table()
-    assert list(first) == list(second) == ["window", "mae", "decision", "served by", "champion after"]
-    assert list(first.values()) == ["a", "", "no champion yet", "", ""]
+@pytest.mark.parametrize("left_out", ["time_column", "target"])
+def test_another_table_must_name_its_time_and_target(left_out):
+    """The error names what is not given, the table, and how to give it."""
+    own = {"data": "orders.parquet", "time_column": "at", "target": "y"}
+    del own[left_out]
+    with pytest.raises(
+        ParameterError, match=rf"(?s){left_out} must be given.*orders.parquet.*-p {left_out} NAME"
+    ):
+        neutral_facts(own, known=TrainParams.model_fields)
 
 
-def test_json_of_a_story_names_its_steps(tmp_path):
-    """An unfinished journal is read again; one of another story is not followed."""
-    with using_outputs(tmp_path):
-        windows = [Window.parse("2024-02-01/2024-03-01")]
-        mine = Lifecycle([], [("data", "flights")], Window.parse("2024-01-01/2024-02-01"), windows)
-        mine.journal.closed("w", {"window": "w"})
-        assert json.loads((tmp_path / "lifecycle.json").read_text())["rows"] == {"w": {"window": "w"}}
-        again = Lifecycle([], [("data", "flights")], mine.first, windows)
-        other = Lifecycle([], [("seed", "1")], mine.first, windows)
-        assert again.journal.row_of("w") == {"window": "w"}
-        assert other.journal.row_of("w") is None
-    assert Store is not None
+# The journal
+
+
+def finished(folder, run_id):
+    """A run that left its result."""
+    document = {"run_id": run_id, "status": "succeeded"}
+    place = folder / "runs" / run_id
+    place.mkdir(parents=True)
+    (place / "result.json").write_text(json.dumps(document))
+    return Run(place, document)
+
+
+def test_a_journal_goes_on_where_it_stopped(tmp_path):
+    """The same story finds its steps with their results, and its rows; what was not done is not there."""
+    path, story = tmp_path / "lifecycle.json", {"windows": ["a/b"], "params": {"seed": 0}}
+    first = Journal(path, story)
+    assert not path.exists()
+    first.did("train a/b", finished(tmp_path, "train-1"))
+    first.closed("a/b", {"window": "a", "decision": "keep"})
+    again = Journal(path, {"params": {"seed": 0}, "windows": ["a/b"]})
+    assert again.steps == 1
+    assert again.run_of("train a/b").repeated
+    assert again.run_of("train a/b")["run_id"] == "train-1"
+    assert again.row_of("a/b") == {"window": "a", "decision": "keep"}
+    assert (again.run_of("score a/b"), again.row_of("b/c")) == (None, None)
+
+
+@pytest.mark.parametrize(("story", "fresh"), [({"seed": 1}, False), ({"seed": 0}, True)])
+def test_another_story_or_a_fresh_one_begins_anew(tmp_path, story, fresh):
+    """Nothing of it is followed, and its first step replaces the file."""
+    path = tmp_path / "lifecycle.json"
+    Journal(path, {"seed": 0}).did("train a/b", finished(tmp_path, "train-1"))
+    other = Journal(path, story, fresh=fresh)
+    assert (other.steps, other.run_of("train a/b")) == (0, None)
+    other.did("score a/b", finished(tmp_path, "score-1"))
+    assert Journal(path, story).run_of("train a/b") is None
+    assert Journal(path, story).run_of("score a/b")["run_id"] == "score-1"
+
+
+def test_a_step_whose_result_is_gone_is_done_again(tmp_path):
+    """A journal never vouches for a run that cannot be read."""
+    journal = Journal(tmp_path / "lifecycle.json", {})
+    run = finished(tmp_path, "train-1")
+    journal.did("train a/b", run)
+    (run.folder / "result.json").unlink()
+    assert journal.run_of("train a/b") is None

@@ -1,172 +1,148 @@
-"""How often would prodkit act on a champion with which nothing is wrong? A simulation of many lives.
+"""How often chance acts in a year, and how soon a worse ranking is caught: ``python tests/benchmarks/lifetime.py``.
 
-Champion, predecessor and fresh challenger are equally good, though each errs in its own way and leans its own way.
-Days differ in their share of positives, as bad weather makes them do. A life is a year of windows, each judged
-as `rollback` judges it, until something is done. Run `python tests/benchmarks/lifetime.py [LIVES]` for the table.
+Lives are simulated at the level of what a day leaves: for each of the four comparisons that can act, the daily
+gain of the other model. Gains are normal, with an assumed spread from day to day (the false rate hardly depends
+on it, the delay does, so delays are given for three); the intervals are those of
+:func:`prodkit.paired.always_valid`, written for all lives at once and checked against it.
+
+"Each day" looks at a window that grows day by day until the next begins; "sliding" looks each day at the last
+thirty days, which is not what the interval was made for.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from unittest.mock import patch
+import time
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from prodkit.counterfactual import Counterfactuals
-from prodkit.decide import judgement
-from prodkit.evidence import Evidence
-from prodkit.history import Champion
-from prodkit.ladder import daily_gains, performance_evidence
-from prodkit.params import RollbackParams
-from prodkit.spans import Window
-from prodkit.trial import Trial
+from prodkit.paired import always_valid
 
-MODELS = ("champion", "predecessor", "challenger")
-START = datetime(2024, 1, 1)
-SOUND = Evidence("contract.columns", "pass", rung=1)
+Floats = NDArray[np.float64]
+
+SEED, LIVES, DAYS, LENGTH = 20_130_101, 4_000, 365, 30
+CONFIDENCE = 0.975  # half of the allowed error to either way to act
+HORIZONS = {"predecessor": 14, "ranking": 14, "challenger": 14, "since": 45}
+MARGINS = {"predecessor": 0.005, "ranking": 0.010, "challenger": 0.005, "since": 0.005}
+SPREADS = {"predecessor": 0.030, "ranking": 0.030, "challenger": 0.030, "since": 0.030}  # of a day's gain
+MIN_DAYS = 7
 
 
-@dataclass(frozen=True)
-class World:
-    """What the days are like.
+def lower(sums: Floats, squares: Floats, count: np.float64, *, look: int, horizon: int) -> Floats:
+    """Lower end of the always-valid interval of a mean of daily gains, from their sums.
 
-    Attributes:
-        shock: standard deviation, in logits, of the share of positives from day to day.
-        memory: correlation of that share with the day before.
-        rows: a day.
-        days: of a life.
-        window: days of a window.
-        step: days from one window to the next.
+    Args:
+        sums: of the gains so far.
+        squares: of their squares.
+        count: of their days, two or more.
+        look: number of the window.
+        horizon: where the interval is tightest, days.
     """
-
-    shock: float = 0.8
-    memory: float = 0.0
-    rows: int = 100
-    days: int = 360
-    window: int = 30
-    step: int = 30
-
-
-@dataclass(frozen=True)
-class Life:
-    """Mean loss (days,) and AUC within the day (days,) of each model."""
-
-    losses: dict[str, np.ndarray]
-    aucs: dict[str, np.ndarray]
+    alpha = (1 - CONFIDENCE) / (look * (look + 1))
+    prior = horizon / (1 - 2 * np.log(alpha) + np.log(-2 * np.log(alpha)))
+    ratio = np.exp((np.log((count + prior) / prior) - 2 * np.log(alpha)) / count)
+    scale = (ratio - 1) * (count + prior)
+    curve = (ratio * count - scale) * count
+    rest = np.maximum(squares - sums**2 / count, 0)
+    half = np.sqrt(np.maximum(curve, 0) * scale * rest) / np.where(curve > 0, curve, 1)
+    return np.where(curve > 0, sums / count - half, -np.inf)
 
 
-def share(logit: np.ndarray) -> np.ndarray:
-    """Probabilities of logits."""
-    return 1 / (1 + np.exp(-logit))
+def first_day(gains: Floats, *, limit: float, horizon: int, looks: str, whole_life: bool = False) -> Floats:
+    """Day on which each life first sees a reason to act, infinity if it never does.
+
+    Args:
+        gains: (lives, days) of the other model over the champion.
+        limit: that the lower end must exceed.
+        horizon: of the interval, days.
+        looks: ``each day``, ``12 windows`` (at the end of each) or ``sliding``.
+        whole_life: one interval over all days, not one for each window.
+    """
+    found = np.full(len(gains), np.inf)
+    start = np.zeros((len(gains), 1))
+    sums, squares = (np.hstack([start, part.cumsum(axis=1)]) for part in (gains, gains**2))
+    for day in range(MIN_DAYS, gains.shape[1] + 1):
+        begin = 0 if whole_life else day - LENGTH if looks == "sliding" else (day - 1) // LENGTH * LENGTH
+        if begin < 0 or day - begin < MIN_DAYS or (looks == "12 windows" and day % LENGTH):
+            continue
+        look = 1 if whole_life else 1 + begin // LENGTH
+        parts = (total[:, day] - total[:, begin] for total in (sums, squares))
+        low = lower(*parts, np.float64(day - begin), look=look, horizon=horizon)
+        found[(low > limit) & np.isinf(found)] = day
+    return found
 
 
-def shocks(draw: np.random.Generator, world: World) -> np.ndarray:
-    """What moves a whole day (days,), in logits: normal, and with a memory if the world has one."""
-    fresh = draw.normal(size=world.days) * np.sqrt(1 - world.memory**2)
-    moved = np.empty(world.days)
-    last = draw.normal()
-    for day in range(world.days):
-        last = moved[day] = world.memory * last + fresh[day]
-    return world.shock * moved
-
-
-def lived(draw: np.random.Generator, world: World) -> Life:
-    """A year of days, each answered by three models that are equally good."""
-    shape = (world.days, world.rows)
-    drive = draw.normal(0, 0.7, shape)
-    truth = draw.random(shape) < share(-1.3 + drive + shocks(draw, world)[:, None])
-    losses, aucs = {}, {}
-    for name, lean in zip(MODELS, (0.1, -0.1, 0.0), strict=True):
-        said = share(-1.2 + lean + 0.8 * drive + draw.normal(0, 0.15, shape))
-        losses[name] = -np.where(truth, np.log(said), np.log(1 - said)).mean(axis=1)
-        ranks = said.argsort(axis=1).argsort(axis=1) + 1
-        hits = truth.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a day of one class has no AUC
-            aucs[name] = ((ranks * truth).sum(axis=1) - hits * (hits + 1) / 2) / (hits * (world.rows - hits))
-    return Life(losses, aucs)
-
-
-def lives(count: int, world: World, *, seed: int = 0) -> list[Life]:
-    """So many lives, in which the three lose exactly the same in the mean of all of them."""
-    draws = np.random.default_rng(seed).spawn(count)
-    found = [lived(draw, world) for draw in draws]
-    means = {name: np.mean([life.losses[name] for life in found]) for name in MODELS}
-    level = {name: means[name] - means["champion"] for name in MODELS}
-    return [Life({name: life.losses[name] - level[name] for name in MODELS}, life.aucs) for life in found]
-
-
-def trial_of(life: Life, days: np.ndarray, *names: str) -> Trial:
-    """These days as a trial of one row a day; what is predicted is the day's AUC (see :func:`judged`)."""
-    losses = pd.DataFrame({name: life.losses[name][days] for name in names})
-    truth = np.arange(len(days)) % 2
-    said = {name: life.aucs[name][days] for name in names}
-    dates = (START - datetime(1970, 1, 1)).days + days
-    return Trial(
-        "binary", pd.DataFrame(index=range(len(days))), truth, said, dict.fromkeys(names, 0.0), losses, dates
-    )
-
-
-def judged(life: Life, world: World, *, cautious: bool = True) -> str:
-    """The first action of a life, or ``keep``; without caution any gain above nought is worth it."""
-    margins = {} if cautious else {"rollback_margin": 0.0, "ranking_margin": 0.0, "retrain_cost": 0.0}
-    champion = Champion(version=2, predecessor=1, generation=2)
-    earlier: pd.Series[float] = pd.Series(index=pd.DatetimeIndex([]), dtype=float)
-    for start in range(0, world.days - world.window + 1, world.step):
-        begin = START + timedelta(days=start)
-        window = Window(begin, begin + timedelta(days=world.window))
-        params = RollbackParams.check({"window": str(window), "min_rows": 1, **margins})
-        days = np.arange(start, start + world.window)
-        whole = trial_of(life, days, "champion", "predecessor")
-        whole.losses["baseline"] = whole.losses["champion"] + 0.05
-        trials = Counterfactuals(
-            whole, trial_of(life, days[world.window // 2 :], "champion", "challenger"), window, {}
+def check() -> None:
+    """The formula for all lives is that of the package."""
+    random = np.random.default_rng(SEED)
+    for look, horizon, days in ((1, 14, 9), (5, 14, 30), (1, 45, 200)):
+        gains = random.normal(0.01, 0.03, days)
+        known = always_valid(
+            gains, np.zeros(days), blocks=np.arange(days), confidence=CONFIDENCE, look=look, horizon=horizon
         )
-        look = 1 + start // world.window
-        with patch("prodkit.ladder.daily_auc", lambda _, said, **__: pd.Series(said).dropna()):
-            past = earlier[earlier.index < pd.Timestamp(begin)]
-            found = performance_evidence(params, trials, look=look, earlier=past)
-        gains = daily_gains(trials)
-        earlier = gains.combine_first(earlier) if earlier.empty else earlier.combine_first(gains)
-        action = judgement([SOUND, *found], champion=champion).action
-        if action in ("rollback", "retrain"):
-            return action
-    return "keep"
+        here = lower(gains.sum(), (gains**2).sum(), np.float64(days), look=look, horizon=horizon)
+        np.testing.assert_allclose(here, known.low)
 
 
-def actions(count: int, world: World, *, cautious: bool = True, seed: int = 0) -> Counter[str]:
-    """How many of so many healthy lives ended in each way."""
-    return Counter(judged(life, world, cautious=cautious) for life in lives(count, world, seed=seed))
+def false_actions(*, looks: str, margins: bool) -> dict[str, float]:
+    """Share of lives between models of equal worth that see a reason to act within a year, by comparison.
+
+    Args:
+        looks: as in :func:`first_day`.
+        margins: gains are truly nil and must exceed the margins; else they must exceed nil, the hardest case.
+    """
+    random = np.random.default_rng([SEED, margins])
+    anything, shares = np.zeros(LIVES, dtype=bool), {}
+    shared = random.normal(0, 1, (LIVES, DAYS))
+    for name, horizon in HORIZONS.items():
+        # a window's challenger also counts in the comparison since the promotion: the same gains, looked at twice
+        alone = shared if name in ("challenger", "since") else random.normal(0, 1, (LIVES, DAYS))
+        acted = np.isfinite(
+            first_day(
+                SPREADS[name] * alone,
+                limit=MARGINS[name] if margins else 0.0,
+                horizon=horizon,
+                looks=looks,
+                whole_life=name == "since",
+            )
+        )
+        shares[name] = float(acted.mean())
+        anything |= acted
+    return {**shares, "any": float(anything.mean())}
 
 
-WORLDS = {
-    "calm days": World(shock=0.2),
-    "days differ": World(),
-    "days differ much": World(shock=1.5),
-    "spells of 2 days": World(memory=0.5),
-    "spells of 4 days": World(memory=0.75),
-    "windows of a fortnight": World(window=14, step=14),
-    "windows of 30 days, each week": World(step=7),
-}
+def delays(drop: float, spread: float) -> tuple[float, float]:
+    """Median days until a ranking that is worse by ``drop`` in AUC is caught, and the share caught in a year."""
+    random = np.random.default_rng([SEED, round(1_000 * drop), round(1_000 * spread)])
+    gains = drop + random.normal(0, spread, (LIVES, DAYS))
+    days = first_day(gains, limit=MARGINS["ranking"], horizon=14, looks="each day")
+    return float(np.quantile(days, 0.5, method="inverted_cdf")), float(np.isfinite(days).mean())
 
 
 def main() -> None:
-    """Print the share of healthy lives in which something was done, with and without margins."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-    print(f"{count} healthy lives each: share with a rollback or a retraining, in percent (95% interval)")
-    print(f"{'world':32}{'margins at nought':>34}{'margins as by default':>34}")
-    for name, world in WORLDS.items():
-        cells = []
-        for cautious in (False, True):
-            found = actions(count, world, cautious=cautious)
-            acted = count - found["keep"]
-            half = 196 * np.sqrt((acted + 2) / (count + 4) * (1 - (acted + 2) / (count + 4)) / (count + 4))
-            each = f"{found['rollback']} rolled, {found['retrain']} retrained"
-            cells.append(f"{100 * acted / count:5.1f} +-{half:3.1f}  ({each})")
-        print(f"{name:32}{cells[0]:>34}{cells[1]:>34}", flush=True)
+    """Print both tables."""
+    began = time.perf_counter()
+    check()
+    print(f"{LIVES:,} lives of {DAYS} days, windows of {LENGTH} days, seed {SEED}\n")
+    columns = [*HORIZONS, "any"]
+    print("share of lives with a false reason to act")
+    print(f"{'looks':10}{'gain must exceed':>18}" + "".join(f"{name:>13}" for name in columns))
+    for looks in ("each day", "12 windows", "sliding"):
+        for margins in (False, True):
+            shares = false_actions(looks=looks, margins=margins)
+            limit = "its margin" if margins else "nil"
+            print(f"{looks:10}{limit:>18}" + "".join(f"{shares[name]:13.4f}" for name in columns))
+    print("\nmedian days until a worse ranking is caught, looking each day (share caught within the year)")
+    spreads = (0.015, 0.030, 0.060)
+    print(f"{'drop in AUC':12}" + "".join(f"{f'day-to-day {spread}':>24}" for spread in spreads))
+    for drop in (0.02, 0.05, 0.1):
+        found = [delays(drop, spread) for spread in spreads]
+        texts = [
+            f"{days:.0f} ({share:.1%})" if np.isfinite(days) else f"never ({share:.1%})"
+            for days, share in found
+        ]
+        print(f"{drop:<12}" + "".join(f"{text:>24}" for text in texts))
+    print(f"\n{time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,281 @@
+"""A model's life on tables of one's own: any task, any format, stopped and told again, never done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from joblib import parallel_config
+from tables import PROJECT, Command, orders, prodkit, run_cells, written
+
+import prodkit as package
+from prodkit.errors import ParameterError, RunError
+from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
+from prodkit.params import NOTEBOOKS
+from prodkit.places import using_outputs
+from prodkit.result import RESULT_MIME
+from prodkit.spans import Window
+from prodkit.store import Store
+
+__all__ = ["prodkit"]  # a fixture
+
+WEEKS = 21
+FACTS = {"time_column": "ordered_at", "target": "returned", "label_delay": "6h"}
+
+
+def shop(*, seed: int = 0, rows: int = 120) -> pd.DataFrame:
+    """Three weeks of orders: numbers, text, booleans, dates, missing values, mixed types, an empty column."""
+    frame, random = orders(days=WEEKS, rows=rows, seed=seed), np.random.default_rng(seed)
+    n = len(frame)
+    frame["customer_since"] = pd.Timestamp("2019-01-01") + pd.to_timedelta(
+        random.integers(0, 1500, n), unit="D"
+    )
+    frame["code"] = [str(number) if number % 3 else f"x{number}" for number in random.integers(0, 40, n)]
+    frame["empty"] = np.nan
+    drive = frame["price"] / 20 - 2.5 + (frame["city"] == "Rome") * 1.5
+    frame["drive"] = drive * 1.5 + random.normal(size=n)
+    return frame.drop(columns=["returned"])
+
+
+def facts_beside(table: Path, **given: Any) -> Path:
+    """A params file that names a table of its own folder."""
+    path = table.parent / "my.yaml"
+    path.write_text(yaml.safe_dump({**FACTS, "data": table.name, **given}))
+    return path
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Notebooks run in this process, without a kernel; all else is as it is."""
+    shown: list[Any] = []
+
+    def conclude(*given: Any, **named: Any) -> Any:
+        shown.append(real(*given, **named))
+        return shown[-1]
+
+    def execute(source: str, target: str, *, parameters: dict[str, Any], **_: Any) -> None:
+        run_cells(Path(source).stem, parameters)
+        notebook = nbformat.read(source, as_version=4)
+        data = {RESULT_MIME: shown.pop().document, "text/plain": "recorded"}
+        outputs = [nbformat.v4.new_output("display_data", data=data)]
+        notebook.cells.append(nbformat.v4.new_code_cell("", outputs=outputs))
+        nbformat.write(notebook, target)
+
+    real = package.conclude
+    monkeypatch.setattr(package, "conclude", conclude)
+    monkeypatch.setattr("prodkit.runs.papermill.execute_notebook", execute)
+    with parallel_config(backend="sequential"):
+        yield
+
+
+def lived(folder: Path, file: Path, *pairs: tuple[str, str]) -> Lifecycle:
+    """A story that was told to its end under this folder."""
+    with using_outputs(folder):
+        life = plan([file], pairs)
+        life.tell = lambda step: None
+        life.live()
+    return life
+
+
+def actions(life: Lifecycle) -> list[tuple[str, str | None]]:
+    """What ran, and what it decided."""
+    return [(run["notebook"], run["action"]) for run in life.runs]
+
+
+def test_a_newcomers_table_through_the_real_command(prodkit: Command, tmp_path, monkeypatch):
+    """Yes and no in a CSV, no id: a person approves the first champion, and the story goes on where it stopped."""
+    frame = shop()
+    frame["returned"] = np.where(frame.pop("drive") > 0, "yes", "no")
+    table = tmp_path / "orders.csv"
+    frame.to_csv(table, index=False)
+    file, out = facts_beside(table), tmp_path / "out"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    call = ("lifecycle", "-f", "../my.yaml", "-p", "approval", "required", "--out", out)
+
+    status, _, said = prodkit(*call)
+    assert status == 1
+    assert "proposed a first champion, which a person has to approve" in said
+    (approve,) = [line for line in said.split("Approve it: ")[1].split(";") if line.startswith("prodkit")]
+    words = approve.split()[1:]
+    assert prodkit(*words)[0] == 0
+
+    status, table_shown, _ = prodkit(*call)
+    assert status == 0
+    runs = {path.parent.name for path in out.glob("runs/*/result.json")}
+    assert sorted(name.split("-")[0] for name in runs) == sorted(
+        ["train", "validate", *["score", "drift", "rollback"] * 2]
+    )
+    page = (out / "index.html").read_text()
+    assert f"open {out / 'index.html'}" in table_shown
+    assert all(f"runs/{name}/report.html" in page for name in runs)
+    assert page.count("roc_auc") == 1
+    assert "drill" not in page
+    scored = pd.concat(pd.read_parquet(path) for path in out.glob("predictions/*/*/*.parquet"))
+    assert not scored["degraded"].any()
+    assert scored["row_id"].is_unique
+    assert len(scored) == (frame["ordered_at"] >= "2024-01-11").sum()
+
+    assert prodkit(*call)[:2] == (0, table_shown)
+    assert {path.parent.name for path in out.glob("runs/*/result.json")} == runs
+    assert file.exists()
+
+
+def test_a_quantity_is_lived_through(here, tmp_path):
+    """Regression by Parquet, with an id: scored in its own unit, judged by intervals, nothing degraded."""
+    frame = shop()
+    frame["returned"] = 100 * frame.pop("drive")
+    file = facts_beside(Path(written(frame, tmp_path)), id_column=["order"])
+    life = lived(tmp_path / "out", file)
+    assert [action for notebook, action in actions(life) if notebook == "validate"][-1] == "promote"
+    lived_rows = [row for row in life.table() if row["served by"]]
+    assert [row["champion after"] for row in lived_rows] == ["v1"] * len(lived_rows) != []
+    for row in lived_rows:
+        assert list(row) == ["window", "mae", "decision", "served by", "champion after"]
+        assert 70 < float(row["mae"]) < 130  # the noise alone makes 80
+    judged = next(run for run in life.runs if run["notebook"] == "rollback")
+    named = {item["name"]: item for item in judged["evidence"]}
+    assert named["performance.challenger"]["outcome"] in ("pass", "inconclusive")
+    assert named["performance.challenger"]["limit"] > 0.5
+
+
+def test_classes_that_come_and_go_are_lived_through(here, tmp_path):
+    """A class that is too rare for every fold, and one that only comes later, break nothing and are noticed."""
+    frame = shop(rows=150)
+    drive = frame.pop("drive")
+    kind = pd.Series(np.select([drive < -1, drive < 1], ["low", "mid"], "high"))
+    kind[40] = "once"
+    late = (frame["ordered_at"] >= "2024-01-15") & (frame["order"] % 10 == 0)
+    frame["returned"] = kind.where(~late, "brand new")
+    life = lived(tmp_path / "out", facts_beside(Path(written(frame, tmp_path))), ("retrain_now", "true"))
+    assert life.table()[0]["decision"].startswith("retrain, then ")
+    rollbacks = [run for run in life.runs if run["notebook"] == "rollback"]
+    unknown = [item for item in rollbacks[-1]["evidence"] if item["name"] == "performance.unknown_classes"]
+    trained = [run for run in life.runs if run["notebook"] == "train"]
+    with using_outputs(tmp_path / "out"), life._store() as store:
+        classes = [version.manifest["schema"]["classes"] for version in store.versions()]
+    assert len(trained) == len(classes) == 3
+    assert classes[0] == ["high", "low", "mid", "once"]
+    assert "brand new" in classes[2]
+    assert unknown
+    assert (unknown[0]["outcome"], round(unknown[0]["value"], 1)) == ("fail", 0.1)
+
+
+def test_too_little_evidence_waits_and_then_says_how_to_go_on(here, tmp_path):
+    """A model of pure noise is judged again on later rows, and the error names the command that overrules it."""
+    frame = shop(rows=30)
+    frame["returned"] = np.random.default_rng(3).random(len(frame.drop(columns="drive"))) < 0.5
+    file = facts_beside(Path(written(frame.drop(columns="drive"), tmp_path)))
+    with pytest.raises(RunError, match="promoted no first champion") as raised:
+        lived(tmp_path / "out", file, ("min_rows", "400"))
+    assert "prodkit models promote 1 --name YOU --reason WHY --out" in str(raised.value)
+    assert "needed are 400 rows" in str(raised.value)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "no champion yet: too little evidence" in page
+    assert page.count("report.html") == 3  # train, validate, and validate again
+
+
+def test_another_story_does_not_begin_in_the_same_store(here, tmp_path):
+    """With other parameters the champion would be judged by windows that it has seen: refused before anything runs."""
+    frame = shop(rows=60)
+    frame["returned"] = frame.pop("drive") > 0
+    file = facts_beside(Path(written(frame, tmp_path)))
+    with using_outputs(tmp_path / "out"):
+        life = plan([file], [("min_rows", "100")])
+        with life._store() as store:
+            registered = store.register(b"a model", {}, run_id="by hand")
+            store.promote(registered.number, expected_generation=0, reason="by hand")
+        with pytest.raises(ParameterError, match="store must hold no champion when a story begins"):
+            life.live()
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("missing", ["time_column", "target"])
+def test_a_table_must_say_its_time_and_its_target(tmp_path, missing):
+    """Those of the flights are not assumed of another table."""
+    file = facts_beside(Path(written(orders(days=2), tmp_path)))
+    facts = yaml.safe_load(file.read_text())
+    del facts[missing]
+    file.write_text(yaml.safe_dump(facts))
+    with pytest.raises(ParameterError, match=f"{missing} must be given with `data`"):
+        plan([file], [])
+
+
+def test_a_table_of_ones_own_has_no_facts_of_the_flights(tmp_path):
+    """Neither their columns nor their ids nor their slices nor their drills are asked of it."""
+    frame = orders(days=WEEKS)
+    life = plan([facts_beside(Path(written(frame, tmp_path)))], [])
+    assert life.drills == ()
+    assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-01", "2024-01-22"]))
+    with using_outputs(tmp_path / "out"):
+        assert life._given("train", window=life.first)["window"] == str(life.first)
+    assert life.steps == 2 + 3 * len(life.windows)
+
+
+def test_what_is_given_wins_over_what_suits_the_table(tmp_path):
+    """`-p` over files over the outline, each for the notebooks that know the name."""
+    file = facts_beside(Path(written(orders(days=WEEKS), tmp_path)), holdout="4d", min_rows=77)
+    life = plan([file], [("min_rows", "88"), ("window", "2024-01-02/2024-01-20")])
+    assert life._given("train")["holdout"] == "4d"
+    assert {life._given(name)["min_rows"] for name in ("validate", "rollback")} == {88}
+    assert "min_rows" not in life._given("score")
+    assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-02", "2024-01-20"]))
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path):
+    """A typing error costs nothing but a sentence."""
+    file = facts_beside(Path(written(orders(days=2), tmp_path)))
+    with pytest.raises(ParameterError, match="Did you mean retrain_now"):
+        plan([file], [("retrain_know", "true")])
+
+
+def test_the_flights_have_their_drills_in_windows_of_their_own():
+    """Each drill begins with a month of the story, and every notebook may be told of it."""
+    months = {f"{window.start:%Y-%m-%d}" for window in plan(flights_files(), []).windows}
+    assert {drill.month for drill in FLIGHTS_DRILLS} <= months
+    assert len(months) == 9
+    assert all("drill" in kind.model_fields for kind in NOTEBOOKS.values())
+
+
+def flights_files() -> list[Path]:
+    """The params files of the bundled flights."""
+    return sorted((PROJECT / "params").glob("*.yaml"))
+
+
+def test_rows_of_the_table_share_their_columns():
+    """A window without labels, or without a champion, leaves blank cells and not a crooked row."""
+    life = Lifecycle([], [], Window.parse("2024-01-01/2024-02-01"), [])
+    life.story = [
+        {"window": "a", "decision": "no champion yet"},
+        {
+            "window": "b",
+            "mae": "1.0",
+            "decision": "keep",
+            "served by": "v1",
+            "champion after": "v1",
+            "drill": "",
+        },
+    ]
+    first, second = life.table()
+    assert list(first) == list(second) == ["window", "mae", "decision", "served by", "champion after"]
+    assert list(first.values()) == ["a", "", "no champion yet", "", ""]
+
+
+def test_json_of_a_story_names_its_steps(tmp_path):
+    """An unfinished journal is read again; one of another story is not followed."""
+    with using_outputs(tmp_path):
+        windows = [Window.parse("2024-02-01/2024-03-01")]
+        mine = Lifecycle([], [("data", "flights")], Window.parse("2024-01-01/2024-02-01"), windows)
+        mine.journal.closed("w", {"window": "w"})
+        assert json.loads((tmp_path / "lifecycle.json").read_text())["rows"] == {"w": {"window": "w"}}
+        again = Lifecycle([], [("data", "flights")], mine.first, windows)
+        other = Lifecycle([], [("seed", "1")], mine.first, windows)
+        assert again.journal.row_of("w") == {"window": "w"}
+        assert other.journal.row_of("w") is None
+    assert Store is not None
