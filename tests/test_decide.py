@@ -119,8 +119,10 @@ def test_a_better_ranking_rolls_back_only_at_no_greater_loss():
         decide(performance__predecessor="inconclusive", performance__predecessor_ranking="fail").action
         == "rollback"
     )
-    worse = [*GOOD.values(), Evidence("performance.predecessor_ranking", "fail", value=0.2, rung=3)]
-    assert judgement(worse, champion=CHAMPION).action == "watch"
+    ranks = Evidence("performance.predecessor_ranking", "fail", value=0.2, low=0.1, limit=0.01, rung=3)
+    assert judgement([*GOOD.values(), ranks], champion=CHAMPION).action == "watch"
+    alone = [item for name, item in GOOD.items() if name != "performance.predecessor"]
+    assert judgement([*alone, ranks], champion=CHAMPION).action == "watch"
 
 
 @pytest.mark.parametrize("name", ["performance__challenger", "performance__challenger_since"])
