@@ -15,7 +15,7 @@ from prodkit.bundle import Bundle
 from prodkit.data import read_window
 from prodkit.errors import VersionError
 from prodkit.evidence import Evidence, Outcome
-from prodkit.gates import at_most, enough, improvement, slices
+from prodkit.gates import at_most, enough, improvement, known_classes, slices
 from prodkit.metrics import intervals, scores
 from prodkit.params import ValidateParams
 from prodkit.schema import Schema
@@ -109,7 +109,8 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         confidence=params.confidence,
         seed=params.seed,
     )
-    found = [better, labels, answers]
+    strange = known_classes("labels.unknown_classes", trial.unknown_rows, rows=len(trial.rows))
+    found = [better, labels, *strange, answers]
     if trial.task != "regression":
         found.append(_calibration(params, rivals))
     return found + slices(

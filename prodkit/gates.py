@@ -10,7 +10,9 @@ import pandas as pd
 from prodkit.evidence import Estimate, Evidence, Outcome
 from prodkit.paired import always_valid, difference
 
-__all__ = ["alternative", "at_most", "enough", "improvement", "slices"]
+__all__ = ["alternative", "at_most", "enough", "improvement", "known_classes", "slices"]
+
+_FEW_UNKNOWN = 0.01
 
 
 def enough(
@@ -139,6 +141,17 @@ def at_most(
         return Evidence(name, "inconclusive", limit=limit, n=n, rung=rung, note=note or "not measured")
     outcome: Outcome = "pass" if value <= limit else "fail"
     return Evidence(name, outcome, value=value, limit=limit, n=n, rung=rung, note=note)
+
+
+def known_classes(name: str, unknown_rows: int, *, rows: int, rung: int = 0) -> list[Evidence]:
+    """Labels of a class that no model knows: nothing where there are none, ``fail`` above one in a hundred.
+
+    Such rows judge nobody; without this line, a target that has changed its meaning would pass unseen.
+    """
+    if not unknown_rows:
+        return []
+    share, note = unknown_rows / (rows + unknown_rows), "share of labels of a class that no model knows"
+    return [at_most(name, share, limit=_FEW_UNKNOWN, n=rows + unknown_rows, rung=rung, note=note)]
 
 
 def _broken(name: str, before: np.ndarray, after: np.ndarray, limit: float) -> Evidence | None:

@@ -12,7 +12,7 @@ import pandas as pd
 from prodkit.bundle import Bundle
 from prodkit.counterfactual import Counterfactuals
 from prodkit.evidence import Evidence
-from prodkit.gates import alternative, at_most, enough
+from prodkit.gates import alternative, at_most, enough, known_classes
 from prodkit.metrics import daily_auc
 from prodkit.params import Facts, RollbackParams
 from prodkit.result import current_run
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _GAIN = "gain.challenger"  # in the store: a day's mean gain of a fresh challenger over the champion
-_FEW_UNKNOWN = 0.01  # share of labels of a class that no model knows, above which somebody should look
 _HORIZON = 45  # days since promotion at which the interval over all of them is tightest
 
 
@@ -103,7 +102,7 @@ def performance_evidence(
     needed = {"min_rows": params.min_rows, "min_blocks": params.min_blocks}
     champion = whole.losses["champion"].to_numpy()
     labels = enough("performance.labels", champion, whole.days, **needed)
-    strange = _unknown_classes(whole)
+    strange = known_classes("performance.unknown_classes", whole.unknown_rows, rows=len(whole.rows), rung=3)
     if labels.outcome != "pass":
         return [labels, *strange]
     each = {
@@ -138,16 +137,6 @@ def performance_evidence(
     note = "the same, over all days since the champion was promoted"
     since = _daily("performance.challenger_since", days, look=1, horizon=_HORIZON, note=note, **cost)
     return [*found, window, since]
-
-
-def _unknown_classes(whole: Trial) -> list[Evidence]:
-    """Rows of a class that no candidate knows: a reason to watch, and to train when there are more of them."""
-    if not whole.unknown_rows:
-        return []
-    n = len(whole.rows) + whole.unknown_rows
-    note = "share of labels of a class that no model knows"
-    limits: dict[str, Any] = {"limit": _FEW_UNKNOWN, "n": n, "rung": 3}
-    return [at_most("performance.unknown_classes", whole.unknown_rows / n, note=note, **limits)]
 
 
 def _ranking(params: RollbackParams, whole: Trial, *, look: int) -> list[Evidence]:

@@ -285,12 +285,17 @@ def test_a_window_of_one_class_is_judged_without_a_crash(judged, places, out, tm
     assert all(np.isfinite(item.value) for item in decision.evidence if item.value is not None)
 
 
-def test_a_label_that_training_never_saw_is_named(judged, out, tmp_path):
-    """A third class among two is refused, not counted as one of them."""
+def test_a_label_that_training_never_saw_refuses_the_challenger(judged, places, out, tmp_path):
+    """A third class among two judges nobody, promotes nobody, and is told to whoever watches the champion."""
     frame = orders()
     frame.loc[frame["order"] % 7 == 0, "returned"] = 2.0
-    error = refused("validate", written(frame, tmp_path), judged, out)
-    says(error, LabelError, r"returned must be one of 0, 1; found 2 \(\d+ such values\)")
+    data = written(frame, tmp_path)
+    decision = run_cells("validate", given_to("validate", data, judged))["decision"]
+    assert decision.action == "reject"
+    assert any("of a class that no model knows: 0.1" in reason for reason in decision.reasons)
+    decision = run_cells("rollback", given_to("rollback", data, places))["decision"]
+    found = {item.name: item.outcome for item in decision.evidence}
+    assert found["performance.unknown_classes"] == "fail"
 
 
 # Features
