@@ -18,7 +18,7 @@ from prodkit.evidence import Evidence
 from prodkit.gates import at_most
 from prodkit.guard import guarded
 from prodkit.params import Facts, ScoreParams
-from prodkit.places import resolve
+from prodkit.places import outputs_folder, resolve
 from prodkit.profiles import ColumnProfile, column_profile
 from prodkit.result import current_run
 from prodkit.store import Store
@@ -56,6 +56,13 @@ class Scored:
     def by_day(self) -> pd.DataFrame:
         """Mean prediction of each day."""
         return pd.DataFrame({"prediction": self.predicted}).groupby(self.table["time"].dt.floor("D")).mean()
+
+    @property
+    def location(self) -> str:
+        """The folder as a parameter would name it, so that it can be found wherever the outputs lie."""
+        outputs = outputs_folder().resolve()
+        folder = self.folder.resolve()
+        return f"outputs/{folder.relative_to(outputs)}" if folder.is_relative_to(outputs) else str(folder)
 
     @property
     def degraded_share(self) -> float:

@@ -94,7 +94,8 @@ def test_what_the_evidence_asks_for_is_done(months, results):
 def test_every_flight_is_predicted_once(told, results):
     """Each row of each month has one prediction, by the version that was champion then."""
     for run in (r for r in results if r["notebook"] == "score"):
-        files = sorted(Path(run["outputs"]["folder"]).glob("*.parquet"))
+        folder = told[0] / Path(run["outputs"]["folder"]).relative_to("outputs")
+        files = sorted(folder.glob("*.parquet"))
         table = pd.concat([pd.read_parquet(path) for path in files])
         assert len(table) == run["inputs"][0]["rows"] == table["row_id"].nunique()
         assert set(table["version"]) == {run["outputs"]["version"]}
