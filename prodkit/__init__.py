@@ -39,6 +39,7 @@ _HOMES = {
     "spans": ["Window"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
     "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
+    "tables": ["compare_tables", "profile_table"],
     "training": [
         "importance",
         "learning_curve",

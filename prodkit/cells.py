@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -11,13 +12,25 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-__all__ = ["Kind", "Label", "booleans", "labels", "moments", "native_kind", "numbers", "present", "texts"]
+__all__ = [
+    "Kind",
+    "Label",
+    "booleans",
+    "kind_of",
+    "labels",
+    "moments",
+    "native_kind",
+    "numbers",
+    "present",
+    "texts",
+]
 
 Kind = Literal["numeric", "categorical", "boolean", "datetime"]
 Label = str | int | float | bool
 
 _BLANK = {"", "nan"}  # text that stands for a missing value in any column
 _WORDS = {"true": 1.0, "false": 0.0}
+_ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}([T ]|\s*$)")
 _EXACT = 2**53  # whole numbers below are exact as floats
 
 # Each reader takes a column (n,) and returns one with its index, with what it cannot read as missing.
@@ -34,6 +47,21 @@ def native_kind(dtype: Any) -> Kind | None:
         return "datetime"
     number = types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype)
     return "numeric" if number or types.is_timedelta64_dtype(dtype) else None
+
+
+def kind_of(values: pd.Series) -> Kind:
+    """The kind of a column: by dtype; of text and objects, by what all that is there can be read as."""
+    native, seen = native_kind(values.dtype), values[present(values)]
+    if native:
+        return native
+    if not len(seen):
+        return "numeric"  # and stays missing
+    if all(isinstance(cell, bool | np.bool_) for cell in seen):
+        return "boolean"
+    if numbers(seen).notna().all():
+        return "numeric"
+    dated = all(isinstance(cell, date) or _ISO_DATE.match(str(cell)) for cell in seen)
+    return "datetime" if dated and moments(seen).notna().all() else "categorical"
 
 
 def present(values: pd.Series) -> np.ndarray:

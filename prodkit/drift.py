@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from prodkit.columns import ColumnProfile, column_profile
 from prodkit.profiles import Profile
+from prodkit.tails import f_tail
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "adjusted",
     "compare_columns",
     "comparison",
+    "differences",
     "jensen_shannon",
     "kolmogorov_smirnov",
     "psi",
@@ -166,9 +170,7 @@ def _homogeneity(reference: np.ndarray, current: np.ndarray) -> tuple[float, flo
     df = min(k - 1.0, trace**2 / square) if square > 0 else k - 1.0
     df_blocks = len(reference) + len(current) - 2
     x2 = float(((gap / scale) ** 2).sum())
-    from scipy.special import fdtrc  # here, for importing it takes longer than any comparison
-
-    return float(fdtrc(df, df_blocks, x2 / (effect * (k - 1)))), effect
+    return f_tail(x2 / (effect * (k - 1)), df, df_blocks), effect
 
 
 def _covariance(counts: np.ndarray) -> np.ndarray:
@@ -218,6 +220,38 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
     }
 
 
+def differences(
+    reference: Profile,
+    current: Profile,
+    *,
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    importance: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Compare each column of two profiles: the rows of :func:`comparison`, made without pandas."""
+    if reference.columns.keys() != current.columns.keys():
+        reference.merge(current)  # says which
+    rows = [
+        {"column": name} | compare_columns(column, current.columns[name])
+        for name, column in reference.columns.items()
+    ]
+    for name, prefix in (("drifted", ""), ("missing_drifted", "missing_"), ("unseen_drifted", "unseen_")):
+        p_values = adjusted(np.array([row[prefix + ("p" if prefix else "p_value")] for row in rows]))
+        for row, p_value in zip(rows, p_values.tolist(), strict=True):
+            if not prefix:
+                row["p_adjusted"] = p_value
+            row[name] = p_value < alpha and row[f"{prefix}effect"] >= min_effect
+    for row in rows:
+        row["note"] = current.notes.get(row["column"]) or reference.notes.get(row["column"]) or row["note"]
+        row["importance"] = math.nan
+        weight = 1.0
+        if importance is not None:
+            row["importance"] = weight = max(0.0, importance.get(row["column"], 0.0))
+        effects = [row["effect"], row["missing_effect"], row["unseen_effect"]]
+        row["damage"] = weight * max((x for x in effects if not math.isnan(x)), default=0.0)
+    return sorted(rows, key=lambda row: (-row["damage"], -np.nan_to_num(row["effect"], nan=-1.0)))
+
+
 def comparison(
     reference: Profile,
     current: Profile,
@@ -246,22 +280,10 @@ def comparison(
     Raises:
         DataError: the columns or their bins differ.
     """
-    if reference.columns.keys() != current.columns.keys():
-        reference.merge(current)  # says which
-    rows = {
-        name: compare_columns(column, current.columns[name]) for name, column in reference.columns.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="column")
-    for name, prefix in (("drifted", ""), ("missing_drifted", "missing_"), ("unseen_drifted", "unseen_")):
-        p = adjusted(table[prefix + ("p" if prefix else "p_value")].to_numpy())
-        if not prefix:
-            table["p_adjusted"] = p
-        table[name] = (p < alpha) & (table[f"{prefix}effect"] >= min_effect)
-    weights = 1.0 if importance is None else pd.Series(importance).reindex(table.index, fill_value=0).clip(0)
-    effects = table[["effect", "missing_effect", "unseen_effect"]].max(axis="columns").fillna(0.0)
-    table["importance"] = math.nan if importance is None else weights
-    table["damage"] = effects * weights
-    return table.sort_values(["damage", "effect"], ascending=False, kind="stable")
+    import pandas as pd
+
+    rows = differences(reference, current, alpha=alpha, min_effect=min_effect, importance=importance)
+    return pd.DataFrame(rows).set_index("column")
 
 
 def score_profile(

@@ -1,0 +1,325 @@
+"""Tables of any size: one pass over their files to a profile, and two of them compared."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from prodkit.arrays import (
+    coded_floats,
+    every,
+    floats,
+    kind_of,
+    level_codes,
+    level_counts,
+    level_places,
+    mask_array,
+)
+from prodkit.batches import Batches, Part, Unreadable, open_batches
+from prodkit.bins import Bins
+from prodkit.columns import ColumnProfile, level_profile, number_profile
+from prodkit.drift import differences
+from prodkit.errors import DataError, ParameterError, SchemaError
+from prodkit.profiles import Profile
+from prodkit.tally import Blocks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TableComparison", "compare_tables", "profile_table"]
+
+_STRETCHES = 128  # blocks of a table without a time column
+_SAMPLED_PARTS = 8  # read twice to choose the bins of a table that is too large to be held
+_SAMPLED = 2**18  # values that bins are chosen from
+_HELD = 2**22  # rows up to which a column is held in memory while its bins are chosen
+_DAY = 86_400
+_NO_DAY = -(2**31)
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """Two profiles, and what differs between them.
+
+    Attributes:
+        reference: profile of the one table, to be kept, so that it is never read again.
+        current: profile of the other, on the same bins.
+        columns: one row a column, the most harmful first, as :func:`prodkit.drift.differences` gives them.
+        new: columns of the current table that the reference lacks.
+    """
+
+    reference: Profile
+    current: Profile
+    columns: list[dict[str, Any]]
+    new: tuple[str, ...] = ()
+
+    @property
+    def drifted(self) -> list[str]:
+        """Columns with any alarm: of values, of missing ones or of unseen levels."""
+        signals = ("drifted", "missing_drifted", "unseen_drifted")
+        return [row["column"] for row in self.columns if any(row[signal] for signal in signals)]
+
+    def frame(self) -> pd.DataFrame:
+        """The columns as :func:`prodkit.drift.comparison` gives them."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns).set_index("column")
+
+
+def compare_tables(
+    reference: str | Profile,
+    current: str,
+    *,
+    time_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    importance: Mapping[str, float] | None = None,
+    threads: int | None = None,
+) -> TableComparison:
+    """Profile a table in one pass and compare all its columns with a reference.
+
+    It holds a few batches in memory, however large the tables are, and loads neither pandas nor scikit-learn
+    as long as columns have the types that their kinds ask for.
+
+    Args:
+        reference: a kept profile, or another table: path, folder, glob or fsspec URL of Parquet or CSV.
+        current: the table to judge.
+        time_column: see :func:`profile_table`.
+        columns: those to compare; all of the reference if not given.
+        alpha: false discovery rate over the columns.
+        min_effect: Jensen-Shannon distance (0 to 1) below which a shift is ignored.
+        importance: what each column is worth to the model.
+        threads: see :func:`profile_table`.
+
+    Raises:
+        DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
+    """
+    if isinstance(reference, str):
+        reference = profile_table(reference, time_column=time_column, columns=columns, threads=threads)
+    elif columns is not None:
+        reference = replace(reference, columns={name: _column(reference, name) for name in columns})
+    table = open_batches(current)
+    found = _profiled(table, like=reference, columns=None, time_column=time_column, threads=threads)
+    rows = differences(reference, found, alpha=alpha, min_effect=min_effect, importance=importance)
+    known = {*reference.columns, time_column}
+    new = [name for name in table.names if columns is None and name not in known]
+    return TableComparison(reference, found, rows, tuple(new))
+
+
+def profile_table(
+    location: str,
+    *,
+    like: Profile | None = None,
+    columns: Sequence[str] | None = None,
+    time_column: str | None = None,
+    threads: int | None = None,
+) -> Profile:
+    """Summarise the columns of a table of any size in one pass over its row groups.
+
+    A column that is absent, of an unknown type or unreadable is a profile of missing values with a note,
+    never an error. New bins are chosen from up to 262,144 values spread over the table; a table of more than
+    4 million rows is read twice in eight places for that.
+
+    Args:
+        location: path, folder, glob or fsspec URL of Parquet or CSV files.
+        like: take the columns and the bins of this profile instead of making new ones.
+        columns: those to summarise; of ``like``, or all but the time, if not given.
+        time_column: when a row happened. Its days are the blocks, the units of dependence; rows without a time
+            are left out. Without it, 128 stretches of consecutive rows are.
+        threads: that read and count at the same time; by default one a processor, at most 8.
+
+    Raises:
+        DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
+    """
+    table = open_batches(location)
+    return _profiled(table, like=like, columns=columns, time_column=time_column, threads=threads)
+
+
+def _profiled(
+    table: Batches,
+    *,
+    like: Profile | None,
+    columns: Sequence[str] | None,
+    time_column: str | None,
+    threads: int | None,
+) -> Profile:
+    threads = min(8, os.cpu_count() or 1) if threads is None else threads
+    if threads < 1:
+        raise ParameterError("threads", rule="must be at least 1", value=threads)
+    _require(table, [*(columns if columns and not like else ()), *([time_column] if time_column else [])])
+    names = list(columns or (like.columns if like else [n for n in table.names if n != time_column]))
+    counter = _Counter(table, time_column)
+    with ThreadPoolExecutor(threads) as pool:
+        if like is not None:
+            bins = {name: _column(like, name).bins for name in names}
+        elif table.splits and table.rows <= _HELD:
+            return _whole(pool.map(counter.at_once, names), anchor=True)
+        else:
+            groups = [[name] for name in names] if table.splits else [names]
+            bins = {name: each for found in pool.map(counter.bins, groups) for name, each in found.items()}
+        shares = -(-4 * threads // max(1, len(table.parts))) if table.splits else 1
+        size = -(-len(names) // shares) or 1
+        groups = [names[start : start + size] for start in range(0, len(names), size)]
+        tasks = [(part, {name: bins[name] for name in group}) for part in table.parts for group in groups]
+        found = pool.map(lambda task: counter.part(*task), tasks)
+        empty = {name: (_missing(bins[name], Blocks.of(np.array([]))), "") for name in names}
+        return _whole([empty, *found], anchor=like is None)
+
+
+def _require(table: Batches, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in table.names:
+            near = difflib.get_close_matches(name, table.names, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(table.names[:30])}."
+            raise SchemaError(name, rule="must be a column of the table", fix=hint)
+
+
+def _column(profile: Profile, name: str) -> ColumnProfile:
+    if name not in profile.columns:
+        raise SchemaError(name, rule="must be a column of the reference profile")
+    return profile.columns[name]
+
+
+_Found = dict[str, tuple[ColumnProfile, str]]  # summary and note of each column
+
+
+def _whole(parts: Iterable[_Found], *, anchor: bool) -> Profile:
+    """The profile of all parts, merged in their order so that threads make no difference to the last digit.
+
+    Args:
+        parts: of the table.
+        anchor: the bins are new: their range is that of all values, not that of a sample.
+    """
+    columns: dict[str, ColumnProfile] = {}
+    notes: dict[str, str] = {}
+    for part in parts:
+        for name, (column, note) in part.items():
+            columns[name] = columns[name].merge(column) if name in columns else column
+            notes |= {name: note} if note and name not in notes else {}
+    if anchor:
+        columns = {name: _anchored(column) for name, column in columns.items()}
+    rows = next((column.rows for column in columns.values()), 0)
+    return Profile(rows, columns, notes)
+
+
+def _anchored(column: ColumnProfile) -> ColumnProfile:
+    if column.min is None or column.max is None or column.kind == "boolean":
+        return column
+    width = min(column.max - column.min, 1e300)
+    bins = replace(column.bins, low=column.min - width, high=column.max + width)
+    return replace(column, bins=bins, beyond=0)
+
+
+def _missing(bins: Bins, blocks: Blocks, *, malformed: int = 0) -> ColumnProfile:
+    """Rows without a value."""
+    if bins.kind == "categorical":
+        codes = np.zeros(blocks.rows, dtype=np.int64)
+        return level_profile(codes, np.array([bins.size]), blocks=blocks, bins=bins, malformed=malformed)
+    return number_profile(np.full(blocks.rows, np.nan), blocks=blocks, bins=bins, malformed=malformed)
+
+
+class _Counter:
+    """Counts the cells of a table, part by part; safe to be used by many threads."""
+
+    def __init__(self, table: Batches, time_column: str | None) -> None:
+        self._table, self._time = table, time_column
+        self._stretch = max(1, -(-table.rows // _STRETCHES))
+        self._days = lru_cache(maxsize=None if table.rows <= _HELD else 4)(self._days_of)
+
+    def part(self, part: Part, bins: Mapping[str, Bins]) -> _Found:
+        """Some columns of a part."""
+        found: _Found = {}
+        for name, start, cells in self._table.arrays(part, list(bins)):
+            column, note = self._batch(part, start, cells, bins[name])
+            if name in found:
+                column, note = found[name][0].merge(column), found[name][1] or note
+            found[name] = column, note
+        return found
+
+    def at_once(self, name: str) -> _Found:
+        """A whole column that is held in memory, with new bins."""
+        cells = [
+            (part, *found[1:]) for part in self._table.parts for found in self._table.arrays(part, [name])
+        ]
+        bins = _new_bins([array for _, _, array in cells], levels=name in self._table.categories)
+        empty = _missing(bins, Blocks.of(np.array([]))), ""
+        done = [empty, *(self._batch(part, start, array, bins) for part, start, array in cells)]
+        column = reduce(ColumnProfile.merge, [column for column, _ in done])
+        return {name: (column, next((note for _, note in done if note), ""))}
+
+    def bins(self, names: Sequence[str]) -> dict[str, Bins]:
+        """New bins of columns, from values of parts that are spread over the table."""
+        parts = self._table.parts
+        chosen = [parts[at] for at in np.unique(np.linspace(0, len(parts) - 1, _SAMPLED_PARTS).astype(int))]
+        stride = max(1, sum(part.rows for part in chosen) // _SAMPLED)
+        cells: dict[str, list[Any]] = {name: [] for name in names}
+        for part in chosen:
+            for name, _, array in self._table.arrays(part, names):
+                cells[name].append(every(array, stride))
+        known = self._table.categories
+        return {name: _new_bins(arrays, levels=name in known) for name, arrays in cells.items()}
+
+    def _batch(self, part: Part, start: int, cells: Any, bins: Bins) -> tuple[ColumnProfile, str]:
+        blocks, kept = self._blocks(part, start, len(cells))
+        if isinstance(cells, Unreadable):
+            return _missing(bins, blocks, malformed=blocks.rows), f"could not be read: {cells.reason}"
+        if pa.types.is_null(cells.type):
+            return _missing(bins, blocks), ""
+        try:
+            cells = cells if kept is None else cells.filter(mask_array(kept))
+            if bins.kind == "categorical":
+                codes, levels = level_codes(cells)
+                return level_profile(codes, level_places(levels, bins), blocks=blocks, bins=bins), ""
+            values, places, malformed = coded_floats(cells, bins.kind)
+            return number_profile(values, blocks=blocks, bins=bins, malformed=malformed, codes=places), ""
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # one column, not the run
+            note = f"could not be read as {bins.kind}: {type(error).__name__}"
+            return _missing(bins, blocks, malformed=blocks.rows), note
+
+    def _blocks(self, part: Part, start: int, rows: int) -> tuple[Blocks, np.ndarray | None]:
+        """Blocks of some rows of a part, and which of them are kept if not all are."""
+        if self._time is None:
+            return Blocks.stretches(part.first + start, rows, length=self._stretch), None
+        days = self._days(part)[start : start + rows]
+        kept = days != _NO_DAY
+        return (Blocks.of(days), None) if kept.all() else (Blocks.of(days[kept]), kept)
+
+    def _days_of(self, part: Part) -> np.ndarray:
+        """The day of each row of a part, counted from 1970."""
+        found = []
+        for name, _, cells in self._table.arrays(part, [str(self._time)]):
+            if isinstance(cells, Unreadable):
+                raise DataError(name, rule=f"could not be read: {cells.reason}", place=part.path)
+            seconds, lost = floats(cells, "datetime")
+            if lost is not None and lost.any():
+                fix = "Give a `time_column` of times, dates or ISO texts."
+                raise SchemaError(
+                    name, rule="must hold times", value=f"{lost.sum()} others", place=part.path, fix=fix
+                )
+            there = ~np.isnan(seconds)
+            days = np.floor(np.where(there, seconds, 0.0) / _DAY)
+            found.append(np.where(there, days, _NO_DAY).astype(np.int32))
+        return np.concatenate(found) if found else np.array([], dtype=np.int32)
+
+
+def _new_bins(arrays: Sequence[Any], *, levels: bool) -> Bins:
+    """Bins for the values of these arrays: levels if they are said to be, or if they are of several kinds."""
+    arrays = [each for each in arrays if not isinstance(each, Unreadable) and each.null_count < len(each)]
+    kinds = {"categorical"} if levels else {kind_of(array) for array in arrays}
+    kind = kinds.pop() if len(kinds) == 1 else "categorical" if kinds else "numeric"
+    if kind == "categorical":
+        total: Counter[str] = Counter()
+        for array in arrays:
+            total.update(level_counts(*level_codes(array)))
+        return Bins.of_levels(total)
+    values = np.concatenate([np.array([]), *(floats(array, kind)[0] for array in arrays)])
+    return Bins.freeze(values[:: max(1, len(values) // _SAMPLED)], kind=kind)
