@@ -140,7 +140,7 @@ def level_places(levels: Any, bins: Bins) -> np.ndarray:
     """Where :func:`~prodkit.columns.level_profile` counts each of these texts (d,)."""
     found = pc.index_in(levels, value_set=_known(bins))
     at = np.where(_valid(found), _plain(found, np.int32), -1)
-    places = np.where(at < 0, bins.size + 1, np.minimum(at, bins.size - 1))
+    places = np.where(at < 0, 2 * bins.size, np.minimum(at, bins.size - 1))
     return np.where(_valid(levels), places, bins.size)
 
 

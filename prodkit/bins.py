@@ -93,9 +93,10 @@ class Bins:
         return np.where(np.isnan(values.astype(float)), self.size, found)
 
     def places(self, levels: Sequence[str], *, known: Collection[str]) -> list[int]:
-        """The bin of each level; those that are not known get ``size + 1``."""
+        """The bin of each level, and ``size + 1`` more of one that is not known."""
         bins = {level: place for place, level in enumerate(self.levels)}
-        return [bins.get(level, self.size - 1) if level in known else self.size + 1 for level in levels]
+        extra = self.size + 1
+        return [bins.get(level, self.size - 1) + (0 if level in known else extra) for level in levels]
 
 
 def factorized(values: np.ndarray) -> tuple[np.ndarray, list[str]]:

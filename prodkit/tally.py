@@ -138,20 +138,25 @@ def level_tally(codes: np.ndarray, blocks: Blocks, *, places: np.ndarray, size: 
     Args:
         codes: the level of each row (n,).
         blocks: of the rows.
-        places: of each level (levels,): its bin, ``size - 1`` the one for others; ``size`` if it is missing;
-            ``size + 1`` if the level is unseen.
+        places: of each level (levels,): its bin, the last one for others; ``size`` if it is missing; and
+            ``size + 1`` more if it is unseen.
         size: how many bins there are.
     """
+    width = 2 * (size + 1)
     if len(places) * len(blocks.labels) <= max(len(codes), MAX_COUNTED):
-        by_level, table = blocks.table(codes, len(places)), np.zeros((size + 2, len(blocks.labels)), np.int64)
+        by_level, table = blocks.table(codes, len(places)), np.zeros((width, len(blocks.labels)), np.int64)
         np.add.at(table, places, by_level.T)
         table = table.T
     else:
-        table = blocks.table(places[codes], size + 2)
-    counts, unseen = table[:, :-1].copy(), table[:, -1]
-    counts[:, size - 1] += unseen
+        table = blocks.table(places[codes], width)
+    seen, unseen = table[:, : size + 1], table[:, size + 1 :]
     zeros = np.zeros(len(blocks.labels))
-    return {"block_counts": counts, "block_unseen": unseen.copy(), "block_means": zeros, "block_m2s": zeros}
+    return {
+        "block_counts": seen + unseen,
+        "block_unseen": unseen.sum(axis=1),
+        "block_means": zeros,
+        "block_m2s": zeros,
+    }
 
 
 def many_differ(values: np.ndarray) -> bool:

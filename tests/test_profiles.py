@@ -275,3 +275,13 @@ def test_a_month_is_summarised_in_a_fraction_of_a_second() -> None:
     made = profile(frame, schema, blocks=np.repeat(np.arange(30), 1000))
     assert time.perf_counter() - started < 0.5
     assert isinstance(made.columns["n0"], ColumnProfile)
+
+
+def test_a_level_with_a_bin_may_be_unseen_by_the_schema() -> None:
+    """Such a level is counted in its bin, and as unseen as well."""
+    names, days = np.array(["a", "b", "b"], dtype=object), np.zeros(3)
+    reference = column_profile(names, blocks=days, kind="categorical")
+    made = column_profile(names, blocks=days, like=reference, levels=["b"])
+    assert made.counts.tolist() == [2, 1, 0]
+    assert made.unseen == 1
+    assert column_profile(np.array(["c"], dtype=object), blocks=days[:1], like=reference).unseen == 1
