@@ -25,6 +25,7 @@ class Bins:
         cuts: inner edges, ascending; bin ``i`` is ``cuts[i - 1] <= x < cuts[i]``. Empty if categorical.
         levels: the most frequent levels, one bin each; all others share one more bin.
         known: further levels that the reference has; any other is unseen.
+        novelty: levels that the reference has once, a row of it: the share of unseen ones to expect.
         low: one width of the reference below its smallest value: smaller ones are out of range.
         high: the same above its largest value.
 
@@ -37,6 +38,7 @@ class Bins:
     cuts: tuple[float, ...] = ()
     levels: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    novelty: float = 0.0
     low: float | None = None
     high: float | None = None
 
@@ -60,8 +62,12 @@ class Bins:
     def of_levels(cls, counts: Mapping[str, int]) -> Bins:
         """Choose bins for levels that occur so often: by falling frequency, ties by name."""
         ordered = sorted(counts, key=lambda level: (-counts[level], level))
+        once = sum(count == 1 for count in counts.values())
         return cls(
-            "categorical", levels=tuple(ordered[:MAX_LEVELS]), known=tuple(ordered[MAX_LEVELS:MAX_KNOWN])
+            "categorical",
+            levels=tuple(ordered[:MAX_LEVELS]),
+            known=tuple(ordered[MAX_LEVELS:MAX_KNOWN]),
+            novelty=once / max(1, sum(counts.values())),
         )
 
     @property

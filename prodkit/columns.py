@@ -178,6 +178,7 @@ class ColumnProfile:
             "cuts": list(self.bins.cuts),
             "levels": list(self.bins.levels),
             "known": list(self.bins.known),
+            "novelty": self.bins.novelty,
             "low": self.bins.low,
             "high": self.bins.high,
             "values": None if self.values is None else [list(pair) for pair in sorted(self.values.items())],
@@ -197,6 +198,7 @@ class ColumnProfile:
             cuts=tuple(document["cuts"]),
             levels=tuple(document["levels"]),
             known=tuple(document.get("known", ())),
+            novelty=document.get("novelty", 0.0),
             low=document["low"],
             high=document["high"],
         )

@@ -18,7 +18,18 @@ PACKAGE = ROOT / "prodkit"
 # A module imports only from rows above its own.
 HOUSE = [
     ["errors", "evidence", "bins", "cells", "spans", "tally", "tails"],
-    ["params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"],
+    [
+        "params",
+        "places",
+        "schema",
+        "history",
+        "columns",
+        "drills",
+        "flights",
+        "sources",
+        "artifacts",
+        "shifts",
+    ],
     ["data", "profiles", "metrics", "models", "units", "decide", "database", "arrays", "batches"],
     ["training", "drift", "contract", "paired", "records", "moves", "outline"],
     ["bundle", "gates", "store", "tables"],
