@@ -18,7 +18,7 @@ from prodkit.tails import f_tail
 __all__ = ["MIN_BLOCKS", "Shift", "divergence", "property_shift", "shift"]
 
 MIN_BLOCKS = 5  # fewer say nothing of how blocks differ
-_MIN_BATCHES = 8  # that blocks are put together to, in search of longer dependence
+_MIN_BATCHES = 15  # that blocks are put together to, in search of longer dependence
 _EXPECTED = 5.0  # independent rows that a bin should hold in the smaller sample (Cochran 1954)
 _MAX_WINDOWS = 128  # of the reference that are compared with its rest
 _USUAL = 0.95  # quantile of their effects that a drift must exceed
@@ -53,7 +53,7 @@ class _Dependence:
     @property
     def df(self) -> float:
         """Degrees of freedom of its variance: of so many batches as are worth independent ones."""
-        return max(1.0, (len(self.deviations) - 1) / self.inflation**2)
+        return max(1.0, (len(self.deviations) - 1) / self.inflation)
 
     def design_effects(self, directions: np.ndarray, rank: int) -> tuple[float, float, float]:
         """Sums of the generalised design effects in some directions, of their squares, and their inflation.
@@ -262,8 +262,7 @@ def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray
         # Days that resemble each other more than chance would are no reason to be surer than chance allows.
         design, _, _ = _designs(max(1.0, total / rank), reference, current)
         x2 = float(((gap @ directions) ** 2).sum()) / (1 / n1 + 1 / n2)
-        # The inflation is an estimate as well, and the less sure the larger it is.
-        batches = (len(dependence.deviations) - 1) / inflation**2
+        batches = (len(dependence.deviations) - 1) / inflation
         found.append(f_tail(x2 / (design * rank), df, max(1.0, df * batches)))
     return min(1.0, len(found) * min(found)) if found else math.nan
 
