@@ -53,7 +53,7 @@ class _Dependence:
     @property
     def df(self) -> float:
         """Degrees of freedom of its variance: of so many batches as are worth independent ones."""
-        return max(1.0, (len(self.deviations) - 1) / self.inflation)
+        return max(1.0, (len(self.deviations) - 1) * _independent(self.inflation))
 
     def design_effects(self, directions: np.ndarray, rank: int) -> tuple[float, float, float]:
         """Sums of the generalised design effects in some directions, of their squares, and their inflation.
@@ -242,7 +242,7 @@ def _designs(design: float, reference: np.ndarray, current: np.ndarray) -> tuple
 def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray, *, ordered: bool) -> float:
     """Of the test of all bins and, where these are ordered, of a smooth one that sees shifts and spreads sooner.
 
-    Twice the smaller one (Bonferroni) if there are two; NaN if there are too few independent rows for any.
+    NaN if there are too few independent rows for either.
     """
     before, now = reference.sum(axis=0), current.sum(axis=0)
     n1, n2 = before.sum(), now.sum()
@@ -262,9 +262,31 @@ def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray
         # Days that resemble each other more than chance would are no reason to be surer than chance allows.
         design, _, _ = _designs(max(1.0, total / rank), reference, current)
         x2 = float(((gap @ directions) ** 2).sum()) / (1 / n1 + 1 / n2)
-        batches = (len(dependence.deviations) - 1) / inflation
+        batches = (len(dependence.deviations) - 1) * _independent(inflation)
         found.append(f_tail(x2 / (design * rank), df, max(1.0, df * batches)))
-    return min(1.0, len(found) * min(found)) if found else math.nan
+    return _combined(found)
+
+
+def _combined(p_values: list[float]) -> float:
+    """One p-value of several that may depend on each other; NaN if there is none.
+
+    Source: Liu & Xie (2020), Cauchy combination test.
+
+    >>> round(_combined([0.01, 0.01]), 6), round(_combined([0.001, 0.9]), 4), math.isnan(_combined([]))
+    (0.01, 0.002, True)
+    """
+    if not p_values:
+        return math.nan
+    smallest = min(p_values)
+    if smallest < 1e-12:  # the tangent of what is so near to a right angle has no digits left
+        return min(1.0, smallest * len(p_values))
+    angles = [math.tan((0.5 - min(p, 1 - 1e-6)) * math.pi) for p in p_values]
+    return 0.5 - math.atan(sum(angles) / len(angles)) / math.pi
+
+
+def _independent(inflation: float) -> float:
+    """Share of the batches of an AR(1) that their variance is worth in independent ones: (1 - r^2) / (1 + r^2)."""
+    return 2 * inflation / (inflation**2 + 1)
 
 
 def _grouped(expected: np.ndarray, shares: np.ndarray) -> np.ndarray:
