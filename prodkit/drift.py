@@ -10,7 +10,7 @@ import numpy as np
 
 from prodkit.columns import ColumnProfile, column_profile
 from prodkit.profiles import Profile
-from prodkit.shifts import MIN_BLOCKS, divergence, property_shift, shift
+from prodkit.shifts import MIN_BLOCKS, combined, divergence, mean_shift_p, property_shift, shift
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,9 +120,9 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
     """Everything that differs between two profiles of one column, one entry a column of :func:`comparison`.
 
     ``effect`` is the Jensen-Shannon distance less what chance makes of it: the histograms of few rows, or of
-    few independent days, differ even without drift. ``p_value`` and ``floor`` are those of
-    :func:`prodkit.shifts.shift`. ``missing_`` and ``unseen_`` are the same for the two shares; levels that
-    occur once in the reference tell how many new ones to expect (Good 1953).
+    few independent days, differ even without drift. ``floor`` is that of :func:`prodkit.shifts.shift`, and
+    ``p_value`` combines its test with that of the mean. ``missing_`` and ``unseen_`` are the same for the two
+    shares; levels that occur once in the reference tell how many new ones to expect (Good 1953).
 
     Raises:
         DataError: the bins differ.
@@ -131,6 +131,9 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
     counts = reference.counts, current.counts
     values = reference.block_counts[:, :-1], current.block_counts[:, :-1]
     seen = shift(*values, ordered=reference.kind != "categorical")
+    moments = [(profile.block_n, profile.block_means, profile.block_m2s) for profile in (reference, current)]
+    of_mean = math.nan if reference.kind in ("categorical", "boolean") else mean_shift_p(*moments)
+    p_value = combined([seen.p_value, of_mean])
     missing = property_shift(
         *(_two(profile, profile.block_counts[:, -1]) for profile in (reference, current))
     )
@@ -145,7 +148,7 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
         "psi": psi(*counts),
         "ks": math.nan if reference.kind == "categorical" else kolmogorov_smirnov(*counts),
         "wasserstein": wasserstein(reference, current),
-        "p_value": seen.p_value,
+        "p_value": p_value,
         "design_effect": seen.design_effect,
         "missing_reference": reference.share(reference.missing),
         "missing_current": current.share(current.missing),
@@ -156,7 +159,7 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
         "unseen_p": unseen.p_value,
         "unseen_effect": unseen.effect,
         "unseen_floor": unseen.floor,
-        "note": _note(reference, current, tested=not math.isnan(seen.p_value)),
+        "note": _note(reference, current, tested=not math.isnan(p_value)),
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from prodkit.tails import f_tail
 
-__all__ = ["MIN_BLOCKS", "Shift", "divergence", "property_shift", "shift"]
+__all__ = ["MIN_BLOCKS", "Shift", "combined", "divergence", "mean_shift_p", "property_shift", "shift"]
 
 MIN_BLOCKS = 5  # fewer say nothing of how blocks differ
 _MIN_BATCHES = 15  # that blocks are put together to, in search of longer dependence
@@ -198,6 +198,49 @@ def property_shift(reference: np.ndarray, current: np.ndarray, *, expected: floa
     )
 
 
+def mean_shift_p(
+    reference: tuple[np.ndarray, np.ndarray, np.ndarray], current: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> float:
+    """P-value of a test that two means are equal; NaN if nothing can be said.
+
+    Bins saturate where values leave the range of the reference, which a mean does not. Its variance is learned
+    from the blocks of the reference as for the bins, and is never less than that of independent rows.
+
+    Args:
+        reference: values (b,), their means (b,) and sums of squared deviations (b,) of each block.
+        current: the same of the window.
+    """
+    n, means, squares = (part[reference[0] > 0] for part in reference)
+    rows, later_rows = n.sum(), current[0].sum()
+    if len(n) < MIN_BLOCKS or not later_rows:
+        return math.nan
+    mean, later = (float(np.average(means, weights=k)) for means, k in ((means, n), current[1::-1]))
+    deviations = (n * (means - mean))[:, None]
+    within = float(squares.sum()) / rows
+    batches = _batched(deviations, n)
+    variances = [float((d**2).sum()) / k * len(d) / (len(d) - 1) * _inflation(d) for d, k in batches]
+    best = int(np.argmax(variances))
+    first = max(within, variances[best])
+    if not 0 < first < math.inf:
+        return math.nan
+    longest, larger = batches[best][0], (later_rows / max(1, (current[0] > 0).sum())) / (rows / len(n))
+    second = within + (first - within) * max(1.0, larger)
+    df = (len(longest) - 1) * _independent(_inflation(longest))
+    return f_tail((later - mean) ** 2 / (first / rows + second / later_rows), 1.0, max(1.0, df))
+
+
+def _batched(deviations: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Sums of deviations (blocks, k) over batches of 1, 2, 4, ... blocks, and the rows these hold."""
+    found, length = [], 1
+    while length == 1 or len(deviations) // length >= _MIN_BATCHES:
+        count = len(deviations) // length
+        start = len(deviations) - count * length
+        summed = np.add.reduceat(deviations[start:], np.arange(0, count * length, length), axis=0)
+        found.append((summed, int(rows[start:].sum())))
+        length *= 2
+    return found
+
+
 def _chance(bins: int, design: float, unit: float) -> float:
     """Divergence that chance makes of no drift: it is about X2 (1/n1 + 1/n2) / (8 ln 2)."""
     return (bins - 1) * design * unit / (8 * math.log(2))
@@ -216,18 +259,12 @@ def _dependence(counts: np.ndarray) -> _Dependence | None:
     some = max(1, int((shares > 0).sum()) - 1)
     weights = 1 / np.where(shares > 0, shares, 1.0)
     best: _Dependence | None = None
-    length = 1
-    while length == 1 or len(counts) // length >= _MIN_BATCHES:
-        batches = len(counts) // length
-        start = len(counts) - batches * length
-        summed = np.add.reduceat(deviations[start:], np.arange(0, batches * length, length), axis=0)
-        rows = int(counts[start:].sum())
-        squares = float((summed**2 @ weights).sum())
+    for summed, rows in _batched(deviations, counts.sum(axis=1)):
+        squares, batches = float((summed**2 @ weights).sum()), len(summed)
         inflation = _inflation(summed * np.sqrt(weights))
         design = squares / rows / some * batches / (batches - 1) * inflation
         if best is None or design > best.design_effect:
             best = _Dependence(summed, shares, rows, inflation, max(1.0, design))
-        length *= 2
     return best
 
 
@@ -264,23 +301,25 @@ def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray
         x2 = float(((gap @ directions) ** 2).sum()) / (1 / n1 + 1 / n2)
         batches = (len(dependence.deviations) - 1) * _independent(inflation)
         found.append(f_tail(x2 / (design * rank), df, max(1.0, df * batches)))
-    return _combined(found)
+    return combined(found)
 
 
-def _combined(p_values: list[float]) -> float:
+def combined(p_values: list[float]) -> float:
     """One p-value of several that may depend on each other; NaN if there is none.
 
     Source: Liu & Xie (2020), Cauchy combination test.
 
-    >>> round(_combined([0.01, 0.01]), 6), round(_combined([0.001, 0.9]), 4), math.isnan(_combined([]))
+    >>> round(combined([0.01, 0.01]), 6), round(combined([0.001, 0.9]), 4), math.isnan(combined([]))
     (0.01, 0.002, True)
     """
+    p_values = [p for p in p_values if not math.isnan(p)]
     if not p_values:
         return math.nan
     smallest = min(p_values)
     if smallest < 1e-12:  # the tangent of what is so near to a right angle has no digits left
         return min(1.0, smallest * len(p_values))
-    angles = [math.tan((0.5 - min(p, 1 - 1e-6)) * math.pi) for p in p_values]
+    # One that is nearly 1 is no evidence against the others.
+    angles = [math.tan((0.5 - min(p, 0.9)) * math.pi) for p in p_values]
     return 0.5 - math.atan(sum(angles) / len(angles)) / math.pi
 
 

@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 from prodkit.columns import column_profile
 from prodkit.drift import differences, jensen_shannon
 from prodkit.profiles import Profile
-from prodkit.shifts import divergence, property_shift, shift
+from prodkit.shifts import combined, divergence, mean_shift_p, property_shift, shift
 from prodkit.tally import Blocks
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -176,3 +176,36 @@ def test_any_counts_have_a_shift(counts: tuple[list[list[int]], list[list[int]],
         p, q = (side.sum(axis=0) / side.sum() for side in (before, now))
         distance = jensen_shannon(before.sum(axis=0), now.sum(axis=0))
         assert math.sqrt(divergence(p, q)) == pytest.approx(distance, abs=1e-7)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.7])
+def test_a_mean_is_tested_in_units_of_its_blocks(memory: float) -> None:
+    """Where nothing has changed one p-value of twenty is below .05, also if days resemble the day before."""
+    found = []
+    for seed in range(200):
+        means = remembering(memory)(np.random.default_rng(seed), 120)
+        n, squares = np.full(120, 40), np.full(120, 10.0)
+        found.append(mean_shift_p((n[:90], means[:90], squares[:90]), (n[90:], means[90:], squares[90:])))
+    assert 0.005 <= np.mean(np.array(found) < 0.05) <= 0.11
+
+
+def test_a_mean_far_outside_is_sure_and_one_of_few_blocks_is_not() -> None:
+    """A mean ten deviations of a day away is found; four days, or no spread at all, say nothing."""
+    means = np.random.default_rng(0).normal(size=60)
+    days = np.full(60, 40), means, np.full(60, 10.0)
+    later = np.full(5, 40), np.full(5, 10.0), np.full(5, 10.0)
+    assert mean_shift_p(days, later) < 1e-4
+    short = days[0][:4], days[1][:4], days[2][:4]
+    still = days[0], np.zeros(60), np.zeros(60)
+    assert math.isnan(mean_shift_p(short, later))
+    assert math.isnan(mean_shift_p(still, later))
+
+
+@given(st.floats(0, 0.005), st.lists(st.floats(0, 1), max_size=3))
+def test_combined_p_values_lie_between_the_smallest_and_its_multiple(
+    first: float, others: list[float]
+) -> None:
+    """Combining is never surer than the smallest p-value, nor much less sure than Bonferroni, whatever the others."""
+    smallest = min(first, *others, 1.0)
+    found = combined([first, *others])
+    assert smallest * (1 - 1e-6) <= found <= 1.5 * (1 + len(others)) * smallest + 1e-12
