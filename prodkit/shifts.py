@@ -316,7 +316,7 @@ def combined(p_values: list[float]) -> float:
     if not p_values:
         return math.nan
     smallest = min(p_values)
-    if smallest < 1e-12:  # the tangent of what is so near to a right angle has no digits left
+    if smallest < 1e-9:  # the tangent of what is so near to a right angle has no digits left
         return min(1.0, smallest * len(p_values))
     # One that is nearly 1 is no evidence against the others.
     angles = [math.tan((0.5 - min(p, 0.9)) * math.pi) for p in p_values]

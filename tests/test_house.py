@@ -31,7 +31,7 @@ HOUSE = [
         "shifts",
     ],
     ["data", "profiles", "metrics", "models", "units", "decide", "database", "arrays", "batches"],
-    ["training", "drift", "contract", "paired", "records", "moves", "outline"],
+    ["training", "drift", "contract", "paired", "records", "moves", "outline", "counts"],
     ["bundle", "gates", "store", "tables"],
     ["guard", "result", "survey", "trial", "workspace", "plots"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
