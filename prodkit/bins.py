@@ -24,10 +24,10 @@ class Bins:
         kind: numeric, categorical, boolean or datetime (which is counted in seconds since 1970).
         cuts: inner edges, ascending; bin ``i`` is ``cuts[i - 1] <= x < cuts[i]``. Empty if categorical.
         levels: the most frequent levels, one bin each; all others share one more bin.
-        known: further levels that the reference has; any other is unseen.
-        novelty: levels that the reference has once, a row of it: the share of unseen ones to expect.
         low: one width of the reference below its smallest value: smaller ones are out of range.
         high: the same above its largest value.
+        known: further levels that the reference has; any other is unseen.
+        novelty: levels that the reference has once, a row of it: the share of unseen ones to expect.
 
     >>> bins = Bins.freeze(np.array([1.0, 2.0, 2.0, 5.0]), kind="numeric")
     >>> bins.cuts, bins.index(np.array([0.0, 2.0, np.nan])).tolist()
@@ -37,10 +37,10 @@ class Bins:
     kind: str
     cuts: tuple[float, ...] = ()
     levels: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    novelty: float = 0.0
     low: float | None = None
     high: float | None = None
+    known: tuple[str, ...] = ()
+    novelty: float = 0.0
 
     @classmethod
     def freeze(cls, values: np.ndarray, *, kind: str) -> Bins:
