@@ -31,7 +31,7 @@ __all__ = ["HELD", "Counts", "Found", "missing"]
 HELD = 2**22  # rows up to which a column is held in memory while its bins are chosen
 _STRETCHES = 128  # blocks of a table without a time column
 _SAMPLED_PARTS = 8  # read twice to choose the bins of a table that is too large to be held
-_SAMPLED = 2**18  # values that bins are chosen from
+_SAMPLED = 2**16  # values that bins are chosen from
 _DAY = 86_400
 _NO_DAY = -(2**31)
 

@@ -108,7 +108,7 @@ def profile_table(
     """Summarise the columns of a table of any size in one pass over its row groups.
 
     A column that is absent, of an unknown type or unreadable is a profile of missing values with a note,
-    never an error. New bins are chosen from up to 262,144 values spread over the table; a table of more than
+    never an error. New bins are chosen from up to 65,536 values spread over the table; a table of more than
     4 million rows is read twice in eight places for that.
 
     Args:
