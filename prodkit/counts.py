@@ -20,10 +20,10 @@ from prodkit.arrays import (
     level_places,
     mask_array,
 )
-from prodkit.batches import Batches, Part, Unreadable
 from prodkit.bins import Bins
 from prodkit.columns import ColumnProfile, level_profile, number_profile
 from prodkit.errors import DataError, SchemaError
+from prodkit.parts import Part, Parts, Unreadable
 from prodkit.tally import Blocks
 
 __all__ = ["HELD", "Counts", "Found", "missing"]
@@ -49,7 +49,7 @@ def missing(bins: Bins, blocks: Blocks, *, malformed: int = 0) -> ColumnProfile:
 class Counts:
     """Counts the cells of a table, part by part; safe to be used by many threads."""
 
-    def __init__(self, table: Batches, time_column: str | None) -> None:
+    def __init__(self, table: Parts, time_column: str | None) -> None:
         self._table, self._time = table, time_column
         self._stretch = max(1, -(-table.rows // _STRETCHES))
         self._days = lru_cache(maxsize=None if table.rows <= HELD else 4)(self._days_of)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from prodkit.batches import Batches, open_batches
 from prodkit.columns import ColumnProfile
 from prodkit.counts import HELD, Counts, Found, missing
 from prodkit.drift import differences
 from prodkit.errors import ParameterError, SchemaError
+from prodkit.parts import Parts, open_parts
 from prodkit.profiles import Profile
 from prodkit.tally import Blocks
 
@@ -89,7 +89,7 @@ def compare_tables(
         reference = profile_table(reference, time_column=time_column, columns=columns, threads=threads)
     elif columns is not None:
         reference = replace(reference, columns={name: _column(reference, name) for name in columns})
-    table = open_batches(current)
+    table = open_parts(current)
     found = _profiled(table, like=reference, columns=None, time_column=time_column, threads=threads)
     rows = differences(reference, found, alpha=alpha, min_effect=min_effect, importance=importance)
     known = {*reference.columns, time_column}
@@ -122,12 +122,12 @@ def profile_table(
     Raises:
         DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
     """
-    table = open_batches(location)
+    table = open_parts(location)
     return _profiled(table, like=like, columns=columns, time_column=time_column, threads=threads)
 
 
 def _profiled(
-    table: Batches,
+    table: Parts,
     *,
     like: Profile | None,
     columns: Sequence[str] | None,
@@ -169,7 +169,7 @@ def _thrifty_memory() -> Iterator[None]:
         pa.set_memory_pool(usual)
 
 
-def _require(table: Batches, names: Sequence[str]) -> None:
+def _require(table: Parts, names: Sequence[str]) -> None:
     for name in names:
         if name not in table.names:
             near = difflib.get_close_matches(name, table.names, n=1)

@@ -30,7 +30,7 @@ HOUSE = [
         "artifacts",
         "shifts",
     ],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arrays", "batches"],
+    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arrays", "parts"],
     ["training", "drift", "contract", "paired", "records", "moves", "outline", "counts"],
     ["bundle", "gates", "store", "tables"],
     ["guard", "result", "survey", "trial", "workspace", "plots"],

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from prodkit.errors import DataError
 
-__all__ = ["Batches", "Part", "Unreadable", "open_batches"]
+__all__ = ["Part", "Parts", "Unreadable", "open_parts"]
 
 _PARQUET, _CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _ROWS = 2**19  # of a batch: a few megabytes a column
@@ -47,7 +47,7 @@ class Unreadable(NamedTuple):
         return self.rows
 
 
-def open_batches(location: str, *, shown: str = "") -> Batches:
+def open_parts(location: str, *, shown: str = "") -> Parts:
     """The table in a file, a folder, a glob or an fsspec URL of Parquet or CSV files.
 
     The columns that folders named ``name=value`` would add are not among its columns.
@@ -108,7 +108,7 @@ def _found(location: str, system: Any) -> list[str]:
     return [path for path in inside if not os.path.basename(path).startswith((".", "_"))]
 
 
-class Batches:
+class Parts:
     """The files of a table: their columns, and their cells in batches.
 
     Attributes:
@@ -136,7 +136,7 @@ class Batches:
         raise NotImplementedError
 
 
-class _Parquet(Batches):
+class _Parquet(Parts):
     def __init__(self, paths: list[str], system: Any) -> None:
         self._system, self._open = system, threading.local()
         self._metadata: dict[str, Any] = {}
@@ -188,7 +188,7 @@ class _Parquet(Batches):
                 yield name, done, Unreadable(part.rows - done, _reason(error))
 
 
-class _Csv(Batches):
+class _Csv(Parts):
     """Types are those of the first megabytes; a file that contradicts them later is read as text."""
 
     splits = False
