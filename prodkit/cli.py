@@ -107,7 +107,8 @@ def run(
 
     Without -f it reads params/flights.yaml and the notebook's own file in params/.
     """
-    from prodkit.runs import read_files, run_notebook, typed_value
+    from prodkit.arguments import read_files, typed_value
+    from prodkit.runs import run_notebook
 
     with using_outputs(_absolute(out)):
         given = read_files(notebook, files or _default_files(Path(notebook).stem))

@@ -15,14 +15,13 @@ from prodkit.cells import native_kind, present, texts
 from prodkit.drills import broken
 from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
 from prodkit.flights import build_flights
-from prodkit.params import Facts
+from prodkit.params import FLIGHTS, Facts
 from prodkit.places import outputs_folder, resolve
 from prodkit.schema import missing_column
 from prodkit.sources import ROW, Source, open_source
 from prodkit.spans import Window
 
 __all__ = [
-    "FLIGHTS",
     "Coverage",
     "blocks",
     "digest",
@@ -36,7 +35,6 @@ __all__ = [
     "time_span",
 ]
 
-FLIGHTS = "flights"  # names the bundled table
 _FEW_NAMES = 100  # rows that may differ by chance
 
 

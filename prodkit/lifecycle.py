@@ -12,15 +12,16 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
-from prodkit.data import FLIGHTS, time_span
+from prodkit.arguments import neutral_facts, read_files, typed_value
+from prodkit.data import time_span
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
 from prodkit.metrics import PRIMARY
 from prodkit.outline import read_outline
-from prodkit.params import NOTEBOOKS, TrainParams, unknown_parameter
+from prodkit.params import FLIGHTS, NOTEBOOKS, TrainParams, unknown_parameter
 from prodkit.places import outputs_folder, resolve, using_outputs
 from prodkit.report import write_index
-from prodkit.runs import REAL_STORE, Run, neutral_facts, read_files, run_notebook, typed_value
+from prodkit.runs import REAL_STORE, Run, run_notebook
 from prodkit.spans import Window
 from prodkit.store import Store
 

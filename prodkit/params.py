@@ -21,6 +21,7 @@ from prodkit.errors import ParameterError
 from prodkit.spans import Window, iso, parse_duration, write_duration
 
 __all__ = [
+    "FLIGHTS",
     "NOTEBOOKS",
     "DriftParams",
     "Duration",
@@ -31,6 +32,8 @@ __all__ = [
     "TrainParams",
     "ValidateParams",
 ]
+
+FLIGHTS = "flights"  # names the bundled table
 
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -78,7 +81,7 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     notebook: ClassVar[str] = ""
 
-    data: str = Field("flights", min_length=1, description="table to read: path, folder, URL or `flights`")
+    data: str = Field(FLIGHTS, min_length=1, description="table to read: path, folder, URL or `flights`")
     time_column: str = Field("time", min_length=1, description="column that says when a row happened")
     target: str = Field("late", min_length=1, description="column to predict")
     task: OptionalTask = Field(None, description="binary, multiclass or regression; inferred if empty")

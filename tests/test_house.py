@@ -17,10 +17,10 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells", "spans"],
+    ["errors", "evidence", "bins", "cells", "spans", "files"],
     ["params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database"],
-    ["training", "drift", "contract", "paired", "records", "moves", "outline"],
+    ["data", "profiles", "metrics", "models", "units", "decide", "database", "notebook"],
+    ["training", "drift", "contract", "paired", "records", "moves", "outline", "arguments"],
     ["bundle", "gates", "store"],
     ["guard", "result", "survey", "trial", "workspace", "plots"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
