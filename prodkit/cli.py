@@ -16,6 +16,7 @@ from rich.table import Table
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.params import NOTEBOOKS
 from prodkit.places import project_folder, resolve, using_outputs
+from prodkit.stops import Limits, heeding_signals, leave, signal_received
 from prodkit.store import Champion, Store
 
 __all__ = ["main"]
@@ -31,6 +32,8 @@ def main() -> None:
         prodkit()
     except ProdkitError as error:
         _say.print(f"prodkit: {error}", style="red", markup=False, soft_wrap=True)
+        if signal_received():
+            leave(signal_received())
         sys.exit(2 if isinstance(error, ParameterError) else 1)
 
 
@@ -57,6 +60,22 @@ _parameters = _with(
     ),
     _out,
     click.option("--force", is_flag=True, help="Do again what was done before."),
+)
+_limits = _with(
+    click.option(
+        *("--cell-timeout", "cell_seconds"),
+        type=click.FloatRange(min=0, min_open=True),
+        default=Limits.cell_seconds,
+        show_default=True,
+        help="Seconds that one cell may take.",
+    ),
+    click.option(
+        *("--timeout", "notebook_seconds"),
+        type=click.FloatRange(min=0, min_open=True),
+        default=Limits.notebook_seconds,
+        show_default=True,
+        help="Seconds that a notebook may take.",
+    ),
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 _places = _with(
@@ -90,6 +109,7 @@ def _default_files(notebook: str) -> list[Path]:
 @prodkit.command()
 @click.argument("notebook")
 @_parameters
+@_limits
 @click.option(
     "--exit-code", is_flag=True, help="End with 3 if action is needed, with 4 if it could not be told."
 )
@@ -100,6 +120,8 @@ def run(
     pairs: Sequence[tuple[str, str]],
     out: Path,
     force: bool,
+    cell_seconds: float,
+    notebook_seconds: float,
     exit_code: bool,
     as_json: bool,
 ) -> None:
@@ -113,7 +135,8 @@ def run(
     with using_outputs(_absolute(out)):
         given = read_files(notebook, files or _default_files(Path(notebook).stem))
         given |= {name: typed_value(notebook, name, text) for name, text in pairs}
-        done = run_notebook(notebook, given, force=force)
+        limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
+        done = run_notebook(notebook, given, force=force, limits=limits)
     if as_json:
         print(json.dumps(done.document, indent=2))
     else:
@@ -129,6 +152,8 @@ def run(
 
 
 def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
+    if document["status"] == "interrupted" and signal_received():
+        return 128 + signal_received()
     if document["status"] != "succeeded" or document["outcome"] == "error":
         return 1
     if exit_code and (document["outcome"] == "fail" or document["action"] not in (None, "keep", "watch")):
@@ -138,15 +163,24 @@ def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
 
 @prodkit.command()
 @_parameters
-def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path, force: bool) -> None:
+@_limits
+def lifecycle(
+    files: Sequence[Path],
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    force: bool,
+    cell_seconds: float,
+    notebook_seconds: float,
+) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
 
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in _default_files(name)))
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=_say, disable=not _say.is_terminal)
-    with using_outputs(_absolute(out)), bar:
+    with using_outputs(_absolute(out)), heeding_signals(), bar:
         life = plan(files, pairs, force=force)
+        life.limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
         step = bar.add_task("", total=life.steps)
         life.tell = lambda name: bar.update(step, advance=1, description=name)
         page = life.live()

@@ -152,11 +152,12 @@ class Records:
             text = rows.scalar(sa.select(RUNS.c.record).where(RUNS.c.run_id == run_id))
         return None if text is None else parsed_json(text, name=f"record of run {run_id}")
 
-    def runs(self, notebook: str | None = None) -> list[dict[str, Any]]:
-        """The records of all runs, or of those of one notebook, in the order in which they came."""
+    def runs(self, notebook: str | None = None, *, status: str | None = None) -> list[dict[str, Any]]:
+        """The records of all runs, or of those of one notebook or status, in the order in which they came."""
         query = sa.select(RUNS.c.run_id, RUNS.c.record).order_by(RUNS.c.id)
-        if notebook is not None:
-            query = query.where(RUNS.c.notebook == notebook)
+        for column, wanted in (("notebook", notebook), ("status", status)):
+            if wanted is not None:
+                query = query.where(RUNS.c[column] == wanted)
         with self._database.read() as rows:
             return [
                 parsed_json(row.record, name=f"record of run {row.run_id}") for row in rows.execute(query)

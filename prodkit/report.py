@@ -13,7 +13,7 @@ from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
-from prodkit.result import ACTIONS, FINDINGS
+from prodkit.answers import ACTIONS, FINDINGS
 
 __all__ = ["write_index", "write_report"]
 

@@ -23,10 +23,12 @@ from tables import (
     written,
 )
 
+from prodkit.answers import RESULT_MIME
+from prodkit.engine import StoppedError
 from prodkit.errors import RunError
 from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
 from prodkit.runs import run_notebook
+from prodkit.stops import Stop
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
@@ -44,6 +46,7 @@ KEYS = {
         "seconds",
     ),
     "parent",  # the run that asked for this one
+    "basis",  # digests of what it stands on
 }
 
 
@@ -60,17 +63,17 @@ def said(monkeypatch):
     """No kernel: what an executed notebook would show as its result is up to the test."""
     result = {"outcome": "pass"}
 
-    def execute(source, target, **_):
+    def execute(source, values, order):
         notebook = nbformat.read(source, as_version=4)
-        if "raise" in result:
-            raise result["raise"]
+        if "stop" in result:
+            raise StoppedError(result["stop"], index=0, count=1, source="", trace=[])
         shown = nbformat.v4.new_output(
             "display_data", data={RESULT_MIME: dict(result), "text/plain": "recorded"}
         )
         notebook.cells.append(nbformat.v4.new_code_cell("", outputs=[shown]))
-        Path(target).write_text(json.dumps(notebook))
+        order.path.write_text(json.dumps(notebook))
 
-    monkeypatch.setattr("prodkit.runs.papermill.execute_notebook", execute)
+    monkeypatch.setattr("prodkit.engine.execute", execute)
     return result
 
 
@@ -135,11 +138,11 @@ def test_other_data_or_another_champion_is_other_work(said, places, tmp_path):
 def test_work_that_failed_is_done_again_beside_the_first(said, out, tmp_path):
     """A failed attempt is kept and does not count as done."""
     path = str(own_notebook(tmp_path, "a = 1"))
-    said["raise"] = RuntimeError("the kernel died")
+    said["stop"] = Stop("failed", "failed", "The kernel died.")
     failed = run_notebook(path, {})
     assert (failed["status"], failed["outcome"]) == ("failed", "error")
-    assert failed["reasons"] == ["RuntimeError: the kernel died"]
-    del said["raise"]
+    assert failed["reasons"] == ["The kernel died."]
+    del said["stop"]
     second = run_notebook(path, {})
     assert (second["run_id"], second["status"]) == (f"{failed['run_id']}-2", "succeeded")
     assert run_notebook(path, {})["run_id"] == second["run_id"]
@@ -159,7 +162,7 @@ def test_a_run_that_was_killed_does_not_stand_in_the_way(said, tmp_path):
 def test_a_notebook_that_records_nothing_is_inconclusive(said, tmp_path, monkeypatch):
     """Whoever says nothing at the end has not passed."""
     monkeypatch.setattr(
-        "prodkit.runs.papermill.execute_notebook", lambda source, target, **_: shutil.copy(source, target)
+        "prodkit.engine.execute", lambda source, values, order: shutil.copy(source, order.path)
     )
     run = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
     assert (run["status"], run["outcome"], run["action"]) == ("succeeded", "inconclusive", None)
@@ -177,7 +180,7 @@ def test_a_result_that_is_not_strict_json_never_passes(said, tmp_path):
 def test_too_many_attempts_come_to_an_end(said, out, tmp_path, monkeypatch):
     """Trying for ever ends in an error that names the work."""
     path = str(own_notebook(tmp_path, "a = 1"))
-    monkeypatch.setattr("prodkit.runs.range", lambda *_: [2], raising=False)
+    monkeypatch.setattr("prodkit.claims._ATTEMPTS", 2)
     run_notebook(path, {})
     run_notebook(path, {}, force=True)
     with pytest.raises(RunError, match=r"mine-[0-9a-f]{10} has been tried too often; found 2"):
