@@ -20,15 +20,15 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from prodkit.answers import RESULT_MIME
 from prodkit.arguments import neutral_facts
-from prodkit.data import source_digest
+from prodkit.dataset import source_digest
 from prodkit.errors import RunError
 from prodkit.files import write_text
 from prodkit.notebook import Notebook, read_notebook
 from prodkit.params import NOTEBOOKS, Facts
 from prodkit.places import environment_set, outputs_folder, resolve
 from prodkit.report import write_report
-from prodkit.result import RESULT_MIME
 from prodkit.store import Store
 
 __all__ = ["REAL_STORE", "Run", "run_notebook"]

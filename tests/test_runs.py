@@ -23,9 +23,9 @@ from tables import (
     written,
 )
 
+from prodkit.answers import RESULT_MIME
 from prodkit.errors import RunError
 from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
 from prodkit.runs import run_notebook
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
