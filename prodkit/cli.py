@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,10 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.params import NOTEBOOKS
 from prodkit.places import project_folder, resolve, using_outputs
 from prodkit.stops import Limits, heeding_signals, leave, signal_received
-from prodkit.store import Champion, Store
+
+if TYPE_CHECKING:
+    from prodkit.store import Champion, Store
+
+# A command imports what it needs when it is called: help and a mistyped name are answered at once.
 
 __all__ = ["main"]
 
@@ -174,6 +177,7 @@ def lifecycle(
 ) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
+    from prodkit.params import NOTEBOOKS
 
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in _default_files(name)))
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -218,6 +222,8 @@ def models() -> None:
 
 
 def _store(out: Path, store: str, artifacts: str) -> Store:
+    from prodkit.store import Store
+
     with using_outputs(_absolute(out)):
         return Store.open(resolve(store), resolve(artifacts))
 

@@ -21,6 +21,9 @@ woken by it need not open the source.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "ArtifactError",
     "ConflictError",
@@ -36,6 +39,7 @@ __all__ = [
     "StoreError",
     "VersionError",
     "WindowError",
+    "missing_column",
 ]
 
 
@@ -120,3 +124,11 @@ class ConflictError(StoreError):
 
 class RunError(ProdkitError):
     """A notebook failed, or was stopped."""
+
+
+def missing_column(name: str, known: Iterable[object], *, place: str = "", fix: str = "") -> SchemaError:
+    """The error that a column is not there, naming the nearest one that is."""
+    names = [str(column) for column in known]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:30]) or 'no columns'}."
+    return SchemaError(name, rule="must be a column of the table", place=place, fix=f"{hint} {fix}".strip())

@@ -5,21 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from joblib import Parallel, delayed
-
 from prodkit.arguments import neutral_facts, read_files, typed_value
-from prodkit.data import time_span
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
-from prodkit.metrics import PRIMARY
-from prodkit.outline import read_outline
-from prodkit.params import FLIGHTS, NOTEBOOKS, TrainParams, unknown_parameter
+from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
 from prodkit.places import outputs_folder, resolve
 from prodkit.report import write_index
 from prodkit.runs import REAL_STORE, Run, run_notebook
@@ -215,6 +209,8 @@ class Lifecycle:
 
     def _run_both(self, notebooks: Sequence[str], **values: Any) -> None:
         """Run notebooks that do not wait for one another side by side."""
+        from joblib import Parallel, delayed
+
         steps = {notebook: self._step(notebook, values) for notebook in notebooks}
         for notebook in notebooks:
             self.tell(f"{notebook} {values['window']}")
@@ -264,7 +260,8 @@ def _losses_last(name: str) -> bool:
 
 
 def _is_month(window: Window) -> bool:
-    return window.start.day == 1 and window.end == (pd.Timestamp(window.start) + pd.offsets.MonthBegin(1))
+    following = window.start + timedelta(days=31)
+    return window.start.day == 1 and window.end == following.replace(day=1)
 
 
 def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool = False) -> Lifecycle:
@@ -276,6 +273,10 @@ def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool
     Raises:
         ParameterError: a wrong parameter, or a name in ``given`` that no notebook declares.
     """
+    # these import pandas, which a process that only runs one of the notebooks does not need
+    from prodkit.data import time_span
+    from prodkit.outline import read_outline
+
     everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
     for name, _ in given:
         if name not in everybody:

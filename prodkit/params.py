@@ -22,7 +22,9 @@ from prodkit.spans import Window, iso, parse_duration, write_duration
 
 __all__ = [
     "FLIGHTS",
+    "LEAD",
     "NOTEBOOKS",
+    "PRIMARY",
     "DriftParams",
     "Duration",
     "Facts",
@@ -36,6 +38,12 @@ __all__ = [
 FLIGHTS = "flights"  # names the bundled table
 
 Task = Literal["binary", "multiclass", "regression"]
+
+PRIMARY: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
+"""The loss that decides: the mean of :func:`prodkit.metrics.row_losses`."""
+
+LEAD: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "mae"}
+"""The score that a reader looks at first."""
 
 
 def _from_text(parse: Any) -> BeforeValidator:
@@ -78,7 +86,8 @@ _FLIGHTS_FEATURES = [
 class Facts(BaseModel):
     """The project facts: what the data is. Every notebook declares all of them, with these defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # built when it is first used: a run needs one of these models, or none
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     notebook: ClassVar[str] = ""
 
     data: str = Field(FLIGHTS, min_length=1, description="table to read: path, folder, URL or `flights`")

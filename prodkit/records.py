@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import sqlalchemy as sa
 
 from prodkit.database import METRICS, PROFILES, RUNS, Database
 from prodkit.errors import ParameterError
 from prodkit.history import parsed_json, strict_json
 from prodkit.spans import Window
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Records"]
 
@@ -72,6 +74,8 @@ class Records:
             One row a metric, with the columns of :meth:`record_metrics`; moments are ``datetime64``,
             ``version`` and ``n`` nullable ``Int64``, the rest of the numbers ``float64``.
         """
+        import pandas as pd  # for readers of metrics; the runner only writes records
+
         query = sa.select(*(METRICS.c[column] for column in _COLUMNS))
         for column, wanted in (("notebook", notebook), ("name", name), ("version", version)):
             if wanted is not None:

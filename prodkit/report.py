@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
-
-import nbformat
-from jinja2 import DictLoader
-from nbconvert import HTMLExporter
-from traitlets.config import Config
+from typing import TYPE_CHECKING, Any
 
 from prodkit.answers import ACTIONS, FINDINGS
+
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 __all__ = ["write_index", "write_report"]
 
@@ -57,6 +55,11 @@ _TEMPLATE = """
 
 @cache
 def _exporter() -> HTMLExporter:
+    # half a second, which a run that was done before, or that ends before it has a notebook, does not spend
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
     settings = Config()
     settings.NbConvertBase.display_data_priority = [
         *("text/html", "image/png", "text/markdown", "text/plain"),
@@ -83,6 +86,8 @@ def write_report(executed: Path, page: Path, document: Mapping[str, Any]) -> Non
         page: the file to write.
         document: the run's result; its verdict stands below the title.
     """
+    import nbformat
+
     notebook = nbformat.read(executed, as_version=4)
     title, cells = _split_title(notebook)
     notebook.cells = cells

@@ -16,7 +16,7 @@ from typing import Any
 from prodkit.account import closed, keep, kept, opened
 from prodkit.arguments import neutral_facts
 from prodkit.claims import Claim, abandoned, claim
-from prodkit.data import source_digest
+from prodkit.dataset import source_digest
 from prodkit.draft import close_notebook, notebook_text
 from prodkit.errors import StoreError
 from prodkit.files import write_text

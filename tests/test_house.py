@@ -17,33 +17,14 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells", "spans", "files", "stops"],
+    ["errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops"],
     [
-        "params",
-        "places",
-        "schema",
-        "history",
-        "columns",
-        "drills",
-        "flights",
-        "sources",
-        "artifacts",
-        "draft",
-        "kernels",
+        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
+        *("draft", "kernels"),
     ],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database", "notebook", "engine"],
-    [
-        "training",
-        "drift",
-        "contract",
-        "paired",
-        "records",
-        "moves",
-        "outline",
-        "arguments",
-        "answers",
-        "papermill",
-    ],
+    ["dataset", "notebook", "engine"],
+    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "papermill"],
+    ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers"],
     ["bundle", "gates", "store", "account"],
     ["guard", "result", "survey", "trial", "workspace", "plots", "claims"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
@@ -101,9 +82,29 @@ def test_the_public_names_are_sorted_and_there():
     assert set(prodkit.__all__).isdisjoint(MODULES)
 
 
-def test_nothing_heavy_happens_when_drift_is_imported():
-    """Whoever only compares profiles waits neither for scikit-learn nor for matplotlib or a notebook client."""
-    code = "import prodkit.drift, sys; print([m for m in ('sklearn', 'matplotlib', 'papermill') if m in sys.modules])"
+ANALYSIS = ("pandas", "scipy", "sklearn", "matplotlib", "IPython", "ipywidgets")
+RUNNERS = ("papermill", "nbclient", "nbformat", "nbconvert", "jinja2", "jsonschema", "joblib")
+STORES = ("numpy", "pyarrow", "sqlalchemy", "fsspec", "pydantic", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["drift"], ("sklearn", "matplotlib", *RUNNERS[:4])),
+        (["cli"], (*ANALYSIS, *RUNNERS, *STORES)),  # help, and a mistyped name
+        # a notebook of one's own is run, without the engine that runs it
+        (
+            ["cli", "arguments", "dataset", "store", "report", "answers", "environment"],
+            (*ANALYSIS, *RUNNERS, "pyarrow"),
+        ),
+        (["runs"], ANALYSIS),
+        (["lifecycle"], ANALYSIS),  # by the processes, too, that it shares its notebooks out to
+    ],
+)
+def test_a_process_imports_no_more_than_it_needs(modules, absent):
+    """Nobody waits for libraries that their work does not use."""
+    imported = ", ".join(f"prodkit.{name}" for name in modules)
+    code = f"import sys, {imported}; print(sorted(set(sys.modules) & set({absent})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

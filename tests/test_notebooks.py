@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from prodkit.answers import RESULT_MIME
 from prodkit.notebook import read_notebook
 from prodkit.params import NOTEBOOKS, Facts
-from prodkit.result import RESULT_MIME
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(NOTEBOOKS)

@@ -15,11 +15,11 @@ from joblib import parallel_config
 from tables import PROJECT, Command, orders, prodkit, run_cells, written
 
 import prodkit as package
+from prodkit.answers import RESULT_MIME
 from prodkit.errors import ParameterError, RunError
 from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
 from prodkit.params import NOTEBOOKS
 from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
 from prodkit.spans import Window
 from prodkit.store import Store
 
