@@ -260,13 +260,14 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         """Why to stop now, if there is a reason."""
         limits, now = self.order.limits, time.monotonic()
         index, cell, since = self._cell
+        place = f"code cell {sum(each.cell_type == 'code' for each in self.nb.cells[: index + 1])}"
         if number := signal_received():
             return Stop("interrupted", "interrupted", f"The runner received {signal.Signals(number).name}.")
         if now - self._began > limits.notebook_seconds:
             rule = f"The notebook ran longer than {limits.notebook_seconds:g} s"
-            return Stop("failed", "interrupted", f"{rule} (--timeout), and was stopped in cell {index + 1}.")
+            return Stop("failed", "interrupted", f"{rule} (--timeout), and was stopped in {place}.")
         if cell is not None and now - since > limits.cell_seconds:
-            rule = f"Cell {index + 1} ran longer than {limits.cell_seconds:g} s"
+            rule = f"{place.capitalize()} ran longer than {limits.cell_seconds:g} s"
             return Stop("failed", "failed", f"{rule} (--cell-timeout), and was stopped.")
         return None
 
