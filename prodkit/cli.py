@@ -109,6 +109,14 @@ def _default_files(notebook: str) -> list[Path]:
     return [path for path in (folder / "flights.yaml", folder / f"{notebook}.yaml") if path.is_file()]
 
 
+def _given(notebook: str, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The parameters that the command names, in files or directly."""
+    from prodkit.arguments import read_files, typed_value
+
+    given = read_files(notebook, files or _default_files(Path(notebook).stem))
+    return given | {name: typed_value(notebook, name, text) for name, text in pairs}
+
+
 @prodkit.command()
 @click.argument("notebook")
 @_parameters
@@ -132,14 +140,11 @@ def run(
 
     Without -f it reads params/flights.yaml and the notebook's own file in params/.
     """
-    from prodkit.arguments import read_files, typed_value
     from prodkit.runs import run_notebook
 
-    with using_outputs(_absolute(out)):
-        given = read_files(notebook, files or _default_files(Path(notebook).stem))
-        given |= {name: typed_value(notebook, name, text) for name, text in pairs}
+    with using_outputs(_absolute(out)), heeding_signals():
         limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
-        done = run_notebook(notebook, given, force=force, limits=limits)
+        done = run_notebook(notebook, _given(notebook, files, pairs), force=force, limits=limits)
     if as_json:
         print(json.dumps(done.document, indent=2))
     else:
@@ -180,9 +185,7 @@ def lifecycle(
     from prodkit.params import NOTEBOOKS
 
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in _default_files(name)))
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=_say, disable=not _say.is_terminal)
-    with using_outputs(_absolute(out)), heeding_signals(), bar:
+    with using_outputs(_absolute(out)), heeding_signals(), _progress() as bar:
         life = plan(files, pairs, force=force)
         life.limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
         step = bar.add_task("", total=life.steps)
@@ -191,6 +194,65 @@ def lifecycle(
         bar.update(step, total=len(life.runs), completed=len(life.runs), description="done")
     _print_table(life.table())
     print(f"open {page}")
+
+
+def _progress() -> Progress:
+    """A bar on stderr, where somebody watches."""
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=_say, disable=not _say.is_terminal)
+
+
+@prodkit.command()
+@click.argument("notebook")
+@click.option(
+    "--windows", required=True, metavar="START/END/FREQ", help="For instance 2013-04-01/2014-01-01/MS."
+)
+@_parameters
+@click.option(
+    *("-j", "--jobs"),
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many windows at a time.",
+)
+@click.option("--dask", default="", metavar="ADDRESS", help="Scheduler whose workers run them instead.")
+@_limits
+def backfill(
+    notebook: str,
+    windows: str,
+    files: Sequence[Path],
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    force: bool,
+    jobs: int,
+    dask: str,
+    cell_seconds: float,
+    notebook_seconds: float,
+) -> None:
+    """Run NOTEBOOK once for each window; what was done before is not done again.
+
+    One that fails does not stop the others; those that failed are listed at the end, with exit status 1.
+    """
+    from prodkit.backfill import Filled, backfilled, windows_between
+
+    parts = windows_between(windows)
+    limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
+    done: list[Filled] = []
+    with using_outputs(_absolute(out)), heeding_signals(), _progress() as bar:
+        given = _given(notebook, files, pairs)
+        step = bar.add_task(f"backfill {Path(notebook).stem}", total=len(parts))
+        for each in backfilled(notebook, given, parts, jobs=jobs, dask=dask, force=force, limits=limits):
+            done.append(each)
+            bar.update(step, advance=1)
+            if not each.sound:
+                _say.print(f"{each.window}: {each.status}: {each.reason}", markup=False, soft_wrap=True)
+    done.sort(key=lambda each: each.window)
+    names = ("window", "run_id", "status", "outcome", "action")
+    _print_table([{name: getattr(each, name) for name in names} for each in done])
+    bad = [each for each in done if not each.sound]
+    if bad:
+        _say.print(f"{len(bad)} of {len(done)} windows failed; the same command tries them again.")
+    sys.exit(128 + signal_received() if signal_received() else 1 if bad else 0)
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -89,6 +89,7 @@ class Facts(BaseModel):
     # built when it is first used: a run needs one of these models, or none
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     notebook: ClassVar[str] = ""
+    moves_champion: ClassVar[bool] = False  # whether its runs depend on the order in which they are made
 
     data: str = Field(FLIGHTS, min_length=1, description="table to read: path, folder, URL or `flights`")
     time_column: str = Field("time", min_length=1, description="column that says when a row happened")
@@ -201,6 +202,7 @@ class ValidateParams(Facts):
     """Policy of ``validate.ipynb``."""
 
     notebook: ClassVar[str] = "validate"
+    moves_champion: ClassVar[bool] = True
 
     window: GivenWindow = Field(
         Window.parse("2013-03-18/2013-04-01"), description="newest labelled rows, unseen by either model"
@@ -251,6 +253,7 @@ class RollbackParams(Facts):
     """Policy of ``rollback.ipynb``."""
 
     notebook: ClassVar[str] = "rollback"
+    moves_champion: ClassVar[bool] = True
 
     window: GivenWindow = Field(
         Window.parse("2013-04-01/2013-05-01"), description="rows that judge, start/end"

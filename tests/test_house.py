@@ -29,7 +29,7 @@ HOUSE = [
     ["guard", "result", "survey", "trial", "workspace", "plots", "claims"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
     ["ladder", "runs"],
-    ["journal"],
+    ["journal", "backfill"],
     ["lifecycle"],
     ["cli"],
 ]
