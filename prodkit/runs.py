@@ -22,7 +22,8 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from prodkit.data import FLIGHTS, source_digest
+from prodkit.basis import basis
+from prodkit.data import FLIGHTS
 from prodkit.errors import ParameterError, RunError
 from prodkit.params import NOTEBOOKS, Facts, unknown_parameter
 from prodkit.places import beside, environment_set, outputs_folder, project_folder, resolve
@@ -205,10 +206,11 @@ def run_notebook(notebook: str, given: Mapping[str, Any], *, force: bool = False
     params = kind.check({**parameters_of(notebook), **values}) if kind else None
     store = _open(params)
     try:
-        run_id, done = _identify(path, values, params, store, force=force)
+        ground = basis(path, params=params, store=store, folder=path.parent)
+        run_id, done = _identify(path, values, params, store, ground, force=force)
         if done is not None:
             return Run(outputs_folder() / "runs" / run_id, done, repeated=True)
-        run = _execute(path, values, run_id, parent=parent)
+        run = _execute(path, values, run_id, parent=parent, ground=ground)
         if store is not None:
             store.record_run({key: run.document.get(key) for key in _RECORDED} | {"document": run.document})
         return run
@@ -227,14 +229,18 @@ def _open(params: Facts | None) -> Store | None:
 
 
 def _identify(
-    path: Path, values: Mapping[str, Any], params: Facts | None, store: Store | None, *, force: bool
+    path: Path,
+    values: Mapping[str, Any],
+    params: Facts | None,
+    store: Store | None,
+    ground: Mapping[str, Any],
+    *,
+    force: bool,
 ) -> tuple[str, dict[str, Any] | None]:
     """The id of this work, and what came of it if it succeeded before."""
     identity: dict[str, Any] = {
-        "notebook": _notebook_digest(path),
         "parameters": params.plain() if params else dict(values),
-        "data": source_digest(params) if params else "",
-        "code": _code_digest(),
+        **{name: ground[name] for name in ("notebook", "data", "code")},
         "champion": _champion_state(store) if path.stem != "train" else [],  # training asks no champion
     }
     if store is not None and getattr(params, "challenger", None) == 0:
@@ -261,19 +267,9 @@ def _champion_state(store: Store | None) -> list[Any]:
     return [champion.generation, champion.version, champion.hold]
 
 
-def _notebook_digest(path: Path) -> str:
-    cells = [(c.cell_type, c.source) for c in nbformat.read(path, as_version=4).cells]
-    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
-
-
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str) -> Run:
+def _execute(
+    path: Path, values: Mapping[str, Any], run_id: str, *, parent: str, ground: Mapping[str, Any]
+) -> Run:
     folder = outputs_folder() / "runs" / run_id
     try:
         folder.mkdir(parents=True)
@@ -306,6 +302,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
         **(_harvest(executed) if not failure else {"reasons": [failure]}),
         "run_id": run_id,
         "parent": parent,
+        "basis": dict(ground),
         "status": "failed" if failure else "succeeded",
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 2),

@@ -46,6 +46,7 @@ KEYS = {
         "seconds",
     ),
     "parent",  # the run that asked for this one
+    "basis",  # what it rests on
 }
 
 
