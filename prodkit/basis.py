@@ -16,7 +16,15 @@ from prodkit.params import Facts
 from prodkit.places import project_folder
 from prodkit.store import Store
 
-__all__ = ["INJECTED", "basis", "cells_digest", "code_digest", "own_cells", "unchecked_cells", "working_folder"]
+__all__ = [
+    "INJECTED",
+    "basis",
+    "cells_digest",
+    "code_digest",
+    "own_cells",
+    "unchecked_cells",
+    "working_folder",
+]
 
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 _IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose outputs are not compared

@@ -21,6 +21,7 @@ from prodkit.spans import Window
 __all__ = [
     "ACTIONS",
     "FINDINGS",
+    "MEASURED",
     "RESULT_MIME",
     "Result",
     "bottom_line",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 RESULT_MIME = "application/vnd.prodkit.result+json"
+# What a notebook measures on its machine, so that no two executions of it agree: places in its document.
+MEASURED = (".environment", ".evidence[budget.latency].value")
 
 ACTIONS: dict[Action, str] = {
     "keep": "Keep the champion.",

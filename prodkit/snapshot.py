@@ -56,7 +56,12 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
     target = Database(f"sqlite:///{folder}/store.db", timeout_seconds=_TIMEOUT_SECONDS)
     try:
         with target.write() as write:
-            for table, kept in ((VERSIONS, versions), (EVENTS, past), (METRICS, metrics), (PROFILES, profiles)):
+            for table, kept in (
+                (VERSIONS, versions),
+                (EVENTS, past),
+                (METRICS, metrics),
+                (PROFILES, profiles),
+            ):
                 if kept:
                     write.rows.execute(table.insert(), kept)
             head = events[-1].digest if events else ""

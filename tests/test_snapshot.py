@@ -85,11 +85,11 @@ def do(store: Store, step: str, number: int, count: int) -> None:
             case "measure again":
                 store.record_metrics([metric(f"score-{number}", count)])
             case "profile":
-                store.save_profile(
-                    JANUARY, {"n": count}, run_id=f"r{number}", version=None, clean=number > 1
-                )
+                store.save_profile(JANUARY, {"n": count}, run_id=f"r{number}", version=None, clean=number > 1)
             case "propose":
-                store.propose(f"run-{count}", action="retrain", version=None, generation=generation, reason="x")
+                store.propose(
+                    f"run-{count}", action="retrain", version=None, generation=generation, reason="x"
+                )
     except (StoreError, VersionError):
         pass
 
@@ -106,7 +106,7 @@ STEPS = st.tuples(
 
 
 @pytest.fixture
-def fresh(address: tuple[str, str]) -> Iterator[Any]:
+def fresh(address: tuple[str, str]) -> Any:
     """Makes an empty store for each example."""
     if address[0].startswith("sqlite"):
 
@@ -121,7 +121,7 @@ def fresh(address: tuple[str, str]) -> Iterator[Any]:
                     rows.execute(sa.text(f"DROP TABLE IF EXISTS {table} CASCADE"))
             return address[0], f"{folder}/artifacts"
 
-    yield make
+    return make
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -189,7 +189,7 @@ def test_a_snapshot_links_local_artifacts(address: tuple[str, str], tmp_path: Pa
     copy = tmp_path / "copy"
     copy.mkdir()
     take_snapshot(*address, at=watermark, folder=copy)
-    files = [path for path in (copy / "artifacts" / "versions").iterdir()]
+    files = list((copy / "artifacts" / "versions").iterdir())
     assert [path.is_symlink() for path in files] == [True]
     assert gone.name not in {path.name for path in files}
 
