@@ -5,9 +5,11 @@ from __future__ import annotations
 from prodkit.decide import Action
 from prodkit.evidence import Outcome
 
-__all__ = ["ACTIONS", "FINDINGS", "RESULT_MIME"]
+__all__ = ["ACTIONS", "FINDINGS", "MEASURED", "RESULT_MIME"]
 
 RESULT_MIME = "application/vnd.prodkit.result+json"
+# What a notebook measures on its machine, so that no two executions of it agree: places in its document.
+MEASURED = (".environment", ".evidence[budget.latency].value")
 
 ACTIONS: dict[Action, str] = {
     "keep": "Keep the champion.",

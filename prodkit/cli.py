@@ -278,6 +278,20 @@ def report(out: Path, open_page: bool) -> None:
         click.launch(page.as_uri())
 
 
+@prodkit.command()
+@click.argument("run_id", metavar="RUN")
+@_out
+@_json
+def verify(run_id: str, out: Path, as_json: bool) -> None:
+    """Execute a recorded RUN again in a cold kernel and compare; ends with 1 if it is not as recorded."""
+    from prodkit.verification import verify_run
+
+    with using_outputs(_absolute(out)):
+        verdict = verify_run(run_id)
+    print(json.dumps(verdict.to_dict(), indent=2) if as_json else "\n".join(verdict.lines()))
+    sys.exit(0 if verdict.matches else 1)
+
+
 @prodkit.group()
 def models() -> None:
     """Look at versions, and move the champion by hand."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from prodkit.database import METRICS, PROFILES, RUNS, Database
+from prodkit.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Database
 from prodkit.errors import ParameterError
 from prodkit.history import parsed_json, strict_json
 from prodkit.spans import Window
@@ -166,6 +166,27 @@ class Records:
             return [
                 parsed_json(row.record, name=f"record of run {row.run_id}") for row in rows.execute(query)
             ]
+
+    def watermark(self) -> dict[str, int]:
+        """How far the store has grown, for a snapshot that leaves out what came later.
+
+        Returns:
+            ``generation`` of the champion; the highest number or id in ``events``, ``versions``, ``metrics`` and
+            ``profiles``, 0 in an empty one; ``metric_rows`` and ``profile_rows``, how many there are, since
+            those may be replaced, and whoever looks back must know whether all are still there.
+        """
+        numbers = {
+            "generation": CHAMPION.c.generation,
+            "events": EVENTS.c.number,
+            "versions": VERSIONS.c.number,
+            "metrics": METRICS.c.id,
+            "profiles": PROFILES.c.id,
+        }
+        rows = {"metric_rows": METRICS, "profile_rows": PROFILES}
+        queries = {name: sa.select(sa.func.max(column)) for name, column in numbers.items()}
+        queries |= {name: sa.select(sa.func.count()).select_from(table) for name, table in rows.items()}
+        with self._database.read() as found:
+            return {name: int(found.scalar(query) or 0) for name, query in queries.items()}
 
 
 def _text(moment: datetime | str) -> str:

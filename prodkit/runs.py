@@ -15,8 +15,8 @@ from typing import Any
 
 from prodkit.account import closed, keep, kept, opened
 from prodkit.arguments import neutral_facts
+from prodkit.basis import basis
 from prodkit.claims import Claim, abandoned, claim
-from prodkit.dataset import source_digest
 from prodkit.draft import close_notebook, notebook_text
 from prodkit.errors import StoreError
 from prodkit.files import write_text
@@ -78,11 +78,11 @@ def run_notebook(
     runs = outputs_folder() / "runs"
     with heeding_signals(), work.records as records:
         _settle(runs, records, tell)
-        basis = work.basis()
-        taken = claim(work.stem(basis), runs, force=force, waits=tell)
+        ground = work.basis()
+        taken = claim(work.stem(ground), runs, force=force, waits=tell)
         if isinstance(taken, Path):
             return Run(taken, kept(taken), repeated=True)
-        account = opened(taken.folder.name, work.source.name, work.values, parent=parent, basis=basis)
+        account = opened(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)
         return _Attempt(work, taken, account, limits or Limits(), tell).make()
 
 
@@ -116,13 +116,9 @@ class _Work:
         return Store.open(resolve(store), resolve(artifacts))
 
     def basis(self) -> dict[str, Any]:
-        """Digests of all that the run stands on but its parameters."""
-        return {
-            "notebook": self.source.digest,
-            "code": _code_digest(),
-            "data": source_digest(self.params) if self.params else "",
-            "champion": self._champion(),
-        }
+        """What the run stands on but its parameters."""
+        store = self.records if self.reads_store else None
+        return basis(self.source.path, self.values, params=self.params, store=store)
 
     def _champion(self) -> list[Any]:
         """What the notebook will find on the throne; training asks nobody."""
@@ -134,19 +130,14 @@ class _Work:
             newest = [max((version.number for version in self.records.versions()), default=0)]
         return [champion.generation, champion.version, champion.hold, *newest]
 
-    def stem(self, basis: Mapping[str, Any]) -> str:
+    def stem(self, ground: Mapping[str, Any]) -> str:
         """The name of this work: the same for the same work."""
-        identity = {**basis, "parameters": self.params.plain() if self.params else self.values}
+        identity = {name: ground[name] for name in ("notebook", "code", "data", "folder")}
+        identity["champion"] = self._champion()
+        identity["parameters"] = self.params.plain() if self.params else self.values
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:10]
         span = f"-{self.params.window.start:%Y%m%d}" if self.params else ""
         return f"{self.source.name}{span}-{digest}"
-
-
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
 
 
 @dataclass

@@ -17,18 +17,18 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops"],
+    ["errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "kernels"),
+        *("draft", "kernels", "likeness"),
     ],
     ["dataset", "notebook", "engine"],
     ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "papermill"],
     ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers"],
-    ["bundle", "gates", "store", "account"],
-    ["guard", "result", "survey", "trial", "workspace", "plots", "claims"],
-    ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
-    ["ladder", "runs"],
+    ["bundle", "gates", "store", "account", "snapshot"],
+    ["guard", "result", "survey", "trial", "workspace", "plots", "claims", "basis"],
+    ["scoring", "contest", "counterfactual", "actions", "explore", "report", "dossier", "rerun"],
+    ["ladder", "runs", "verification"],
     ["journal", "backfill"],
     ["lifecycle"],
     ["cli"],

@@ -1,0 +1,287 @@
+"""What counts as the same output: numbers within a tolerance, figures by their pixels, and what cannot repeat."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prodkit.clocks import Span, is_own_duration, shows_time_of
+
+__all__ = ["Difference", "Likeness", "figure_digest", "settled_text"]
+
+WIDGET = "application/vnd.jupyter.widget-view+json"  # holds the random id of a live object
+_FIGURES = ("image/png", "image/jpeg")
+_SHOWN = 110  # characters of a text that a difference shows
+
+_NUMBER = r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?!\w|\.\d)"
+_CLOCK = r"\d{2}:\d{2}:\d{2}(?:[.,]\d+)?"
+_MOMENT = rf"\d{{4}}-\d{{2}}-\d{{2}}(?:[T ](?:{_CLOCK}|\d{{2}}:\d{{2}})(?:Z|[+-]\d{{2}}:?\d{{2}})?)?"
+_CTIME = rf"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{{2}} [ \d]\d {_CLOCK} \d{{4}}"
+_LENGTH = r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)? ?(?:ns|µs|μs|us|ms|s|sec|seconds|min|minutes)\b"
+_TOKEN = re.compile(
+    rf"(?P<moment>(?<![\d-])(?:{_MOMENT}|{_CTIME})(?![\d-])|(?<![\d:]){_CLOCK}(?![\d:]))"
+    rf"|(?P<length>{_LENGTH})|(?P<number>{_NUMBER})"
+)
+
+
+class Difference(NamedTuple):
+    """One thing that is not as recorded: what it is, what the record says, what was found."""
+
+    what: str
+    recorded: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """When two outputs are alike.
+
+    Two texts are alike when they differ only in blanks, in floating point numbers within the tolerance (whole numbers
+    must be equal), in addresses of objects, in progress bars, in what IPython's timing magics print, and in moments
+    and durations: those count as the clock's only if they lie in the time in which their run was made,
+    so that a moment of the data is compared like any other text. Figures are alike when they have the same pixels.
+
+    Attributes:
+        relative: tolerance of a float, as a share of the larger one, and
+        absolute: the smallest difference that counts.
+        recorded: when the recorded outputs came about, and
+        found: when the others did. Without them no moment is taken for the clock's.
+        renamed: places that lie elsewhere in the found outputs, and their recorded names.
+    """
+
+    relative: float = 1e-6
+    absolute: float = 1e-9
+    recorded: Span | None = None
+    found: Span | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def outputs(
+        self, recorded: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+    ) -> list[Difference]:
+        """What differs between two lists of outputs of one cell, kind by kind, in their order within a kind.
+
+        Args:
+            recorded: outputs as nbformat has them, the parts of a stream put together.
+            found: the same, of the other run.
+        """
+        then, now, differences = _by_kind(recorded), _by_kind(found), []
+        for kind in [*then, *(kind for kind in now if kind not in then)]:
+            pair = then.get(kind, []), now.get(kind, [])
+            if len(pair[0]) != len(pair[1]):
+                shown = (f"{len(each)}: {_shortened(each)}" if each else "none" for each in pair)
+                differences.append(Difference(kind, *shown))
+                continue
+            for one, other in zip(*pair, strict=True):
+                differences += [
+                    Difference(f"{kind}{where}", was, is_)
+                    for where, was, is_ in self.contents(kind, one, other)
+                ]
+        return differences
+
+    def contents(self, kind: str, recorded: Any, found: Any) -> list[Difference]:
+        """What differs between two outputs of one kind, a MIME type or the name of a stream."""
+        if kind == WIDGET:
+            return []
+        if kind in _FIGURES:
+            then, now = figure_digest(recorded), figure_digest(found)
+            return [] if then == now and then.startswith("drawn") else [Difference("", then, now)]
+        if isinstance(recorded, str) and isinstance(found, str):
+            if kind == "image/svg+xml":
+                recorded, found = _plain_svg(recorded), _plain_svg(found)
+            return self.texts(recorded, found)
+        return self.values(recorded, found)
+
+    def texts(self, recorded: str, found: str) -> list[Difference]:
+        """The first line in which two texts differ, if there is one."""
+        for old, new in self.renamed.items():
+            found = found.replace(old, new)
+        pairs = zip_longest(settled_text(recorded).split("\n"), settled_text(found).split("\n"))
+        for number, (then, now) in enumerate(pairs, 1):
+            if then is None or now is None or not self._lines(then, now):
+                place = f" line {number}" if number > 1 or "\n" in recorded else ""
+                return [Difference(place, *_around(then, now))]
+        return []
+
+    def values(self, recorded: Any, found: Any, *, skipped: Iterable[str] = ()) -> list[Difference]:
+        """Each place at which two values of JSON differ.
+
+        Args:
+            recorded: mappings, lists, texts, numbers, booleans, None.
+            found: the other.
+            skipped: places that are not compared, as differences name them: ``.a.b``; an item of a list that
+                has a ``name`` is ``.list[its name]``.
+        """
+        return list(self._walk("", recorded, found, frozenset(skipped)))
+
+    def _walk(self, at: str, then: Any, now: Any, skipped: frozenset[str]) -> Iterable[Difference]:
+        if at in skipped:
+            return
+        if isinstance(then, Mapping) and isinstance(now, Mapping):
+            for key in [*then, *(key for key in now if key not in then)]:
+                yield from self._walk(f"{at}.{key}", then.get(key, _NOTHING), now.get(key, _NOTHING), skipped)
+        elif isinstance(then, list | tuple) and isinstance(now, list | tuple):
+            for n, (one, other) in enumerate(zip_longest(then, now, fillvalue=_NOTHING)):
+                name = one.get("name", n) if isinstance(one, Mapping) else n
+                yield from self._walk(f"{at}[{name}]", one, other, skipped)
+        elif isinstance(then, str) and isinstance(now, str):
+            yield from (Difference(at, each.recorded, each.found) for each in self.texts(then, now))
+        elif not self._same(then, now):
+            yield Difference(at, _json(then), _json(now))
+
+    def _same(self, then: Any, now: Any) -> bool:
+        floats = [each for each in (then, now) if isinstance(each, float)]
+        numbers = [each for each in (then, now) if isinstance(each, int) and not isinstance(each, bool)]
+        if floats and len(floats) + len(numbers) == 2:
+            return self._close(float(then), float(now))
+        return type(then) is type(now) and bool(then == now)
+
+    def _close(self, then: float, now: float) -> bool:
+        both_missing = math.isnan(then) and math.isnan(now)
+        return both_missing or math.isclose(then, now, rel_tol=self.relative, abs_tol=self.absolute)
+
+    def _lines(self, then: str, now: str) -> bool:
+        if then == now:
+            return True
+        tokens = list(_TOKEN.finditer(then)), list(_TOKEN.finditer(now))
+        between = (" ".join(_TOKEN.sub("\0", line).split()) for line in (then, now))
+        return len(set(between)) == 1 and all(map(self._tokens, *tokens))
+
+    def _tokens(self, then: re.Match[str], now: re.Match[str]) -> bool:
+        if then[0] == now[0]:
+            return True
+        kind = then.lastgroup
+        if kind != now.lastgroup:
+            return False
+        if kind == "number" and any(set(each[0]) & set(".eE") for each in (then, now)):
+            one, other = float(then[0]), float(now[0])
+            if math.isfinite(one) and math.isfinite(other) and self._close(one, other):
+                return True
+        if self.recorded is None or self.found is None:
+            return False
+        test = is_own_duration if kind == "length" else shows_time_of
+        return test(then[0], self.recorded) and test(now[0], self.found)
+
+
+_NOTHING = type(
+    "Nothing", (), {"__repr__": lambda _: "nothing"}
+)()  # stands where one of two has no such item
+
+
+def figure_digest(picture: Any) -> str:
+    """What a figure draws, in one line: its size and a digest of its pixels, whatever wrote them and how.
+
+    Args:
+        picture: PNG or JPEG, in base64.
+
+    Returns:
+        ``drawn ...`` or, for what is no picture, ``no picture: ...``.
+    """
+    from matplotlib.image import imread
+
+    try:
+        content = base64.b64decode("".join(picture.split()), validate=True)
+        form = "jpeg" if content[:2] == b"\xff\xd8" else "png"
+        pixels = np.ascontiguousarray(imread(io.BytesIO(content), format=form))
+    except (AttributeError, binascii.Error, OSError, SyntaxError, ValueError, RuntimeError) as error:
+        return f"no picture: {type(error).__name__}"
+    digest = hashlib.sha256(f"{pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
+    return f"drawn {pixels.shape[1]}x{pixels.shape[0]}, {digest[:12]}"
+
+
+_BAR = re.compile(
+    r"^(?P<name>.*?)\s*(?:\d+%\|[^|]*\||(?=\d+it \[))\s*(?P<count>\S+)(?: \S+)? \[(?P<rate>[^\]]*)\].*$"
+)
+_SETTLED = [
+    (re.compile(r"\bat 0x[0-9a-fA-F]+"), "at 0x"),
+    (re.compile(r"\bipykernel_\d+/"), "ipykernel/"),
+    (re.compile(r"\b(T_)[0-9a-f]{5}(?=[_\"' ])"), r"\1"),  # ids of a pandas Styler
+    (re.compile(r"\b(sk-(?:container|estimator)-id)-[\w-]+"), r"\1"),
+    (re.compile(r"^(CPU times|Wall time): .*$", re.M), r"\1"),  # %time
+    (re.compile(r"^.* per loop \(mean ± std\. dev\. of .*$", re.M), "per loop"),  # %timeit
+]
+
+
+def settled_text(text: str) -> str:
+    r"""The text without addresses of objects and timings, and with the last state of each progress bar only.
+
+    >>> settled_text("<A at 0x7f12>\r 50%|##  | 1/2 [00:01<00:01]\r100%|####| 2/2 [00:02<00:00]\n")
+    '<A at 0x>\n2/2'
+    """
+    for pattern, instead in _SETTLED:
+        text = pattern.sub(instead, text)
+    if "\r" not in text and "[" not in text:
+        return text
+    lines: list[str] = []
+    bars: dict[str, str] = {}
+    for line in re.split(r"[\r\n]", text.replace("\x1b[A", "")):
+        bar = _BAR.match(line)
+        if bar and ("<" in bar["rate"] or "it" in line):
+            bars[bar["name"].strip()] = f"{bar['name'].strip()} {bar['count']}".strip()
+        else:
+            lines.append(line)
+    if not bars:
+        return text
+    return "\n".join([*(line for line in lines if line.strip()), *bars.values()])
+
+
+def _plain_svg(text: str) -> str:
+    """A drawing without its date, and with its ids, which are random, numbered in order."""
+    text = re.sub(r"<dc:date>.*?</dc:date>", "", text, flags=re.S)
+    names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))
+    for number, name in enumerate(names):
+        text = re.sub(rf'(["#]){re.escape(name)}(?=["\)])', rf"\g<1>id-{number}", text)
+    return text
+
+
+def _by_kind(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """All contents of a kind: a MIME type, a stream, the parts of an error, or what is said about the data."""
+    kinds: dict[str, list[Any]] = {}
+    for output in outputs:
+        if output["output_type"] == "stream":
+            kinds.setdefault(output["name"], []).append(output["text"])
+        elif output["output_type"] == "error":
+            kinds.setdefault("error", []).append(f"{output['ename']}: {output['evalue']}")
+        else:
+            for kind, content in output.get("data", {}).items():
+                kinds.setdefault(kind, []).append("".join(content) if _is_lines(content) else content)
+            kinds.setdefault("metadata", []).append(output.get("metadata", {}))
+    return kinds
+
+
+def _is_lines(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(line, str) for line in content)
+
+
+def _json(value: Any) -> str:
+    return _cut("nothing" if value is _NOTHING else json.dumps(value, default=repr, ensure_ascii=False))
+
+
+def _shortened(contents: Sequence[Any]) -> str:
+    return _cut(" ".join(str(contents[0]).split()))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _around(then: str | None, now: str | None) -> tuple[str, str]:
+    """Both lines, or the parts of them around the first sign that differs."""
+    if then is None or now is None:
+        return tuple("nothing" if line is None else _cut(line.strip()) for line in (then, now))  # type: ignore[return-value]
+    first = next(
+        (n for n, (a, b) in enumerate(zip(then, now, strict=False)) if a != b), min(len(then), len(now))
+    )
+    start = max(0, first - _SHOWN // 2)
+    lead = "..." if start else ""
+    return lead + _cut(then[start:].strip()), lead + _cut(now[start:].strip())

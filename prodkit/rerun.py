@@ -1,0 +1,257 @@
+"""A plugin of pytest: nbval executes a recorded notebook in a cold kernel, and its outputs are held against the record.
+
+nbval does what it does well: it collects the cells, honours their tags, runs them one by one in one kernel and
+gathers what they show. This plugin puts the kernel into the folder of the recorded run, notices at once when it dies,
+follows outputs that a cell takes back or rewrites, and compares by :class:`prodkit.likeness.Likeness`,
+which sees figures and takes numbers as numbers. Loaded with ``pytest -p prodkit.rerun``, by nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import nbformat
+import pytest
+from jupyter_client.manager import KernelManager
+from nbval.kernel import NbvalKernelspecManager, RunningKernel
+from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
+
+from prodkit.answers import MEASURED, RESULT_MIME
+from prodkit.clocks import Span
+from prodkit.likeness import Difference, Likeness
+
+__all__ = ["ColdCell", "ColdKernel", "ColdNotebook", "outputs_of"]
+
+_POLL_SECONDS = 0.5
+_OUTPUT_SECONDS = 60  # how long outputs may take to arrive after their cell has ended
+_START_SECONDS = 120.0
+
+
+def pytest_addoption(parser: Any) -> None:
+    """Take the request: a JSON file that says what is recorded, and where the answer goes."""
+    parser.addoption("--rerun-request", help="JSON file of prodkit.verification")
+
+
+def pytest_collect_file(file_path: Path, parent: Any) -> Any:
+    """Every notebook is one to compare."""
+    return ColdNotebook.from_parent(parent, path=file_path) if file_path.suffix == ".ipynb" else None
+
+
+def pytest_configure(config: Any) -> None:
+    """Keep the request and the answer at hand."""
+    config.rerun = json.loads(Path(config.option.rerun_request).read_text())
+    config.rerun_cells = []
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    """Write the answer: of each cell that was reached what differs, or why it failed."""
+    Path(session.config.rerun["answer"]).write_text(json.dumps(session.config.rerun_cells))
+
+
+class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
+    """A kernel that was started for this, in the folder of the recorded run; it is missed as soon as it dies.
+
+    Args:
+        name: of its kernelspec.
+        folder: its working folder.
+        scratch: a folder for its sockets and its log.
+    """
+
+    def __init__(self, name: str, *, folder: str, scratch: str) -> None:
+        own = {"transport": "ipc", "ip": f"{scratch}/kernel"} if os.name == "posix" else {}
+        self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
+        self._runner = os.getppid()
+        with Path(scratch, "kernel.log").open("wb") as log:
+            self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
+        self.kc = self.km.client()
+        self.kc.start_channels()
+        self.kc.wait_for_ready(timeout=_START_SECONDS)
+        self._ensure_iopub_up()
+
+    def get_message(self, stream: str, timeout: float | None = None) -> Any:
+        """The next message; raises RuntimeError when the kernel has died, Empty after the timeout."""
+        due = time.monotonic() + (timeout or float("inf"))
+        while True:
+            left = due - time.monotonic()
+            with suppress(Empty):
+                return super().get_message(stream, timeout=max(0.01, min(_POLL_SECONDS, left)))
+            if not self.is_alive():
+                raise RuntimeError("the kernel died")
+            if left <= 0:
+                raise Empty
+            if os.getppid() != self._runner:
+                pytest.exit("whoever asked is gone", returncode=3)
+
+    def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> Any:
+        """Run a cell as papermill does, with the history that ``_`` and ``In`` come from."""
+        self.asked: str = self.kc.execute(
+            cell_input, store_history=True, allow_stdin=bool(allow_stdin), stop_on_error=False
+        )
+        return self.asked
+
+    def end(self) -> None:
+        """Stop the kernel and what it has started, dead or alive."""
+        group = getattr(self.km.provisioner, "pgid", None)
+        self.kc.stop_channels()
+        with suppress(Exception):
+            self.km.shutdown_kernel(now=True)
+        if group and group != os.getpgrp():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+
+
+class ColdNotebook(IPyNbFile):  # type: ignore[misc]
+    """A recorded notebook."""
+
+    def setup(self) -> None:
+        """Start the kernel."""
+        asked = self.config.rerun
+        name = self.nb.metadata.get("kernelspec", {}).get("name", "python3")
+        self.messages: list[Any] = []
+        self.began = datetime.now(UTC)
+        self.kernel = ColdKernel(name, folder=asked["folder"], scratch=asked["scratch"])
+        self.setup_sanitize_files()
+
+    def teardown(self) -> None:
+        """End the kernel."""
+        if self.kernel is not None:
+            self.kernel.end()
+
+    def collect(self) -> Iterator[ColdCell]:
+        """Nbval's cells, which compare in our way."""
+        for item in super().collect():
+            yield ColdCell.from_parent(
+                self, name=item.name, cell_num=item.cell_num, cell=item.cell, options=item.options
+            )
+
+    def get_kernel_message(self, timeout: float | None = None, stream: str = "iopub") -> Any:
+        """The next message, which is kept."""
+        message = super().get_kernel_message(timeout, stream)
+        if message["parent_header"].get("msg_id") == self.kernel.asked:
+            self.messages.append(message)
+        return message
+
+
+class ColdCell(IPyNbCell):  # type: ignore[misc]
+    """A recorded cell, executed again; one whose outputs are not compared still has to repeat its result."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.output_timeout = _OUTPUT_SECONDS
+        self.ignored = not self.options["check"] or self.options["skip"]
+        self.options |= {"check": True, "skip": False}  # later cells need what this one does
+        self.differences: list[Difference] = []
+
+    def runtest(self) -> None:
+        """Execute, compare, and note down what came of it."""
+        self.parent.messages.clear()
+        began, failure = time.monotonic(), ""
+        self.began = began
+        try:
+            super().runtest()
+        except BaseException as error:
+            # what differs is told apart from what kept the cell from ending
+            failure = "" if self.differences else _reason(error)
+            raise
+        finally:
+            answer = {"cell": self.cell_num + 1, "ignored": self.ignored, "failure": failure}
+            answer["differences"] = [list(difference) for difference in self.differences]
+            self.config.rerun_cells.append(answer | {"seconds": time.monotonic() - began})
+
+    def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:
+        """Whether the outputs are alike; nbval calls this."""
+        test = coalesce_streams(outputs_of(self.parent.messages))
+        likeness = self._likeness()
+        if not self.ignored:
+            self.differences = likeness.outputs(_without_results(ref), _without_results(test))
+        self.differences += self._results(likeness, ref, test)
+        self.comparison_traceback = [
+            f"{each.what}: {each.recorded} / {each.found}" for each in self.differences
+        ]
+        return not self.differences
+
+    def _results(self, likeness: Likeness, ref: Any, test: Any) -> list[Difference]:
+        """Where the result documents of a cell differ, but for what was measured on the machine."""
+        then, now = (
+            [output["data"][RESULT_MIME] for output in outputs if RESULT_MIME in output.get("data", {})]
+            for outputs in (ref, test)
+        )
+        if len(then) != len(now):
+            return [Difference("result", f"{len(then)} documents", f"{len(now)} documents")]
+        return [
+            Difference(f"result{each.what}", each.recorded, each.found)
+            for pair in zip(then, now, strict=True)
+            for each in likeness.values(*pair, skipped=MEASURED)
+        ]
+
+    def _likeness(self) -> Likeness:
+        asked = self.config.rerun
+        start, end = map(datetime.fromisoformat, asked["recorded"])
+        own = self.cell.metadata.get("papermill", {}).get("duration") or 0.0
+        now = Span(self.parent.began, datetime.now(UTC), time.monotonic() - self.began)
+        return Likeness(
+            relative=asked["relative"],
+            absolute=asked["absolute"],
+            recorded=Span(start, end, float(own)),
+            found=now,
+            renamed=asked["renamed"],
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """Why a cell did not come to its end, in one line."""
+    traceback = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "inner_traceback", None) or "")
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    return lines[-1] if lines else str(error) or type(error).__name__
+
+
+def _without_results(outputs: Iterable[Any]) -> list[Any]:
+    """Outputs without the documents, which are compared by rules of their own."""
+    return [
+        {**output, "data": {kind: value for kind, value in output["data"].items() if kind != RESULT_MIME}}
+        if "data" in output
+        else output
+        for output in outputs
+    ]
+
+
+def outputs_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """What a cell shows in the end, from the messages of its kernel.
+
+    Outputs that the cell has cleared or rewritten are what they became, and what goes into an ``Output`` widget is
+    no output of the cell, just as the client that made the record has it.
+    """
+    outputs: list[Any] = []
+    shown: dict[str, Any] = {}
+    clear_next = captured = False
+    for message in messages:
+        kind, content = message["msg_type"], message["content"]
+        if kind == "comm_msg" and "msg_id" in content.get("data", {}).get("state", {}):
+            captured = bool(content["data"]["state"]["msg_id"])
+        elif captured:
+            continue
+        elif kind == "clear_output":
+            clear_next = bool(content.get("wait"))
+            outputs = outputs if clear_next else []
+        elif kind in ("stream", "display_data", "execute_result", "update_display_data", "error"):
+            if clear_next:
+                outputs, clear_next = [], False
+            name = content.get("transient", {}).get("display_id")
+            if kind == "update_display_data":
+                if name in shown:
+                    shown[name].update(data=content["data"], metadata=content["metadata"])
+                continue
+            outputs.append(nbformat.v4.output_from_msg(message))
+            if name:
+                shown[name] = outputs[-1]
+    return outputs

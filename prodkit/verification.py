@@ -1,0 +1,310 @@
+"""Whether a recorded run can be believed: its record is checked, then executed again in a cold kernel and compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prodkit.basis import code_digest, files_digest, working_folder
+from prodkit.dataset import source_digest
+from prodkit.dossier import Dossier, code_cells, read_dossier
+from prodkit.environment import environment
+from prodkit.errors import DataError, ProdkitError, RunError
+from prodkit.likeness import Difference
+from prodkit.params import NOTEBOOKS
+from prodkit.places import outputs_folder, resolve
+from prodkit.snapshot import require_store, take_snapshot
+from prodkit.store import Store
+
+__all__ = ["Verdict", "verify_run"]
+
+_LEAST_SECONDS, _PATIENCE = (
+    120.0,
+    10.0,
+)  # a cell may take ten times as long as the longest one took, or two minutes
+_DATABASES = {".db", ".sqlite", ".sqlite3"}
+
+
+@dataclass
+class Verdict:
+    """What verifying a run has come to.
+
+    Attributes:
+        run_id: which run.
+        differences: what is not as recorded: in the record itself or, if it holds together, in the second execution.
+        refused: why it could not be executed again, if it could not; then nothing is said about its outputs.
+        notes: what explains a difference, or is worth knowing without one.
+        compared: how many cells were executed, how many of them say that they cannot repeat, how many outputs
+            and figures were held against the record.
+    """
+
+    run_id: str
+    differences: list[Difference] = field(default_factory=list)
+    refused: str = ""
+    notes: list[str] = field(default_factory=list)
+    compared: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def matches(self) -> bool:
+        """Whether all of it is as recorded."""
+        return not self.differences and not self.refused
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as JSON has it."""
+        listed = [each._asdict() for each in self.differences]
+        return {"run_id": self.run_id, "matches": self.matches, **vars(self), "differences": listed}
+
+    def lines(self, *, most: int = 20) -> list[str]:
+        """The verdict for people; no more than so many differences."""
+        if self.refused:
+            return [f"{self.run_id}: cannot be verified", f"  {self.refused}", *self._notes()]
+        said = "matches" if self.matches else "does not match"
+        lines = [f"{self.run_id}: {said}"]
+        for each in self.differences[:most]:
+            lines += [f"  {each.what}", f"    recorded: {each.recorded}", f"    found:    {each.found}"]
+        if len(self.differences) > most:
+            lines.append(f"  and {len(self.differences) - most} more")
+        if self.compared:
+            lines.append(
+                "  {cells} cells executed in a cold kernel in {seconds:.0f} s; {outputs} outputs compared, {figures} "
+                "of them figures; {ignored} cells say that their outputs cannot repeat".format(
+                    **self.compared, seconds=self.seconds
+                )
+            )
+        elif not self.matches:
+            lines.append("  The record contradicts itself, so it was not executed again.")
+        return [*lines, *self._notes()]
+
+    def _notes(self) -> list[str]:
+        return [f"  note: {note}" for note in self.notes]
+
+
+def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> Verdict:
+    """Check the record of a run, then execute its notebook again in a cold kernel and compare.
+
+    The second execution has the recorded parameters, data, folder and id. The store it finds is a copy of the real one
+    as it stood when the run began, and all that it writes is thrown away: it neither acts again nor sees what came
+    later. What others wrote to the store while the run was under way is not in the copy, though the run may have
+    seen it.
+
+    Not compared are the outputs of cells tagged ``nbval-ignore-output`` or ``nbval-skip``, except for the result
+    document, and of that what is measured on the machine (:data:`prodkit.answers.MEASURED`); live widgets; the text
+    of tracebacks.
+
+    Args:
+        run: id of a run in the outputs folder, or the path of its folder.
+        relative: tolerance of floating point numbers, as a share of the larger one, and
+        absolute: the smallest difference that counts.
+
+    Raises:
+        ParameterError: there is no such run.
+    """
+    began, verdict = time.monotonic(), Verdict(Path(run).name)
+    try:
+        dossier = read_dossier(run)
+    except RunError as error:
+        verdict.refused = str(error)
+        return verdict
+    try:
+        store = _store_of(dossier)
+        verdict.differences = dossier.contradictions(_kept(dossier, store))
+        if not verdict.differences:
+            _require_data(dossier)
+            _execute(dossier, store, verdict, relative=relative, absolute=absolute)
+    except ProdkitError as error:
+        verdict.refused = str(error)
+    verdict.notes += _changes(dossier)
+    verdict.seconds = round(time.monotonic() - began, 2)
+    return verdict
+
+
+def _store_of(dossier: Dossier) -> tuple[str, str] | None:
+    """Where the store lies that the run worked with; None if it had none, or one of its own making.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    params = dossier.document["params"]
+    if dossier.basis["store"] is None or params.get("store", "demo") == "demo":
+        return None
+    places = resolve(params["store"]), resolve(params.get("artifacts", "outputs/artifacts"))
+    require_store(places[0])
+    return places
+
+
+def _kept(dossier: Dossier, places: tuple[str, str] | None) -> Mapping[str, Any] | None:
+    """The store's record of the run, empty if it has none."""
+    if places is None:
+        return None
+    with Store.open(*places) as store:
+        return store.run(dossier.folder.name) or {}
+
+
+def _require_data(dossier: Dossier) -> None:
+    """DataError when the data is not what the run has read."""
+    kind, said, then = (
+        NOTEBOOKS.get(dossier.document["notebook"]),
+        dossier.document["params"],
+        dossier.basis["data"],
+    )
+    if kind is not None:
+        params = kind.check(said)
+        found, place = source_digest(params), params.data
+    else:
+        found, place = (
+            files_digest(said, working_folder(dossier.basis["folder"])),
+            "the files that parameters name",
+        )
+    if found != then:
+        rule = f"must have the digest {then[:12]}..., as when the run was recorded"
+        fix = "The data changed since: restore it, or do the run again."
+        raise DataError("data", rule=rule, value=f"{found[:12]}...", place=place, fix=fix)
+
+
+def _changes(dossier: Dossier) -> Iterator[str]:
+    """What is not as it was, and may explain a difference."""
+    if code_digest() != dossier.basis["code"]:
+        yield "prodkit's own code has changed since the run was recorded"
+    if not dossier.basis["data"]:
+        yield "what this notebook reads is not known, so it may have changed since"
+    then, now = dossier.document.get("environment") or {}, environment()
+    for name in then:
+        if now.get(name, then[name]) != then[name]:
+            yield f"{name} was {then[name]}, and is {now[name]} now"
+
+
+def _execute(
+    dossier: Dossier, store: tuple[str, str] | None, verdict: Verdict, *, relative: float, absolute: float
+) -> None:
+    """Execute the notebook in a sandbox, and put what differs into the verdict."""
+    folder = working_folder(dossier.basis["folder"])
+    if not folder.is_dir():
+        raise RunError("folder", rule="must still be there, as the run worked in it", value=str(folder))
+    with tempfile.TemporaryDirectory(prefix="prodkit-verify-") as name:
+        scratch = Path(name).resolve()
+        sandbox = scratch / "sandbox"
+        sandbox.mkdir()
+        _lend_outputs(outputs_folder(), sandbox, before=_began(dossier))
+        if store is not None:
+            verdict.notes += take_snapshot(*store, at=dossier.basis["store"], folder=sandbox)
+        shutil.copyfile(dossier.folder / "notebook.ipynb", scratch / "notebook.ipynb")
+        (scratch / "pytest.ini").write_text("[pytest]\n")  # lest one further up be found
+        outputs = str(outputs_folder())
+        request = {
+            "folder": str(folder),
+            "scratch": str(scratch),
+            "answer": str(scratch / "answer.json"),
+            "recorded": [moment.isoformat() for moment in dossier.span],
+            "relative": relative,
+            "absolute": absolute,
+            "renamed": {
+                f"outputs/elsewhere{outputs}": "outputs",
+                "outputs/elsewhere": "",
+                f"{sandbox}/elsewhere": "",
+                str(sandbox): outputs,
+            },
+        }
+        (scratch / "request.json").write_text(json.dumps(request))
+        said = _pytest(scratch, run_id=dossier.folder.name, cell_seconds=_cell_seconds(dossier))
+        answer = scratch / "answer.json"
+        if not answer.exists():
+            raise RunError(dossier.folder.name, rule="must be executed again", value=said[-500:].strip())
+        _judge(dossier, json.loads(answer.read_text()), verdict)
+
+
+def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:
+    """Run nbval in a process of its own, with a cold kernel; gives what it printed."""
+    sandbox = str(scratch / "sandbox")
+    own = {
+        "PRODKIT_RUN": run_id,
+        "PRODKIT_OUT": sandbox,
+        "PRODKIT_SANDBOX": sandbox,
+        "PRODKIT_WARM": "0",
+        "JUPYTER_DEFAULT_PROVISIONER_NAME": "local-provisioner",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # somebody else's plugin might reorder, repeat or share out cells
+    }
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    plugins = [f"-p{name}" for name in ("nbval.plugin", "prodkit.rerun", "no:cacheprovider", "no:doctest")]
+    settings = ["-c", "pytest.ini", "--rootdir", ".", "--noconftest", "-q", "--color=no", "-Wignore"]
+    asked = ["--rerun-request", "request.json", f"--nbval-cell-timeout={cell_seconds:.0f}", "notebook.ipynb"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, *settings, *asked],
+        cwd=scratch,
+        env=plain | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,  # a difference is a failed test
+    )
+    return done.stdout
+
+
+def _lend_outputs(outputs: Path, sandbox: Path, *, before: float) -> None:
+    """Show the run what lay in the outputs before it began: tables, predictions of others, its own earlier batches.
+
+    Files are linked; databases, which are written in place, are copied. The store comes by itself, and runs do
+    not read one another's folders.
+    """
+    for root, folders, files in os.walk(outputs):
+        here = Path(root)
+        if here == outputs:
+            folders[:] = [name for name in folders if name not in ("runs", "artifacts")]
+            files = [name for name in files if not name.startswith("store.db")]
+        there = sandbox / here.relative_to(outputs)
+        for name in files:
+            path = here / name
+            if path.is_file() and path.stat().st_mtime < before:
+                there.mkdir(parents=True, exist_ok=True)
+                if path.suffix in _DATABASES:
+                    shutil.copy2(path, there / name)
+                else:
+                    (there / name).symlink_to(path.resolve())
+
+
+def _began(dossier: Dossier) -> float:
+    return datetime.fromisoformat(dossier.basis.get("began") or dossier.document["started"]).timestamp()
+
+
+def _cell_seconds(dossier: Dossier) -> float:
+    """How long a cell may take."""
+    taken = [
+        cell.metadata.get("papermill", {}).get("duration") or 0.0 for cell in code_cells(dossier.notebook)
+    ]
+    return max(_LEAST_SECONDS, _PATIENCE * max(taken, default=0.0))
+
+
+def _judge(dossier: Dossier, answers: list[dict[str, Any]], verdict: Verdict) -> None:
+    """Put what was found into the verdict."""
+    cells = code_cells(dossier.notebook)
+    checked = [cells[each["cell"] - 1] for each in answers if not each["ignored"]]
+    outputs = [output for cell in checked for output in cell.outputs]
+    verdict.compared = {
+        "cells": len(answers),
+        "ignored": sum(each["ignored"] for each in answers),
+        "outputs": len(outputs),
+        "figures": sum(
+            any(kind.startswith("image/") for kind in output.get("data", {})) for output in outputs
+        ),
+    }
+    for each in answers:
+        where = f"cell {each['cell']}"
+        verdict.differences += [Difference(f"{where}, {what}", *rest) for what, *rest in each["differences"]]
+        if each["failure"]:
+            verdict.differences.append(Difference(where, "completed", each["failure"]))
+            if "kernel died" in each["failure"] or "seconds exceeded" in each["failure"]:
+                return  # nothing after it could run
+    if len(answers) < len(cells):
+        reached = f"{len(answers)} of {len(cells)} cells"
+        verdict.differences.append(Difference("cells", "all executed", reached))
