@@ -170,7 +170,8 @@ class _Attempt:
         return Run(folder, account)
 
     def _execute(self) -> Stop | None:
-        from prodkit.engine import Order, StoppedError, execute
+        from prodkit.client import Order, StoppedError
+        from prodkit.engine import execute
 
         source = self.work.source.path
         order = Order(

@@ -14,8 +14,9 @@ import nbformat
 import pytest
 from tables import PROJECT, own_notebook
 
+from prodkit.client import Order, StoppedError
 from prodkit.draft import notebook_text
-from prodkit.engine import Order, StoppedError, execute
+from prodkit.engine import execute
 from prodkit.places import using_outputs
 from prodkit.runs import run_notebook
 from prodkit.stops import Limits, Stop

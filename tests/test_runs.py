@@ -24,7 +24,7 @@ from tables import (
 )
 
 from prodkit.answers import RESULT_MIME
-from prodkit.engine import StoppedError
+from prodkit.client import StoppedError
 from prodkit.errors import RunError
 from prodkit.places import using_outputs
 from prodkit.runs import run_notebook

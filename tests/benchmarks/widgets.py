@@ -13,7 +13,8 @@ from pathlib import Path
 
 import nbformat
 
-from prodkit.engine import Order, StoppedError, execute
+from prodkit.client import Order, StoppedError
+from prodkit.engine import execute
 from prodkit.stops import Limits
 
 CELL = """
