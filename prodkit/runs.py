@@ -6,10 +6,8 @@ import ast
 import hashlib
 import json
 import os
-import tempfile
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +16,11 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
-from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from prodkit.data import FLIGHTS, source_digest
 from prodkit.errors import ParameterError, RunError
+from prodkit.kernels import Kernel
 from prodkit.params import NOTEBOOKS, Facts, unknown_parameter
 from prodkit.places import beside, environment_set, outputs_folder, project_folder, resolve
 from prodkit.report import write_report
@@ -283,7 +280,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     executed = folder / "notebook.ipynb"
     started, clock = datetime.now(UTC), time.perf_counter()
     failure = ""
-    with environment_set(PRODKIT_RUN=run_id, PRODKIT_OUT=str(outputs_folder())), _private_sockets() as config:
+    with environment_set(PRODKIT_RUN=run_id, PRODKIT_OUT=str(outputs_folder())):
         try:
             papermill.execute_notebook(
                 str(path),
@@ -291,8 +288,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
                 parameters=dict(values),
                 progress_bar=False,
                 cwd=str(path.parent),
-                config=config,
-                kernel_manager_class=_Kernels,
+                kernel_manager_class=Kernel,
                 shutdown_kernel="immediate",
             )
         except PapermillExecutionError as error:
@@ -314,21 +310,6 @@ def _execute(path: Path, values: Mapping[str, Any], run_id: str, *, parent: str)
     if executed.exists():
         write_report(executed, folder / "report.html", document)
     return Run(folder, document)
-
-
-class _Kernels(AsyncKernelManager):
-    """Kernels whose processes write to stderr, since stdout is for the command's answer alone."""
-
-    async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # its parent's is not async
-        await super().start_kernel(stdout=2, **settings)
-
-
-@contextmanager
-def _private_sockets() -> Iterator[Config]:
-    """Let a kernel talk through a folder of its own: no ports to race for, and nobody else can listen in."""
-    with tempfile.TemporaryDirectory(prefix="prodkit-") as folder:
-        ipc = {"transport": "ipc", "ip": f"{folder}/kernel"}
-        yield Config({"ConnectionFileMixin": ipc} if os.name == "posix" else {})
 
 
 def _empty_result(notebook: str, values: Mapping[str, Any]) -> dict[str, Any]:

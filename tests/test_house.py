@@ -17,11 +17,23 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells", "spans"],
-    ["params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database"],
-    ["training", "drift", "contract", "paired", "records", "moves", "outline"],
-    ["bundle", "gates", "store"],
+    ["errors", "evidence", "bins", "cells", "spans", "grammars", "preloads", "offspring"],
+    [
+        "params",
+        "places",
+        "schema",
+        "history",
+        "columns",
+        "drills",
+        "flights",
+        "sources",
+        "artifacts",
+        "place",
+        "zygote",
+    ],
+    ["data", "profiles", "metrics", "models", "units", "decide", "database", "door"],
+    ["training", "drift", "contract", "paired", "records", "moves", "outline", "leash"],
+    ["bundle", "gates", "store", "kernels"],
     ["guard", "result", "survey", "trial", "workspace", "plots"],
     ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
     ["ladder", "runs"],
