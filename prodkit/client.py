@@ -21,7 +21,7 @@ from papermill.engines import NotebookExecutionManager
 from papermill.exceptions import PapermillExecutionError
 
 from prodkit.draft import Draft, NoRoomError
-from prodkit.kernels import Kernels
+from prodkit.kernels import Kernel
 from prodkit.stops import Limits, Stop, hurried, signal_received
 
 __all__ = ["Client", "Order", "StoppedError"]
@@ -98,7 +98,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
     ) -> None:
         self.order, self.draft = order, Draft(notebook, order.path, hide=order.hide)
         manager = _Manager(notebook, self.draft, progress_bar=progress_bar)
-        kernel = Kernels(kernel_name=kernel_name, warm=order.warm)
+        kernel = Kernel(kernel_name=kernel_name, warm=order.warm)
         super().__init__(manager, km=kernel, iopub_timeout=_IOPUB_SECONDS, **settings)
         self.stop: Stop | None = None
         self._began = time.monotonic()

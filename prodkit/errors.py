@@ -14,6 +14,7 @@
     │   ├── ArtifactError   the bytes are not those that were registered
     │   └── ConflictError   the champion changed after it was judged
     └── RunError            a notebook failed, or was stopped
+        └── KernelError     its kernel did not start (a RuntimeError, too, as jupyter_client would raise)
 
 Each names the thing, the rule it breaks, the value found, the place and the next step, so that whoever is
 woken by it need not open the source.
@@ -29,6 +30,7 @@ __all__ = [
     "ConflictError",
     "DataError",
     "IdentityError",
+    "KernelError",
     "LabelError",
     "LockedError",
     "ModelError",
@@ -124,6 +126,10 @@ class ConflictError(StoreError):
 
 class RunError(ProdkitError):
     """A notebook failed, or was stopped."""
+
+
+class KernelError(RunError, RuntimeError):
+    """A kernel did not start."""
 
 
 def missing_column(name: str, known: Iterable[object], *, place: str = "", fix: str = "") -> SchemaError:

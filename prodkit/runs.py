@@ -20,6 +20,7 @@ from prodkit.claims import Claim, abandoned, claim
 from prodkit.draft import close_notebook, notebook_text
 from prodkit.errors import StoreError
 from prodkit.files import write_text
+from prodkit.grammars import grammars_skipped
 from prodkit.notebook import Notebook, read_notebook
 from prodkit.params import NOTEBOOKS, Facts
 from prodkit.places import outputs_folder, resolve
@@ -170,8 +171,11 @@ class _Attempt:
         return Run(folder, account)
 
     def _execute(self) -> Stop | None:
-        from prodkit.client import Order, StoppedError
-        from prodkit.engine import execute
+        with (
+            grammars_skipped()
+        ):  # papermill and all that it imports; a process that finds the work done needs none of it
+            from prodkit.client import Order, StoppedError
+            from prodkit.engine import execute
 
         source = self.work.source.path
         order = Order(

@@ -17,17 +17,23 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"],
+    [
+        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
+        *("grammars", "preloads", "offspring"),
+    ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "kernels", "likeness"),
+        *("draft", "likeness", "place", "zygote", "warm"),
     ],
-    ["dataset", "notebook", "client"],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "engine"],
-    ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers", "papermill"],
-    ["bundle", "gates", "store", "account", "snapshot"],
-    ["guard", "result", "survey", "trial", "workspace", "plots", "claims", "basis"],
-    ["scoring", "contest", "counterfactual", "actions", "explore", "report", "dossier", "rerun"],
+    ["dataset", "notebook", "door"],
+    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "leash"],
+    ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers", "kernels"],
+    ["bundle", "gates", "store", "account", "snapshot", "client"],
+    ["guard", "result", "survey", "trial", "workspace", "plots", "claims", "basis", "engine"],
+    [
+        *("scoring", "contest", "counterfactual", "actions", "explore", "report", "dossier", "rerun"),
+        *("papermill",),
+    ],
     ["ladder", "runs", "verification"],
     ["journal", "backfill"],
     ["lifecycle"],
