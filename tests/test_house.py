@@ -20,9 +20,10 @@ HOUSE = [
     ["errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "kernels", "likeness"),
+        *("draft", "kernels", "likeness", "annotations", "reading"),
     ],
-    ["dataset", "notebook", "engine"],
+    ["dataset", "declarations", "engine"],
+    ["notebook"],
     ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "papermill"],
     ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers"],
     ["bundle", "gates", "store", "account", "snapshot"],
