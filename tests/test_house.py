@@ -19,23 +19,22 @@ PACKAGE = ROOT / "prodkit"
 HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
-        *("grammars", "preloads", "offspring"),
+        *("grammars", "preloads", "offspring", "plots"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "likeness", "place", "zygote", "warm"),
+        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
     ],
-    ["dataset", "notebook", "door"],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "leash"],
-    ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers", "kernels"],
-    ["bundle", "gates", "store", "account", "snapshot", "client"],
-    ["guard", "result", "survey", "trial", "workspace", "plots", "claims", "basis", "engine"],
+    ["dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"],
+    ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
     [
-        *("scoring", "contest", "counterfactual", "actions", "explore", "report", "dossier", "rerun"),
-        *("papermill",),
+        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
+        *("rerun",),
     ],
-    ["ladder", "runs", "verification"],
-    ["journal", "backfill"],
+    ["bundle", "client", "claims", "basis", "actions"],
+    ["guard", "survey", "trial", "workspace", "engine", "dossier"],
+    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
+    ["ladder", "journal", "backfill"],
     ["lifecycle"],
     ["cli"],
 ]
