@@ -173,17 +173,28 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
         test = coalesce_streams(outputs_of(self.parent.messages))
         likeness = self._likeness()
         if not self.ignored:
-            self.differences = likeness.outputs(_without_results(ref), _without_results(test))
+            self.differences = likeness.outputs(*(self._plain(each) for each in (ref, test)))
         self.differences += self._results(likeness, ref, test)
         self.comparison_traceback = [
             f"{each.what}: {each.recorded} / {each.found}" for each in self.differences
         ]
         return not self.differences
 
+    def _plain(self, outputs: Iterable[Any]) -> list[Any]:
+        """Outputs without the result document, which is compared by rules of its own."""
+        mime = self.config.rerun["result"]
+        return [
+            {**output, "data": {kind: value for kind, value in output["data"].items() if kind != mime}}
+            if "data" in output
+            else output
+            for output in outputs
+        ]
+
     def _results(self, likeness: Likeness, ref: Any, test: Any) -> list[Difference]:
         """Where the result documents of a cell differ, but for what was measured on the machine."""
+        mime, measured = (self.config.rerun[name] for name in ("result", "measured"))
         then, now = (
-            [output["data"][RESULT_MIME] for output in outputs if RESULT_MIME in output.get("data", {})]
+            [output["data"][mime] for output in outputs if mime in output.get("data", {})]
             for outputs in (ref, test)
         )
         if len(then) != len(now):
@@ -191,7 +202,7 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
         return [
             Difference(f"result{each.what}", each.recorded, each.found)
             for pair in zip(then, now, strict=True)
-            for each in likeness.values(*pair, skipped=MEASURED)
+            for each in likeness.values(*pair, skipped=measured)
         ]
 
     def _likeness(self) -> Likeness:
@@ -213,16 +224,6 @@ def _reason(error: BaseException) -> str:
     traceback = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "inner_traceback", None) or "")
     lines = [line for line in traceback.splitlines() if line.strip()]
     return lines[-1] if lines else str(error) or type(error).__name__
-
-
-def _without_results(outputs: Iterable[Any]) -> list[Any]:
-    """Outputs without the documents, which are compared by rules of their own."""
-    return [
-        {**output, "data": {kind: value for kind, value in output["data"].items() if kind != RESULT_MIME}}
-        if "data" in output
-        else output
-        for output in outputs
-    ]
 
 
 def outputs_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:

@@ -23,6 +23,7 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
 from prodkit.places import outputs_folder, resolve
+from prodkit.result import MEASURED, RESULT_MIME
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store
 
@@ -206,6 +207,8 @@ def _execute(
             "scratch": str(scratch),
             "answer": str(scratch / "answer.json"),
             "recorded": [moment.isoformat() for moment in dossier.span],
+            "result": RESULT_MIME,
+            "measured": MEASURED,
             "relative": relative,
             "absolute": absolute,
             "renamed": {
