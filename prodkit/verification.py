@@ -221,9 +221,11 @@ def _execute(
         (scratch / "request.json").write_text(json.dumps(request))
         said = _pytest(scratch, run_id=dossier.folder.name, cell_seconds=_cell_seconds(dossier))
         answer = scratch / "answer.json"
-        if not answer.exists():
-            raise RunError(dossier.folder.name, rule="must be executed again", value=said[-500:].strip())
-        _judge(dossier, json.loads(answer.read_text()), verdict)
+        cells = json.loads(answer.read_text()) if answer.exists() else []
+        if not cells and code_cells(dossier.notebook):
+            rule = "must be executed again, but nothing of it was"
+            raise RunError(dossier.folder.name, rule=rule, value=said[-500:].strip())
+        _judge(dossier, cells, verdict)
 
 
 def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:
