@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,12 +51,17 @@ def pytest_collect_file(file_path: Path, parent: Any) -> Any:
 def pytest_configure(config: Any) -> None:
     """Keep the request and the answer at hand."""
     config.rerun = json.loads(Path(config.option.rerun_request).read_text())
-    config.rerun_cells = []
+    config.rerun_answer = {"cells": [], "trouble": ""}
 
 
+@pytest.hookimpl(trylast=True)  # when the kernel has ended
 def pytest_sessionfinish(session: Any) -> None:
-    """Write the answer: of each cell that was reached what differs, or why it failed."""
-    Path(session.config.rerun["answer"]).write_text(json.dumps(session.config.rerun_cells))
+    """Write the answer: of each cell that was reached what differs, or why it failed. Nobody there: tidy up."""
+    asked = session.config.rerun
+    if os.getppid() == asked["runner"]:
+        Path(asked["answer"]).write_text(json.dumps(session.config.rerun_answer))
+    else:
+        shutil.rmtree(asked["scratch"], ignore_errors=True)
 
 
 class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
@@ -65,12 +71,13 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         name: of its kernelspec.
         folder: its working folder.
         scratch: a folder for its sockets and its log.
+        runner: the process that waits for the answer; without it there is nothing left to do.
     """
 
-    def __init__(self, name: str, *, folder: str, scratch: str) -> None:
+    def __init__(self, name: str, *, folder: str, scratch: str, runner: int) -> None:
         own = {"transport": "ipc", "ip": f"{scratch}/kernel"} if os.name == "posix" else {}
         self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
-        self._runner = os.getppid()
+        self._runner = runner
         with Path(scratch, "kernel.log").open("wb") as log:
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
         self.kc = self.km.client()
@@ -119,7 +126,13 @@ class ColdNotebook(IPyNbFile):  # type: ignore[misc]
         name = self.nb.metadata.get("kernelspec", {}).get("name", "python3")
         self.messages: list[Any] = []
         self.began = datetime.now(UTC)
-        self.kernel = ColdKernel(name, folder=asked["folder"], scratch=asked["scratch"])
+        try:
+            self.kernel = ColdKernel(
+                name, folder=asked["folder"], scratch=asked["scratch"], runner=asked["runner"]
+            )
+        except Exception as error:
+            self.config.rerun_answer["trouble"] = f"no kernel: {error}"
+            raise
         self.setup_sanitize_files()
 
     def teardown(self) -> None:
@@ -155,8 +168,7 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
     def runtest(self) -> None:
         """Execute, compare, and note down what came of it."""
         self.parent.messages.clear()
-        began, failure = time.monotonic(), ""
-        self.began = began
+        self.began, failure = time.monotonic(), ""
         try:
             super().runtest()
         except BaseException as error:
@@ -166,7 +178,7 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
         finally:
             answer = {"cell": self.cell_num + 1, "ignored": self.ignored, "failure": failure}
             answer["differences"] = [list(difference) for difference in self.differences]
-            self.config.rerun_cells.append(answer | {"seconds": time.monotonic() - began})
+            self.config.rerun_answer["cells"].append(answer)
 
     def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:
         """Whether the outputs are alike; nbval calls this."""

@@ -203,6 +203,7 @@ def _execute(
         (scratch / "pytest.ini").write_text("[pytest]\n")  # lest one further up be found
         outputs = str(outputs_folder())
         request = {
+            "runner": os.getpid(),
             "folder": str(folder),
             "scratch": str(scratch),
             "answer": str(scratch / "answer.json"),
@@ -221,11 +222,11 @@ def _execute(
         (scratch / "request.json").write_text(json.dumps(request))
         said = _pytest(scratch, run_id=dossier.folder.name, cell_seconds=_cell_seconds(dossier))
         answer = scratch / "answer.json"
-        cells = json.loads(answer.read_text()) if answer.exists() else []
-        if not cells and code_cells(dossier.notebook):
-            rule = "must be executed again, but nothing of it was"
-            raise RunError(dossier.folder.name, rule=rule, value=said[-500:].strip())
-        _judge(dossier, cells, verdict)
+        found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
+        if not found.get("cells") and code_cells(dossier.notebook):
+            rule, trouble = "must be executed again, but nothing of it was", found.get("trouble") or said[-500:]
+            raise RunError(dossier.folder.name, rule=rule, value=trouble.strip())
+        _judge(dossier, found["cells"], verdict)
 
 
 def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:

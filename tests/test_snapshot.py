@@ -124,7 +124,7 @@ def fresh(address: tuple[str, str]) -> Any:
     return make
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.lists(STEPS, max_size=10), after=st.lists(STEPS, max_size=6))
 def test_a_snapshot_at_any_moment_is_the_store_as_it_was(
     fresh: Any, before: list[tuple[str, int]], after: list[tuple[str, int]]

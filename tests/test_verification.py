@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -346,6 +350,79 @@ def test_a_cell_that_does_not_end_is_stopped(
     found = found_in(mine.verdict())
     assert time.monotonic() - began < 60
     assert list(found) == [f"cell {NUMBERS['fate']}"]
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
+    """Until it holds."""
+    due = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < due, "it did not happen"
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_verification_that_is_killed_leaves_no_kernel_behind(
+    mine: Record, fate: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    """Whoever kills the command has also ended the kernel, what it has started, and the sandbox, in a few seconds."""
+    told = tmp_path / "pids"
+    fate.write_text(
+        "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
+        f"open({str(told)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}\\n'); time.sleep(600)"
+    )
+    code = "import sys; sys.argv[0] = 'prodkit'; from prodkit.cli import main; main()"
+    command = [sys.executable, "-c", code, "verify", mine.run_id, "--out", str(mine.out)]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    try:
+        wait_for(lambda: told.exists() and told.read_text().endswith("\n"))
+    finally:
+        process.send_signal(signum)
+        process.wait()
+    kernel, child = map(int, told.read_text().split())
+    wait_for(lambda: not is_running(kernel) and not is_running(child), seconds=20)
+    wait_for(lambda: not list(scratch.iterdir()), seconds=20)
+
+
+def test_a_kernel_that_cannot_be_started_is_said(copy: Record) -> None:
+    """Where nothing was executed nothing is said about outputs."""
+    copy.change(lambda n: n.metadata.kernelspec.update(name="no-such-kernel"))
+    verdict = copy.verdict()
+    assert "no-such-kernel" in verdict.refused
+    assert not verdict.matches
+
+
+def test_a_folder_that_is_gone_is_said(copy: Record) -> None:
+    """A run is not executed in another folder than its own."""
+    copy.change(lambda r: r["basis"].update(folder="/no/such/folder"), "result.json")
+    assert "folder must still be there, as the run worked in it; found /no/such" in copy.verdict().refused
+
+
+def test_a_run_finds_the_outputs_that_it_could_have_found(tmp_path: Path) -> None:
+    """What lay in the outputs when it began is shown to it, what came later or belongs to the store is not."""
+    out, box = tmp_path / "out", tmp_path / "box"
+    there = ["data/flights.parquet", "predictions/w/v1/part-0.parquet", "mine.db"]
+    for name in [*there, "store.db", "artifacts/versions/a", "runs/r/result.json", "predictions/w/v2/part-0"]:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+        os.utime(out / name, (1000.0, 1000.0))
+    os.utime(out / "predictions/w/v2/part-0", (3000.0, 3000.0))
+    box.mkdir()
+    verification._lend_outputs(out, box, before=2000.0)
+    assert sorted(str(path.relative_to(box)) for path in box.rglob("*") if path.is_file()) == sorted(there)
+    (box / "mine.db").write_text("changed in place")
+    assert (out / "mine.db").read_text() == "mine.db"
 
 
 @pytest.mark.parametrize(
