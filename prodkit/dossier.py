@@ -143,9 +143,9 @@ def read_dossier(run: str) -> Dossier:
         RunError: its record cannot be read, says that the run did not succeed, or lacks what it rests on.
     """
     home = outputs_folder() / "runs"
-    folder = home / (Path(run).name if Path(run).resolve().parent == home.resolve() else run)
-    if folder.parent != home or not folder.is_dir():
-        known = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    known = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    folder = home / (Path(run).resolve().name if Path(run).resolve().parent == home.resolve() else run)
+    if folder.name not in known or folder.parent != home:
         near = difflib.get_close_matches(run, known, n=1) or known[-3:]
         fix = f"There are: {', '.join(near)}{', ...' if len(known) > len(near) else ''}." if known else ""
         raise ParameterError("RUN", rule="must be a recorded run", value=run, place=str(home), fix=fix)

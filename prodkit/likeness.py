@@ -163,9 +163,10 @@ class Likeness:
         kind = then.lastgroup
         if kind != now.lastgroup:
             return False
-        if kind == "number" and any(set(each[0]) & set(".eE") for each in (then, now)):
-            one, other = float(then[0]), float(now[0])
-            if math.isfinite(one) and math.isfinite(other) and self._close(one, other):
+        (one, unit), (other, its) = (_split(each[0]) for each in (then, now))
+        if kind != "moment" and unit == its and set(one + other) & set(".eE"):
+            values = float(one), float(other)
+            if all(map(math.isfinite, values)) and self._close(*values):
                 return True
         if self.recorded is None or self.found is None:
             return False
@@ -199,8 +200,11 @@ def figure_digest(picture: Any) -> str:
     return f"drawn {pixels.shape[1]}x{pixels.shape[0]}, {digest[:12]}"
 
 
-_BAR = re.compile(
-    r"^(?P<name>.*?)\s*(?:\d+%\|[^|]*\||(?=\d+it \[))\s*(?P<count>\S+)(?: \S+)? \[(?P<rate>[^\]]*)\].*$"
+_BAR = (
+    re.compile(  # of tqdm: its name, how far it is, the times in brackets with what its owner adds, the rest
+        r"^(?P<name>.*?)\s*(?:\d+%\|[^|]*\||(?=\d+\w+ \[\d))\s*(?P<count>\S+)"
+        r" \[\d[\d:]*(?:<[\d:?]+)?, +[^\],]*(?P<added>[^\]]*)\](?P<rest>.*)$"
+    )
 )
 _SETTLED = [
     (re.compile(r"\bat 0x[0-9a-fA-F]+"), "at 0x"),
@@ -215,24 +219,26 @@ _SETTLED = [
 def settled_text(text: str) -> str:
     r"""The text without addresses of objects and timings, and with the last state of each progress bar only.
 
-    >>> settled_text("<A at 0x7f12>\r 50%|##  | 1/2 [00:01<00:01]\r100%|####| 2/2 [00:02<00:00]\n")
+    >>> settled_text("<A at 0x7f12>\r 50%|# | 1/2 [00:01<00:01, 1.0s/it]\r100%|##| 2/2 [00:02<00:00, 1.1s/it]\n")
     '<A at 0x>\n2/2'
     """
     for pattern, instead in _SETTLED:
         text = pattern.sub(instead, text)
-    if "\r" not in text and "[" not in text:
-        return text
-    lines: list[str] = []
     bars: dict[str, str] = {}
+    lines: list[str] = []
     for line in re.split(r"[\r\n]", text.replace("\x1b[A", "")):
-        bar = _BAR.match(line)
-        if bar and ("<" in bar["rate"] or "it" in line):
-            bars[bar["name"].strip()] = f"{bar['name'].strip()} {bar['count']}".strip()
+        if bar := _BAR.match(line):
+            name = bar["name"].strip()
+            bars[name] = f"{name} {bar['count']}{bar['added']}{bar['rest']}".strip()
         else:
             lines.append(line)
-    if not bars:
-        return text
-    return "\n".join([*(line for line in lines if line.strip()), *bars.values()])
+    return "\n".join([*(line for line in lines if line.strip()), *bars.values()]) if bars else text
+
+
+def _split(number: str) -> tuple[str, str]:
+    """A number and the unit behind it."""
+    unit = re.search(r" ?[a-zµμ]*$", number)
+    return (number[: unit.start()], unit[0]) if unit else (number, "")
 
 
 def _plain_svg(text: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,12 +51,17 @@ def pytest_collect_file(file_path: Path, parent: Any) -> Any:
 def pytest_configure(config: Any) -> None:
     """Keep the request and the answer at hand."""
     config.rerun = json.loads(Path(config.option.rerun_request).read_text())
-    config.rerun_cells = []
+    config.rerun_answer = {"cells": [], "trouble": ""}
 
 
+@pytest.hookimpl(trylast=True)  # when the kernel has ended
 def pytest_sessionfinish(session: Any) -> None:
-    """Write the answer: of each cell that was reached what differs, or why it failed."""
-    Path(session.config.rerun["answer"]).write_text(json.dumps(session.config.rerun_cells))
+    """Write the answer: of each cell that was reached what differs, or why it failed. Nobody there: tidy up."""
+    asked = session.config.rerun
+    if os.getppid() == asked["runner"]:
+        Path(asked["answer"]).write_text(json.dumps(session.config.rerun_answer))
+    else:
+        shutil.rmtree(asked["scratch"], ignore_errors=True)
 
 
 class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
@@ -65,12 +71,13 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         name: of its kernelspec.
         folder: its working folder.
         scratch: a folder for its sockets and its log.
+        runner: the process that waits for the answer; without it there is nothing left to do.
     """
 
-    def __init__(self, name: str, *, folder: str, scratch: str) -> None:
+    def __init__(self, name: str, *, folder: str, scratch: str, runner: int) -> None:
         own = {"transport": "ipc", "ip": f"{scratch}/kernel"} if os.name == "posix" else {}
         self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
-        self._runner = os.getppid()
+        self._runner = runner
         with Path(scratch, "kernel.log").open("wb") as log:
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
         self.kc = self.km.client()
@@ -119,7 +126,13 @@ class ColdNotebook(IPyNbFile):  # type: ignore[misc]
         name = self.nb.metadata.get("kernelspec", {}).get("name", "python3")
         self.messages: list[Any] = []
         self.began = datetime.now(UTC)
-        self.kernel = ColdKernel(name, folder=asked["folder"], scratch=asked["scratch"])
+        try:
+            self.kernel = ColdKernel(
+                name, folder=asked["folder"], scratch=asked["scratch"], runner=asked["runner"]
+            )
+        except Exception as error:
+            self.config.rerun_answer["trouble"] = f"no kernel: {error}"
+            raise
         self.setup_sanitize_files()
 
     def teardown(self) -> None:
@@ -155,8 +168,7 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
     def runtest(self) -> None:
         """Execute, compare, and note down what came of it."""
         self.parent.messages.clear()
-        began, failure = time.monotonic(), ""
-        self.began = began
+        self.began, failure = time.monotonic(), ""
         try:
             super().runtest()
         except BaseException as error:
@@ -166,24 +178,35 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
         finally:
             answer = {"cell": self.cell_num + 1, "ignored": self.ignored, "failure": failure}
             answer["differences"] = [list(difference) for difference in self.differences]
-            self.config.rerun_cells.append(answer | {"seconds": time.monotonic() - began})
+            self.config.rerun_answer["cells"].append(answer)
 
     def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:
         """Whether the outputs are alike; nbval calls this."""
         test = coalesce_streams(outputs_of(self.parent.messages))
         likeness = self._likeness()
         if not self.ignored:
-            self.differences = likeness.outputs(_without_results(ref), _without_results(test))
+            self.differences = likeness.outputs(*(self._plain(each) for each in (ref, test)))
         self.differences += self._results(likeness, ref, test)
         self.comparison_traceback = [
             f"{each.what}: {each.recorded} / {each.found}" for each in self.differences
         ]
         return not self.differences
 
+    def _plain(self, outputs: Iterable[Any]) -> list[Any]:
+        """Outputs without the result document, which is compared by rules of its own."""
+        mime = self.config.rerun["result"]
+        return [
+            {**output, "data": {kind: value for kind, value in output["data"].items() if kind != mime}}
+            if "data" in output
+            else output
+            for output in outputs
+        ]
+
     def _results(self, likeness: Likeness, ref: Any, test: Any) -> list[Difference]:
         """Where the result documents of a cell differ, but for what was measured on the machine."""
+        mime, measured = (self.config.rerun[name] for name in ("result", "measured"))
         then, now = (
-            [output["data"][RESULT_MIME] for output in outputs if RESULT_MIME in output.get("data", {})]
+            [output["data"][mime] for output in outputs if mime in output.get("data", {})]
             for outputs in (ref, test)
         )
         if len(then) != len(now):
@@ -191,7 +214,7 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
         return [
             Difference(f"result{each.what}", each.recorded, each.found)
             for pair in zip(then, now, strict=True)
-            for each in likeness.values(*pair, skipped=MEASURED)
+            for each in likeness.values(*pair, skipped=measured)
         ]
 
     def _likeness(self) -> Likeness:
@@ -213,16 +236,6 @@ def _reason(error: BaseException) -> str:
     traceback = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "inner_traceback", None) or "")
     lines = [line for line in traceback.splitlines() if line.strip()]
     return lines[-1] if lines else str(error) or type(error).__name__
-
-
-def _without_results(outputs: Iterable[Any]) -> list[Any]:
-    """Outputs without the documents, which are compared by rules of their own."""
-    return [
-        {**output, "data": {kind: value for kind, value in output["data"].items() if kind != RESULT_MIME}}
-        if "data" in output
-        else output
-        for output in outputs
-    ]
 
 
 def outputs_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:

@@ -23,6 +23,7 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
 from prodkit.places import outputs_folder, resolve
+from prodkit.result import MEASURED, RESULT_MIME
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store
 
@@ -202,10 +203,13 @@ def _execute(
         (scratch / "pytest.ini").write_text("[pytest]\n")  # lest one further up be found
         outputs = str(outputs_folder())
         request = {
+            "runner": os.getpid(),
             "folder": str(folder),
             "scratch": str(scratch),
             "answer": str(scratch / "answer.json"),
             "recorded": [moment.isoformat() for moment in dossier.span],
+            "result": RESULT_MIME,
+            "measured": MEASURED,
             "relative": relative,
             "absolute": absolute,
             "renamed": {
@@ -218,9 +222,11 @@ def _execute(
         (scratch / "request.json").write_text(json.dumps(request))
         said = _pytest(scratch, run_id=dossier.folder.name, cell_seconds=_cell_seconds(dossier))
         answer = scratch / "answer.json"
-        if not answer.exists():
-            raise RunError(dossier.folder.name, rule="must be executed again", value=said[-500:].strip())
-        _judge(dossier, json.loads(answer.read_text()), verdict)
+        found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
+        if not found.get("cells") and code_cells(dossier.notebook):
+            rule, trouble = "must be executed again, but nothing of it was", found.get("trouble") or said[-500:]
+            raise RunError(dossier.folder.name, rule=rule, value=trouble.strip())
+        _judge(dossier, found["cells"], verdict)
 
 
 def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:

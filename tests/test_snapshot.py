@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from prodkit.errors import StoreError, VersionError
@@ -105,6 +105,9 @@ STEPS = st.tuples(
 )
 
 
+TWO_CHAMPIONS = [("register", 1), ("promote", 1), ("register", 2), ("promote", 2)]
+
+
 @pytest.fixture
 def fresh(address: tuple[str, str]) -> Any:
     """Makes an empty store for each example."""
@@ -124,8 +127,11 @@ def fresh(address: tuple[str, str]) -> Any:
     return make
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.lists(STEPS, max_size=10), after=st.lists(STEPS, max_size=6))
+@example(before=TWO_CHAMPIONS, after=[("rollback", 1)])
+@example(before=TWO_CHAMPIONS, after=[("register", 3), ("promote", 3), ("delete", 1)])
+@example(before=[*TWO_CHAMPIONS, ("measure", 1), ("profile", 1)], after=[("measure again", 4), ("profile", 1)])
 def test_a_snapshot_at_any_moment_is_the_store_as_it_was(
     fresh: Any, before: list[tuple[str, int]], after: list[tuple[str, int]]
 ) -> None:
