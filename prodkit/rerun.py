@@ -27,7 +27,6 @@ from jupyter_client.manager import KernelManager
 from nbval.kernel import NbvalKernelspecManager, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 
-from prodkit.answers import MEASURED, RESULT_MIME
 from prodkit.clocks import Span
 from prodkit.likeness import Difference, Likeness
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from prodkit.answers import MEASURED, RESULT_MIME
 from prodkit.basis import code_digest, files_digest, working_folder
 from prodkit.dataset import source_digest
 from prodkit.dossier import Dossier, code_cells, read_dossier
@@ -23,7 +24,6 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
 from prodkit.places import outputs_folder, resolve
-from prodkit.result import MEASURED, RESULT_MIME
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store
 
@@ -224,7 +224,10 @@ def _execute(
         answer = scratch / "answer.json"
         found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
         if not found.get("cells") and code_cells(dossier.notebook):
-            rule, trouble = "must be executed again, but nothing of it was", found.get("trouble") or said[-500:]
+            rule, trouble = (
+                "must be executed again, but nothing of it was",
+                found.get("trouble") or said[-500:],
+            )
             raise RunError(dossier.folder.name, rule=rule, value=trouble.strip())
         _judge(dossier, found["cells"], verdict)
 

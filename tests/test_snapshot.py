@@ -131,7 +131,9 @@ def fresh(address: tuple[str, str]) -> Any:
 @given(before=st.lists(STEPS, max_size=10), after=st.lists(STEPS, max_size=6))
 @example(before=TWO_CHAMPIONS, after=[("rollback", 1)])
 @example(before=TWO_CHAMPIONS, after=[("register", 3), ("promote", 3), ("delete", 1)])
-@example(before=[*TWO_CHAMPIONS, ("measure", 1), ("profile", 1)], after=[("measure again", 4), ("profile", 1)])
+@example(
+    before=[*TWO_CHAMPIONS, ("measure", 1), ("profile", 1)], after=[("measure again", 4), ("profile", 1)]
+)
 def test_a_snapshot_at_any_moment_is_the_store_as_it_was(
     fresh: Any, before: list[tuple[str, int]], after: list[tuple[str, int]]
 ) -> None:

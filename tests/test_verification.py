@@ -37,9 +37,9 @@ from tables import (
 )
 
 from prodkit import verification
+from prodkit.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
 from prodkit.runs import run_notebook
 from prodkit.verification import Verdict, verify_run
 
