@@ -1,19 +1,38 @@
-"""What a notebook is given for its parameters: from params files and from the command, with what suits the table."""
+"""What a notebook is given for its parameters: from params files and from the command, checked before it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from prodkit.annotations import checked, require_plain
+from prodkit.declarations import NO_DEFAULT, Parameter
 from prodkit.errors import ParameterError
-from prodkit.notebook import read_notebook
-from prodkit.params import FLIGHTS, NOTEBOOKS, unknown_parameter
+from prodkit.notebook import Notebook, read_notebook
+from prodkit.params import FLIGHTS, NOTEBOOKS, Facts, unknown_parameter
 from prodkit.places import beside
+from prodkit.reading import read_node, read_text, written_mapping
 
-__all__ = ["neutral_facts", "read_files", "typed_value"]
+__all__ = ["REAL_STORE", "Arguments", "check", "neutral_facts", "read_files", "typed_value"]
+
+REAL_STORE = "sqlite:///outputs/store.db"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a notebook is given, and found to be what it declares.
+
+    Attributes:
+        values: those that differ from its defaults, plain, as they are injected.
+        params: all of them, of a notebook of the kit; None for a notebook of one's own.
+    """
+
+    values: dict[str, Any]
+    params: Facts | None
 
 
 def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
@@ -27,41 +46,48 @@ def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
         ParameterError: a file that cannot be read, or a name that no notebook knows.
     """
     given: dict[str, Any] = {}
-    own = read_notebook(notebook).defaults
+    kinds = _kinds(read_notebook(notebook))
     everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
     for path in map(Path, files):
         shared = path.stem not in NOTEBOOKS
         if not shared and path.stem != Path(notebook).stem:
             continue
-        for name, value in _read_yaml(path).items():
-            if name in own:
+        for name, node in _written(path).items():
+            if name in kinds:
+                value = _read(read_node, node, kinds[name], name=name, place=path.name)
                 given[name] = _located(name, value, path.parent)
             elif not (shared and name in everybody):
-                raise unknown_parameter(name, known=own, place=path.name)
+                raise unknown_parameter(name, known=kinds, place=path.name)
     return given
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _written(path: Path) -> dict[str, yaml.Node]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return written_mapping(path.read_text(encoding="utf-8"))
     except OSError as error:
         known = sorted(str(p.name) for p in path.parent.glob("*.yaml"))
         fix = f"There are: {', '.join(known)}." if known else ""
         raise ParameterError("-f", rule="must name a file that can be read", value=path, fix=fix) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError("-f", rule=f"must be YAML: {error}", place=path.name) from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ParameterError(
-            "-f", rule="must be a mapping of names to values", value=type(document).__name__, place=path.name
-        )
-    return {str(name): _as_text(value) for name, value in document.items()}
+    except ValueError as error:
+        raise ParameterError("-f", rule=str(error), place=path.name) from error
 
 
-def _as_text(value: Any) -> Any:
-    """YAML makes dates of ISO dates; a parameters cell holds them as text."""
-    return value.isoformat() if hasattr(value, "isoformat") else value
+def _kinds(notebook: Notebook) -> dict[str, Any]:
+    """What each parameter may be: as its model says, or as the notebook declares it."""
+    fields = NOTEBOOKS[notebook.name].model_fields if notebook.name in NOTEBOOKS else {}
+    return {
+        name: fields[name].annotation if name in fields else declared.kind
+        for name, declared in notebook.parameters.items()
+    }
+
+
+def _read(reader: Any, written: Any, kind: Any, *, name: str, place: str) -> Any:
+    try:
+        return reader(written, kind)
+    except ValueError as error:
+        raise ParameterError(name, rule=str(error), place=place) from error
 
 
 def _located(name: str, value: Any, folder: Path) -> Any:
@@ -73,17 +99,70 @@ def typed_value(notebook: str, name: str, text: str) -> Any:
     """Read the VALUE of ``-p NAME VALUE``: text stays text where text is declared, the rest is YAML.
 
     Raises:
-        ParameterError: the notebook does not know the name.
+        ParameterError: the notebook does not know the name, or the value can be read in two ways.
     """
-    own = read_notebook(notebook).defaults
-    if name not in own:
-        raise unknown_parameter(name, known=own, place=f"-p, for {notebook}")
-    if isinstance(own[name], str):
-        return _located(name, text, Path.cwd())
-    try:
-        return _as_text(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ParameterError(name, rule="must be YAML", value=repr(text), place="-p") from error
+    kinds = _kinds(read_notebook(notebook))
+    if name not in kinds:
+        raise unknown_parameter(name, known=kinds, place=f"-p, for {notebook}")
+    return _located(name, _read(read_text, text, kinds[name], name=name, place="-p"), Path.cwd())
+
+
+def check(notebook: Notebook, given: Mapping[str, Any]) -> Arguments:
+    """What a notebook is given, with what suits the table, if each value is what its parameter may be.
+
+    Of a notebook of the kit its model is asked, of any other what its parameters cell declares.
+
+    Raises:
+        ParameterError: a name that is not declared, one that has to be given, or a value of another kind.
+    """
+    defaults = notebook.defaults
+    values = dict(given)
+    if defaults.get("data") == FLIGHTS:
+        values = {**neutral_facts(given, known=notebook.parameters), **values}
+    if defaults.get("store") == "demo":
+        values.setdefault("store", REAL_STORE)
+    place = f"the parameters of {notebook.path.name}"
+    for name, value in values.items():
+        if name not in notebook.parameters:
+            raise unknown_parameter(name, known=notebook.parameters, place=notebook.path.name)
+        try:
+            require_plain(value)
+        except ValueError as error:
+            raise ParameterError(name, rule=f"must be plain: {error}", place=place) from error
+    if notebook.name in NOTEBOOKS:
+        _require_literals(notebook)
+        return Arguments(values, NOTEBOOKS[notebook.name].check({**defaults, **values}))
+    return Arguments(_checked(notebook, values, place=place), None)
+
+
+def _require_literals(notebook: Notebook) -> None:
+    """The notebooks of the kit are checked whole, so that all of their defaults must be known."""
+    for name, declared in notebook.parameters.items():
+        if not declared.is_literal:
+            raise ParameterError(name, rule="must be a literal", place=notebook.path.name)
+
+
+def _checked(notebook: Notebook, values: Mapping[str, Any], *, place: str) -> dict[str, Any]:
+    found = {}
+    for name, declared in notebook.parameters.items():
+        if name in values:
+            try:
+                found[name] = checked(values[name], declared.kind)
+            except ValueError as error:
+                rule = f"{declared.rule}: {error}"
+                raise ParameterError(name, rule=rule, place=place, fix=_advice(declared)) from error
+        elif declared.default is NO_DEFAULT:
+            fix = f"Set it in a params file, or with -p {name} VALUE. {_advice(declared)}".strip()
+            raise ParameterError(name, rule="must be given: it has no default", place=place, fix=fix)
+    return found
+
+
+def _advice(declared: Parameter) -> str:
+    """How to give another value, or to allow this one."""
+    meaning = f"It means: {declared.meaning}. " if declared.meaning else ""
+    if declared.annotation:
+        return meaning.strip()
+    return f"{meaning}To allow others, annotate it there, such as {declared.name}: float | None."
 
 
 def neutral_facts(given: Mapping[str, Any], *, known: Container[str]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def backfilled(
         ParameterError: the notebook takes no window, or it moves the champion and several are to run at a time.
     """
     source = read_notebook(notebook)
-    if "window" not in source.defaults:
+    if "window" not in source.parameters:
         raise ParameterError("NOTEBOOK", rule="must have a parameter `window`", value=source.name)
     kind = NOTEBOOKS.get(source.name)
     if kind is not None and kind.moves_champion and (jobs != 1 or dask):

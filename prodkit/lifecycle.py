@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prodkit.arguments import neutral_facts, read_files, typed_value
+from prodkit.arguments import REAL_STORE, neutral_facts, read_files, typed_value
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
 from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
 from prodkit.places import outputs_folder, resolve
 from prodkit.report import write_index
-from prodkit.runs import REAL_STORE, Run, run_notebook
+from prodkit.runs import Run, run_notebook
 from prodkit.spans import Window
 from prodkit.stops import Limits, signal_received
 from prodkit.store import Store

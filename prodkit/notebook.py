@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from prodkit.declarations import Parameter, declarations
 from prodkit.errors import ParameterError
 from prodkit.places import project_folder
 
@@ -24,11 +25,12 @@ class Notebook:
     Attributes:
         path: the file.
         digest: SHA-256 (hex digits) of the kinds and sources of its cells; outputs do not count.
+        parameters: what its parameters cell declares, by name.
     """
 
     path: Path
     digest: str
-    _defaults: dict[str, Any]
+    parameters: Mapping[str, Parameter]
 
     @property
     def name(self) -> str:
@@ -37,8 +39,9 @@ class Notebook:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The parameters that it declares, in order, with their defaults."""
-        return copy.deepcopy(self._defaults)
+        """The parameters whose defaults are literals, in order."""
+        known = {name: each.default for name, each in self.parameters.items() if each.is_literal}
+        return copy.deepcopy(known)
 
 
 def notebook_path(notebook: str) -> Path:
@@ -59,7 +62,7 @@ def read_notebook(notebook: str) -> Notebook:
     """Read a notebook given by name or path; a text that was read before is not parsed again.
 
     Raises:
-        ParameterError: no such notebook, no parameters cell, or a default that is no literal.
+        ParameterError: no such notebook, or none with one parameters cell that can be read.
     """
     path = notebook_path(notebook)
     try:
@@ -82,7 +85,7 @@ def _parsed(text: str, path: Path) -> Notebook:
     if [kind for kind, _ in tagged] != ["code"]:
         rule, fix = "must be one tagged code cell", "Tag one cell `parameters`."
         raise ParameterError("parameters", rule=rule, value=f"{len(tagged)}", place=path.name, fix=fix)
-    return Notebook(path, digest, _defaults(tagged[0][1], place=path.name))
+    return Notebook(path, digest, declarations(tagged[0][1], place=path.name))
 
 
 def _cells(text: str) -> list[tuple[str, str, list[str]]]:
@@ -112,27 +115,3 @@ def _typed(value: Any, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be of type {kind.__name__}")
     return value
-
-
-def _defaults(source: str, *, place: str) -> dict[str, Any]:
-    """Names and defaults in a parameters cell."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        rule = f"must be Python assignments: {error.msg}"
-        raise ParameterError("parameters", rule=rule, place=f"{place}, line {error.lineno}") from error
-    except (ValueError, RecursionError) as error:  # half a character; brackets without end
-        raise ParameterError(
-            "parameters", rule=f"must be Python assignments: {error}", place=place
-        ) from error
-    found = {}
-    for statement in statements:
-        target = (
-            statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        )
-        if isinstance(target, ast.Name) and (value := getattr(statement, "value", None)) is not None:
-            try:
-                found[target.id] = ast.literal_eval(value)
-            except ValueError as error:
-                raise ParameterError(target.id, rule="must be a literal", place=place) from error
-    return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.account import closed, keep, kept, opened
-from prodkit.arguments import neutral_facts
+from prodkit.arguments import REAL_STORE, check
 from prodkit.basis import basis
 from prodkit.claims import Claim, abandoned, claim
 from prodkit.draft import close_notebook, notebook_text
@@ -22,14 +22,13 @@ from prodkit.errors import StoreError
 from prodkit.files import write_text
 from prodkit.grammars import grammars_skipped
 from prodkit.notebook import Notebook, read_notebook
-from prodkit.params import NOTEBOOKS, Facts
+from prodkit.params import Facts
 from prodkit.places import outputs_folder, resolve
 from prodkit.stops import Limits, Stop, heeding_signals
 from prodkit.store import Store
 
-__all__ = ["REAL_STORE", "Run", "run_notebook"]
+__all__ = ["Run", "run_notebook"]
 
-REAL_STORE = "sqlite:///outputs/store.db"
 _ARTIFACTS = "outputs/artifacts"
 
 
@@ -97,11 +96,8 @@ class _Work:
     params: Facts | None = field(init=False)
 
     def __post_init__(self) -> None:
-        known, kind = self.source.defaults, NOTEBOOKS.get(self.source.name)
-        self.values = {**neutral_facts(self.given, known=known), **self.given}
-        if "store" in known:
-            self.values.setdefault("store", REAL_STORE)
-        self.params = kind.check({**known, **self.values}) if kind else None
+        asked = check(self.source, self.given)
+        self.values, self.params = asked.values, asked.params
 
     @property
     def reads_store(self) -> bool:

@@ -23,9 +23,10 @@ HOUSE = [
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "likeness", "place", "zygote", "warm"),
+        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
     ],
-    ["dataset", "notebook", "door"],
+    ["dataset", "declarations", "door"],
+    ["notebook"],
     ["data", "profiles", "metrics", "models", "units", "decide", "database", "arguments", "leash"],
     ["training", "drift", "contract", "paired", "records", "moves", "outline", "answers", "kernels"],
     ["bundle", "gates", "store", "account", "snapshot", "client"],

@@ -19,12 +19,6 @@ def test_the_parameters_cell_is_read_without_being_run(tmp_path):
     assert found == {"a": -1, "b": 2.5, "c": ["x", None], "e": {"k": (True,)}}
 
 
-def test_a_default_that_must_be_computed_is_refused(tmp_path):
-    """A default that is no literal is an error that names it and the notebook."""
-    with pytest.raises(ParameterError, match=r"a must be a literal \(in mine\.ipynb\)"):
-        read_notebook(str(own_notebook(tmp_path, "a = open('secret').read()")))
-
-
 def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
     """Exactly one cell holds the parameters."""
     path = own_notebook(tmp_path, "a = 1", "b = 2")
