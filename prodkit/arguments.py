@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from prodkit.reading import read_node, read_text, written_mapping
 __all__ = ["REAL_STORE", "Arguments", "check", "neutral_facts", "read_files", "typed_value"]
 
 REAL_STORE = "sqlite:///outputs/store.db"
+_ADDRESSES = ("store", "artifacts", "data", "predictions", "notify")
+_PASSWORD = re.compile(r"^[\w+.-]+://[^/?#\s@:]*:(?P<password>[^/?#\s@]+)@")
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ def _kinds(notebook: Notebook) -> dict[str, Any]:
 
 def _read(reader: Any, written: Any, kind: Any, *, name: str, place: str) -> Any:
     try:
-        return reader(written, kind)
+        value = reader(written, kind)
     except ValueError as error:
         raise ParameterError(name, rule=str(error), place=place) from error
+    _require_no_password(name, value)
+    return value
 
 
 def _located(name: str, value: Any, folder: Path) -> Any:
@@ -117,6 +122,8 @@ def check(notebook: Notebook, given: Mapping[str, Any]) -> Arguments:
     """
     defaults = notebook.defaults
     values = dict(given)
+    for name, value in values.items():
+        _require_no_password(name, value)  # before any error can repeat it
     if defaults.get("data") == FLIGHTS:
         values = {**neutral_facts(given, known=notebook.parameters), **values}
     if defaults.get("store") == "demo":
@@ -133,6 +140,21 @@ def check(notebook: Notebook, given: Mapping[str, Any]) -> Arguments:
         _require_literals(notebook)
         return Arguments(values, NOTEBOOKS[notebook.name].check({**defaults, **values}))
     return Arguments(_checked(notebook, values, place=place), None)
+
+
+def _require_no_password(name: str, value: Any) -> None:
+    """Refuse an address with a password in it: parameters stand in the notebook, in records and in reports."""
+    addresses = value if isinstance(value, list) else [value]
+    for address in addresses if name in _ADDRESSES else []:
+        match = _PASSWORD.search(address) if isinstance(address, str) else None
+        if match and not re.fullmatch(r"(\$\{\w+\})+|\**", match["password"]):
+            variable = f"{name.upper()}_PASSWORD"
+            start, end = match.span("password")
+            fix = f"export {variable}=..., and write {address[:start]}${{{variable}}}{address[end:]}."
+            found = f"{address[:start]}***{address[end:]}"
+            raise ParameterError(
+                name, rule="must not hold a password, since it is recorded", value=found, fix=fix
+            )
 
 
 def _require_literals(notebook: Notebook) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.places import project_folder, resolve, using_outputs
+from prodkit.places import names_read, project_folder, resolve, using_outputs
 from prodkit.stops import Limits, heeding_signals, leave, signal_received
 
 if TYPE_CHECKING:
@@ -34,10 +35,21 @@ def main() -> None:
     try:
         prodkit()
     except ProdkitError as error:
-        _say.print(f"prodkit: {error}", style="red", markup=False, soft_wrap=True)
+        _tell_failure(f"prodkit: {error}")
         if signal_received():
             leave(signal_received())
         sys.exit(2 if isinstance(error, ParameterError) else 1)
+    except Exception as error:  # a fault of the package: the whole story, for whoever mends it
+        _tell_failure("".join(traceback.format_exception(error)))
+        sys.exit(1)
+
+
+def _tell_failure(text: str) -> None:
+    """Say what went wrong, without what was read from the environment."""
+    from prodkit.redaction import Redaction
+
+    hidden = Redaction.of(names_read()).text(text)
+    _say.print(hidden, style="red", markup=False, soft_wrap=True)
 
 
 def _with(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

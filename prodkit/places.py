@@ -16,6 +16,7 @@ __all__ = [
     "destination",
     "environment_set",
     "expand",
+    "names_read",
     "outputs_folder",
     "project_folder",
     "resolve",
@@ -59,6 +60,14 @@ def environment_set(**values: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+_READ: set[str] = set()
+
+
+def names_read() -> frozenset[str]:
+    """The variables whose values :func:`expand` has put in since this process began: what must not be shown."""
+    return frozenset(_READ)
+
+
 def expand(text: str) -> str:
     """Replace each ``${NAME}`` by the environment's value, at the moment of use and never before.
 
@@ -71,6 +80,7 @@ def expand(text: str) -> str:
             raise ParameterError(
                 match[0], rule="must be set in the environment", fix=f"export {match[1]}=..."
             )
+        _READ.add(match[1])
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", look_up, text)

@@ -21,6 +21,7 @@ import pyarrow.parquet
 import sqlalchemy as sa
 
 from prodkit.errors import DataError, IdentityError, ProdkitError, SchemaError
+from prodkit.redaction import Redaction, references
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,8 @@ def _reading(shown: str) -> Iterator[None]:
         fix = f"Install what is missing ({error.name}), such as notebook-prodkit[s3] or [postgres]."
         raise DataError("data", rule="needs another package to be read", value=shown, fix=fix) from error
     except (csv.Error, pa.ArrowException, sa.exc.SQLAlchemyError, OSError, ValueError) as error:
-        reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).split("\n")[0][:200]
+        reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).split("\n")[0]
+        reason = Redaction.of(references(shown)).text(reason)[:200]
         fix = "Set `data` to Parquet or CSV files, or to a database URL that ends in #table."
         raise DataError("data", rule=f"must be a readable table: {reason}", value=shown, fix=fix) from error
 

@@ -342,3 +342,43 @@ def test_a_model_of_the_kit_says_how_its_values_are_read(tmp_path):
     assert params.value == {"yes": {"no": 1000.0}}
     assert typed_value("train", "value", "{a: {b: 2}}") == {"a": {"b": 2.0}}
     assert typed_value("train", "value", "price") == "price"
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("store", "postgresql://me:s3cret@db/x", "postgresql://me:***@db/x"),
+        ("data", "mysql+pymysql://:s3cret@db/x#t", r"mysql\+pymysql://:***@db/x#t"),
+        ("artifacts", "ftp://me:s3cret${X}@host/a", "ftp://me:***@host/a"),
+        ("notify", ["ntfy://a", "mailtos://me:s3cret@mail"], "mailtos://me:***@mail"),
+    ],
+)
+def test_an_address_with_a_password_is_refused(name, value, shown):
+    """The error does not repeat the password, and says how to keep it in the environment."""
+    message = rf"{name} must not hold a password, .*; found {shown.replace('***', '[*]{3}')}\. export "
+    with pytest.raises(ParameterError, match=message):
+        typed_value("score", name, json.dumps(value) if name == "notify" else value)
+    with pytest.raises(ParameterError, match=message) as refused:
+        check(read_notebook("score"), {name: value})
+    assert "s3cret" not in str(refused.value)
+    assert f"me:${{{name.upper()}_PASSWORD}}@" in str(refused.value) or ":${DATA_PASSWORD}@" in str(
+        refused.value
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://me:${PW}@db/x",
+        "postgresql://me@db/x",
+        "s3://bucket/a@b:c",
+        "sqlite:///a:b@c.db",
+        "s3://b/x:y@z",
+    ],
+)
+def test_an_address_without_a_password_is_taken(value):
+    """A reference to the environment, no password at all, or signs that only look like one."""
+    assert check(read_notebook("score"), {"store": value}).values["store"] == value

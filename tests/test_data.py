@@ -660,3 +660,11 @@ def test_odd_headers_are_read_as_the_rows_are(tmp_path: Path) -> None:
     assert isinstance(source, Files)
     assert source.columns == ["a, b", 'c "d"', "e\nf", "g", "h", ""]
     assert source.columns == list(source._table.schema.names)
+
+
+def test_a_table_that_cannot_be_opened_does_not_show_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library says of an address with a secret in it is said without the secret."""
+    monkeypatch.setenv("SHOP_ADDRESS", "no driver://me:swordfish@host/db")
+    with pytest.raises(DataError, match=r"must be a readable table: .*\$\{SHOP_ADDRESS\}") as refused:
+        read_window(homes("${SHOP_ADDRESS}#table"))
+    assert "swordfish" not in str(refused.value)

@@ -19,18 +19,18 @@ PACKAGE = ROOT / "prodkit"
 HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
-        *("grammars", "preloads", "offspring", "plots"),
+        *("grammars", "preloads", "offspring", "plots", "redaction"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
         *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
     ],
-    ["dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"],
-    ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
     [
-        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
+        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
         *("rerun",),
     ],
+    ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
+    ["arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"],
     ["bundle", "client", "claims", "basis", "actions"],
     ["guard", "survey", "trial", "workspace", "engine", "dossier"],
     ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
