@@ -23,6 +23,7 @@ from traitlets.config import Config
 from prodkit.door import ZygoteError, door
 from prodkit.errors import KernelError, ParameterError
 from prodkit.kernels import Kernel
+from prodkit.leash import Leash
 from prodkit.place import coldness, keyed_variables, place, warm_seconds
 
 ROOT = Path(__file__).parent.parent
@@ -73,13 +74,14 @@ def runtime():
 
 
 @contextlib.asynccontextmanager
-async def running(*, warm: bool = True, config: Config | None = None, **settings):
-    """A kernel and its client; at the end it is ended."""
+async def running(*, warm: bool = True, forked: bool | None = None, config: Config | None = None, **settings):
+    """A kernel and its client; at the end it is ended. It must be forked if it may, unless said otherwise."""
     kernel = Kernel(kernel_name="python3", warm=warm, config=config)
     await kernel.start_kernel(**settings)
     client = kernel.client()
     client.start_channels()
     try:
+        assert isinstance(kernel.provisioner.process, Leash) == (warm if forked is None else forked)
         await client.wait_for_ready()
         yield kernel, client
     finally:
@@ -528,7 +530,7 @@ def test_clients_that_start_at_once_share_one_zygote(clients):
 
 def test_warm_kernels_can_be_turned_off():
     """With PRODKIT_WARM=0 a kernel is the child of who asked for it."""
-    assert parent(env={**os.environ, "PRODKIT_WARM": "0"}) == os.getpid()
+    assert parent(forked=False, env={**os.environ, "PRODKIT_WARM": "0"}) == os.getpid()
 
 
 def test_a_wrong_idle_time_is_refused():
@@ -560,7 +562,10 @@ def test_without_a_zygote_a_plain_kernel_runs(tmp_path, caplog, module, text, re
     (tmp_path / f"{module}.py").write_text(text)
     config = Config({"WarmProvisioner": {"patience_seconds": 2 if "within" in reason else 30}})
     with caplog.at_level(logging.WARNING, "prodkit"):
-        assert parent(env={**os.environ, "PYTHONPATH": str(tmp_path)}, config=config) == os.getpid()
+        assert (
+            parent(forked=False, env={**os.environ, "PYTHONPATH": str(tmp_path)}, config=config)
+            == os.getpid()
+        )
     assert reason in caplog.text
 
 
@@ -570,7 +575,7 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch, caplog
     (tmp_path / "prodkit").mkdir(mode=0o755)
     with pytest.raises(ZygoteError, match="must be a folder that only this user can enter"), door(os.environ):
         pass
-    assert parent() == os.getpid()
+    assert parent(forked=False) == os.getpid()
 
 
 def test_odd_commands_and_folders_get_a_plain_kernel(tmp_path):
