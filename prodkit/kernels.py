@@ -203,6 +203,7 @@ class Kernel(AsyncKernelManager):
     warm = Bool(True, config=True, help="Fork it where that makes no difference.")
     client_class = DottedObjectName("prodkit.kernels.KernelClient", config=True)
     client_factory = Type(klass=KernelClient, config=True)
+    _put_down = False
 
     async def start_kernel(self, **settings: Any) -> None:  # type: ignore[override]  # its parent's is not async
         """Start it; takes ``env``, ``cwd``, ``stdin``, ``stdout``, ``stderr`` and ``extra_arguments``.
@@ -244,6 +245,7 @@ class Kernel(AsyncKernelManager):
                     await self.interrupt_kernel()
                     await self._ends_within(grace_seconds / 2)
             if await self.is_alive():
+                self._put_down = True
                 await self.provisioner.kill()
                 await self._ends_within(5.0)
             with contextlib.suppress(asyncio.TimeoutError):
@@ -272,5 +274,7 @@ class Kernel(AsyncKernelManager):
         if status >= 0:
             return f"ended by itself with status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
+        if self._put_down:
+            return f"did not end when it was asked to, and was killed by signal {-status} ({name})"
         cause = ": by hand, or for want of memory" if -status == signal.SIGKILL else ""
         return f"was killed by signal {-status} ({name}){cause}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import select
@@ -13,12 +14,15 @@ import subprocess
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from prodkit.door import PATIENCE_SECONDS, Door, ZygoteError, door, reach
 from prodkit.zygote import received
 
 __all__ = ["Leash", "fork_kernel"]
+
+_FORGOTTEN_SECONDS = 1.0
 
 
 async def fork_kernel(
@@ -42,9 +46,7 @@ async def fork_kernel(
         ZygoteError: within that time no kernel was forked.
     """
     arguments = list(command[list(command).index("ipykernel_launcher") + 1 :])
-    umask = os.umask(0o077)
-    os.umask(umask)
-    request = {"argv": arguments, "env": dict(env), "cwd": cwd, "umask": umask}
+    request = {"argv": arguments, "env": dict(env), "cwd": cwd, "umask": _umask()}
     with door(env) as there:
         try:
             async with asyncio.timeout(patience_seconds):
@@ -71,7 +73,9 @@ async def _forked(
             if not isinstance(error, OSError | ValueError | ZygoteError):
                 raise
             if fresh:
-                raise ZygoteError(there.log() or str(error)) from error
+                there.remove()
+                reason = str(error) if isinstance(error, ZygoteError) else "it has hung up"
+                raise ZygoteError(f"{reason} {there.log()}".strip()) from error
 
 
 async def _ask(link: socket.socket, request: dict[str, Any], streams: Sequence[int]) -> int:
@@ -88,6 +92,12 @@ async def _ask(link: socket.socket, request: dict[str, Any], streams: Sequence[i
     if "pid" not in answers[0]:
         raise ZygoteError(answers[0].get("refused", "it does not say why"))
     return int(answers[0]["pid"])
+
+
+def _umask() -> int:
+    """The umask, without setting another for a moment: other threads might create a file in it."""
+    lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
+    return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
 
 
 _held: weakref.WeakSet[Leash] = weakref.WeakSet()
@@ -110,8 +120,8 @@ class Leash:
         self.link, self.pid, self.args = link, pid, args
         self.returncode: int | None = None
         self._buffer = bytearray()
-        if not _held:
-            os.register_at_fork(after_in_child=_let_go)
+        self._zombie_since = float("inf")
+        _watch_forks()
         _held.add(self)
 
     def poll(self) -> int | None:
@@ -120,16 +130,31 @@ class Leash:
             try:
                 data = self.link.recv(4096)
             except BlockingIOError:
-                break
+                if not self._is_forgotten():
+                    break
+                data = b""
             except OSError:
                 data = b""
             self._buffer += data
             if told := [answer for answer in received(self._buffer) if "status" in answer]:
                 self._end(told[0]["status"])
-            elif not data:  # the zygote is gone, and its kernels with it; what they have started may not be
+            elif (
+                not data
+            ):  # the zygote is gone or hangs, and its kernel is dead; what that has started may not be
                 self._signal(signal.SIGKILL)
                 self._end(-signal.SIGKILL)
         return self.returncode
+
+    def _is_forgotten(self) -> bool:
+        """Whether the kernel has been dead for a while and its zygote does not say so: it is stopped, or hangs."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except OSError:
+            state = "Z"
+        if state not in "ZX":
+            return False
+        self._zombie_since = min(self._zombie_since, time.monotonic())
+        return time.monotonic() - self._zombie_since > _FORGOTTEN_SECONDS
 
     def _end(self, status: int) -> None:
         self.returncode = status
@@ -162,6 +187,11 @@ class Leash:
     def kill(self) -> None:
         """Send SIGKILL to the group."""
         self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _let_go() -> None:

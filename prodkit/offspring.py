@@ -45,6 +45,7 @@ def become_kernel(request: dict[str, Any]) -> None:
     preloaded = set(sys.modules)
     launcher = find_spec("ipykernel_launcher")
     sys.argv = [str(launcher.origin if launcher else ""), *request["argv"]]
+    sys.orig_argv[:] = [sys.executable, "-m", "ipykernel_launcher", *request["argv"]]
     gc.enable()
     from ipykernel.kernelapp import IPKernelApp
 

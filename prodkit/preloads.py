@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import gc
+import io
 import os
 import site
 import sys
@@ -33,20 +34,27 @@ PRELOADED = (
 _FORK_SAFE_THREADS = {"jemalloc_bg_thd"}
 
 
-def preload() -> None:
-    """Import all that a notebook may want; what cannot be imported is left to the notebook that misses it."""
-    # pandas asks once, at import, whether it runs in a notebook, and sets display.max_columns by the answer
+def preload() -> dict[str, str]:
+    """Import all that a notebook may want; what cannot be imported is left to the notebook that misses it.
+
+    Gives the environment variables that the imports have set: a kernel that is forked later needs them, too.
+    """
+    before = set(os.environ)
+    quiet = io.TextIOWrapper(io.BytesIO(), encoding="UTF-8")  # as the output of a notebook is
+    # pandas asks once, at import, whether it runs in a notebook and what can be printed there; its options depend on it
     builtins.get_ipython = lambda: SimpleNamespace(kernel=None)  # type: ignore[attr-defined]
     try:
-        for name in PRELOADED:
-            with contextlib.suppress(ImportError):
-                import_module(name)
-        prodkit = import_module("prodkit")
-        for name in prodkit.__all__:
-            with contextlib.suppress(ImportError):
-                getattr(prodkit, name)
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            for name in PRELOADED:
+                with contextlib.suppress(Exception):
+                    import_module(name)
+            prodkit = import_module("prodkit")
+            for name in prodkit.__all__:
+                with contextlib.suppress(Exception):
+                    getattr(prodkit, name)
     finally:
         del builtins.get_ipython  # type: ignore[attr-defined]
+    return {name: value for name, value in os.environ.items() if name not in before}
 
 
 def settle() -> None:

@@ -249,10 +249,10 @@ def main() -> None:
     if os.fork():
         os._exit(0)  # whoever started this waits for no more than that, and is nobody's parent
     gc.disable()
-    preload()
+    variables = preload()
     settle()
     idle_seconds = float(os.environ["PRODKIT_WARM"])
     zygote = Zygote(socket.socket(fileno=descriptor), name, idle_seconds=idle_seconds, started=started)
     request = zygote.serve()
     if request is not None:
-        become_kernel(request)
+        become_kernel({**request, "env": {**variables, **request["env"]}})
