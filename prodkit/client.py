@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -61,7 +62,7 @@ class StoppedError(PapermillExecutionError):  # type: ignore[misc]  # papermill 
 
     def __init__(self, stop: Stop, *, index: int, count: int | None, source: str, trace: list[str]) -> None:
         name, _, value = stop.sentence.partition(": ")
-        super().__init__(index, count, source, name, value, trace or [stop.sentence])
+        super().__init__(index, count, source, name, value, trace if any(trace) else [stop.sentence])
         self.stop = stop
 
 
@@ -101,6 +102,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         kernel = Kernel(kernel_name=kernel_name, warm=order.warm)
         super().__init__(manager, km=kernel, iopub_timeout=_IOPUB_SECONDS, **settings)
         self.stop: Stop | None = None
+        self._hides = order.hide is not str
         self._began = time.monotonic()
         self._cell: tuple[int, Any, float] = (-1, None, self._began)
 
@@ -132,7 +134,9 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         if self.stop:
             index, cell, _ = self._cell
             count, source = (cell.get("execution_count"), cell.source) if cell else (None, "")
-            raise StoppedError(self.stop, index=index, count=count, source=source, trace=trace)
+            hide = self.order.hide
+            stop = replace(self.stop, sentence=hide(self.stop.sentence))
+            raise StoppedError(stop, index=index, count=count, source=source, trace=[hide("\n".join(trace))])
 
     def _close(self) -> None:
         """Save for good. Where even that fails, the last good save stands and the record says so."""
@@ -145,7 +149,9 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
 
     async def _start(self, stderr: int) -> None:
         environment = {**os.environ, **self.order.environment}
-        await self.km.start_kernel(cwd=str(self.order.folder or Path.cwd()), env=environment, stderr=stderr)
+        await self.km.start_kernel(
+            cwd=str(self.order.folder or Path.cwd()), env=environment, stdout=stderr, stderr=stderr
+        )
         self.kc = self.km.client()
         self.kc.start_channels()
         await self.kc.wait_for_ready(timeout=self.order.limits.start_seconds)
@@ -211,6 +217,13 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
             elif hurried() or time.monotonic() - asked > self.order.limits.grace_seconds:
                 break
         self.task_poll_for_reply.cancel()
+
+    def process_message(self, message: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        """Take in what the kernel says, without secrets: papermill may log it before it is saved."""
+        if self._hides:
+            content = json.dumps(message["content"], default=str)
+            message = {**message, "content": json.loads(self.order.hide(content))}
+        return super().process_message(message, cell, cell_index)
 
     def _save(self) -> Stop | None:
         try:

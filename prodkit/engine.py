@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from papermill.iorw import papermill_io, write_ipynb
 
 from prodkit.client import Client, Order, StoppedError
 from prodkit.files import write_text
+from prodkit.redaction import Redaction, references
 from prodkit.stops import Limits, heeding_signals, leave, signal_received
 
 __all__ = ["ProdkitEngine", "execute"]
@@ -64,7 +65,7 @@ class ProdkitEngine(Engine):  # type: ignore[misc]
             if order is None:
                 cell = execution_timeout or Limits.cell_seconds
                 limits = Limits(cell_seconds=cell, start_seconds=start_timeout)
-                order = Order(_local(output_path, Path(spare)), limits=limits)
+                order = Order(_local(output_path, Path(spare)), limits=limits, hide=_hiding(nb))
             known = {name: settings.get(name) for name in ("stdout_file", "stderr_file")}
             known |= {"progress_bar": progress_bar, "log_output": log_output}
             client = Client(nb, order, kernel_name=kernel_name, **known)
@@ -80,6 +81,14 @@ class ProdkitEngine(Engine):  # type: ignore[misc]
             finally:
                 client.nb_man.cleanup_pbar()
         return nb
+
+
+def _hiding(notebook: Any) -> Callable[[str], str]:
+    """What takes the secrets out that the notebook's parameters refer to."""
+    tagged = {"parameters", "injected-parameters"}
+    cells = [cell.source for cell in notebook.cells if tagged & set(cell.metadata.get("tags", []))]
+    redaction = Redaction.of(references(cells))
+    return redaction.text if redaction else str
 
 
 def _local(output_path: str | None, spare: Path) -> Path:

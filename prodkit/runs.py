@@ -24,6 +24,7 @@ from prodkit.grammars import grammars_skipped
 from prodkit.notebook import Notebook, read_notebook
 from prodkit.params import Facts
 from prodkit.places import outputs_folder, resolve
+from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.stops import Limits, Stop, heeding_signals
 from prodkit.store import Store
 
@@ -79,6 +80,10 @@ def run_notebook(
     with heeding_signals(), work.records as records:
         _settle(runs, records, tell)
         ground = work.basis()
+        for name in work.secrets.too_short:
+            tell(
+                f"${{{name}}} is too short to be kept out of what is written: it has fewer than {SHORTEST} characters"
+            )
         taken = claim(work.stem(ground), runs, force=force, waits=tell)
         if isinstance(taken, Path):
             return Run(taken, kept(taken), repeated=True)
@@ -98,6 +103,11 @@ class _Work:
     def __post_init__(self) -> None:
         asked = check(self.source, self.given)
         self.values, self.params = asked.values, asked.params
+
+    @cached_property
+    def secrets(self) -> Redaction:
+        """What must be written nowhere: the variables that parameters refer to."""
+        return Redaction.of(references([self.values, self.source.defaults]))
 
     @property
     def reads_store(self) -> bool:
@@ -160,6 +170,7 @@ class _Attempt:
         seconds = time.perf_counter() - clock
         account = closed(self.account, folder / "notebook.ipynb", stop, seconds=seconds)
         account["reasons"] += _acts(self.work, account)
+        account = self.work.secrets.document(account)
         keep(account, folder)  # where the disk is too full for it, the next start finds the run abandoned
         _write_page(folder, account)
         _record_or(self.tell, self.work.records, account)
@@ -179,13 +190,14 @@ class _Attempt:
             folder=source.parent.resolve(),
             environment={"PRODKIT_RUN": self.taken.folder.name, "PRODKIT_OUT": str(outputs_folder())},
             limits=self.limits,
+            hide=self.work.secrets.text if self.work.secrets else str,
         )
         try:
             execute(source, self.work.values, order)
         except StoppedError as error:
             return error.stop
         except Exception as error:  # before the engine: papermill cannot read it, or write a parameter down
-            return Stop("failed", "failed", f"{type(error).__name__}: {error}")
+            return Stop("failed", "failed", self.work.secrets.text(f"{type(error).__name__}: {error}"))
         return None
 
 

@@ -390,6 +390,57 @@ def test_output_widgets_do_not_hang_it(out, tmp_path):
     assert result["status"] == "succeeded"
 
 
+# Secrets
+
+LEAKS = """
+import os, sys, logging, json
+from IPython.display import HTML, Markdown, display
+from prodkit.places import expand
+secret = expand(token)
+print(secret); print(repr(secret), file=sys.stderr)
+for n in range(len(secret)): print(secret[n], end="", flush=True)
+display(HTML(f"<b title='{secret}'>x</b>"), Markdown(secret), {"application/json": {secret: [secret]}}, raw=False)
+os.write(1, secret.encode() + b"\\n"); os.write(2, secret.encode() + b"\\n")
+os.system(f"echo {secret}; echo {secret} >&2")
+logging.getLogger().warning(secret)
+get_ipython().display_pub.publish({
+    "application/vnd.prodkit.result+json": {"outcome": "pass", "outputs": {"said": secret}}, "text/plain": "x"})
+"""
+
+
+@pytest.mark.parametrize("end", ["", "raise ValueError(secret)", "sys.exit(secret)", "{}[secret]"])
+def test_a_secret_is_written_nowhere(tmp_path, end):
+    """Whatever a notebook does with it, no file under the outputs, nothing that is printed and no row holds it."""
+    canary = "hunter2-Canary/secret"
+    path = own_notebook(tmp_path, 'token = "${PRODKIT_CANARY}"', LEAKS + end)
+    code = "from prodkit.cli import main; import sys; sys.argv[0] = 'prodkit'; main()"
+    call = [sys.executable, "-c", code, "run", str(path), "--out", str(tmp_path / "out"), "--json"]
+    environment = {**os.environ, "PRODKIT_CANARY": canary}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (1 if end else 0), done.stderr
+    (result,) = [strict(each) for each in tmp_path.glob("out/runs/*/result.json")]
+    assert json.loads(done.stdout) == result
+    assert (result["outputs"] == {"said": "${PRODKIT_CANARY}"}) == (not end)
+    assert "${PRODKIT_CANARY}" in done.stderr  # what its process wrote came through, without the secret
+    written = {each: each.read_bytes() for each in (tmp_path / "out").rglob("*") if each.is_file()}
+    assert {"notebook.ipynb", "report.html", "result.json", "store.db"} <= {each.name for each in written}
+    for part in (canary, canary.replace("/", "%2F"), canary.replace("/", "\\/")):
+        assert part not in done.stdout + done.stderr
+        assert [each for each, text in written.items() if part.encode() in text] == []
+
+
+def test_plain_papermill_hides_secrets_too(tmp_path):
+    """The engine reads the references from the parameters, injected or not; papermill's log is covered."""
+    path = own_notebook(tmp_path, 'token = ""', LEAKS + "{}[secret]")
+    call = [sys.executable, "-m", "papermill", "--engine", "prodkit", "--log-output", str(path)]
+    call += [str(tmp_path / "executed.ipynb"), "-p", "token", "${PRODKIT_CANARY}"]
+    environment = {**os.environ, "PRODKIT_CANARY": "hunter2-Canary"}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "${PRODKIT_CANARY}" in done.stderr
+    assert "hunter2-Canary" not in done.stdout + done.stderr + (tmp_path / "executed.ipynb").read_text()
+
+
 # Plain papermill
 
 
