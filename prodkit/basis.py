@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prodkit.dataset import source_digest
 from prodkit.params import Facts
 from prodkit.places import project_folder
 from prodkit.store import Store
@@ -55,11 +54,17 @@ def basis(
         "notebook": cells_digest(cells),
         "unchecked": unchecked_cells(cells),
         "code": code_digest(),
-        "data": source_digest(params) if params else files_digest(values, folder),
+        "data": _table_digest(params) if params else files_digest(values, folder),
         "folder": os.path.relpath(folder, home) if folder.is_relative_to(home) else str(folder),
         "store": store.watermark() if store else None,
         "began": datetime.now(UTC).isoformat(),
     }
+
+
+def _table_digest(params: Facts) -> str:
+    from prodkit.dataset import source_digest  # and pyarrow, which a notebook of the user's own may not need
+
+    return source_digest(params)
 
 
 def files_digest(values: Mapping[str, Any], folder: Path) -> str:

@@ -57,15 +57,21 @@ _TEMPLATE = """
 def _exporter() -> HTMLExporter:
     # half a second, which a run that was done before, or that ends before it has a notebook, does not spend
     from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
+    from nbconvert import HTMLExporter, TemplateExporter
     from traitlets.config import Config
+
+    class Page(HTMLExporter):  # type: ignore[misc]
+        """nbconvert's, without its second pass over the page, which adds what the template has already."""
+
+        def from_notebook_node(self, nb: Any, resources: Any = None, **settings: Any) -> Any:
+            return TemplateExporter.from_notebook_node(self, nb, resources, **settings)
 
     settings = Config()
     settings.NbConvertBase.display_data_priority = [
         *("text/html", "image/png", "text/markdown", "text/plain"),
     ]
     settings.TagRemovePreprocessor.enabled = True
-    exporter = HTMLExporter(
+    page = Page(
         config=settings,
         template_name="basic",
         extra_loaders=[DictLoader({"report.j2": _TEMPLATE})],
@@ -75,7 +81,10 @@ def _exporter() -> HTMLExporter:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    return exporter
+    page.register_filter(
+        "highlight_code", lambda source, **_: escape(source)
+    )  # named by its template, not used by ours
+    return page
 
 
 def write_report(executed: Path, page: Path, document: Mapping[str, Any]) -> None:
