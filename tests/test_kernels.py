@@ -685,7 +685,7 @@ def test_an_ordinary_manager_restarts_and_interrupts_warm_kernels(warm_by_defaul
 
 
 def test_nbval_and_papermill_run_warm(tmp_path):
-    """With one variable in the environment, plain nbval and plain papermill run their kernels warm."""
+    """With one variable in the environment, plain nbval and papermill run warm; nbval does with the plugin, too."""
     cell = nbformat.v4.new_code_cell(
         "import os; print('zygote' in open(f'/proc/{os.getppid()}/cmdline').read())"
     )
@@ -693,21 +693,13 @@ def test_nbval_and_papermill_run_warm(tmp_path):
     cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="True\n")]
     spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=spec), tmp_path / "is_warm.ipynb")
-    env = {**os.environ, "JUPYTER_DEFAULT_PROVISIONER_NAME": "prodkit-warm"}
-    for command in (
-        [
-            "pytest",
-            "-q",
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:cacheprovider",
-            "-c",
-            os.devnull,
-            "--nbval",
-            "is_warm.ipynb",
-        ],
-        ["papermill", "is_warm.ipynb", "out.ipynb"],
+    ours = {**os.environ, "JUPYTER_DEFAULT_PROVISIONER_NAME": "prodkit-warm"}
+    theirs = {name: value for name, value in ours.items() if name != "JUPYTER_DEFAULT_PROVISIONER_NAME"}
+    nbval = ["pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-c", os.devnull, "--nbval"]
+    for command, env in (
+        ([*nbval, "is_warm.ipynb"], ours),
+        ([*nbval, "-p", "prodkit.warm", "is_warm.ipynb"], theirs),
+        (["papermill", "is_warm.ipynb", "out.ipynb"], ours),
     ):
         done = subprocess.run(
             [sys.executable, "-m", *command],
