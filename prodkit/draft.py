@@ -16,7 +16,7 @@ from typing import Any
 from prodkit.files import Ballast, write_text
 from prodkit.stops import Stop
 
-__all__ = ["BANNER_TAG", "Draft", "NoRoomError", "close_notebook", "notebook_text"]
+__all__ = ["BANNER_TAG", "Draft", "NoRoomError", "close_notebook", "headline", "notebook_text"]
 
 BANNER_TAG = (
     "papermill-error-cell-tag"  # papermill's own: it takes such cells out when it runs a notebook again
@@ -115,16 +115,21 @@ def _banner(notebook: Any, stop: Stop) -> Any:
     """The first cell of a notebook that ended early: what happened, how far it came, what is missing."""
     import nbformat
 
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    states = [cell.metadata.get("papermill", {}).get("status") for cell in code]
-    done, left = states.count("completed"), states.count("pending")
-    title = {"succeeded": "This run ended itself", "interrupted": "This run was interrupted"}
     text = (
-        f"<strong>{title.get(stop.status, 'This run failed')}</strong>, after {done} of {len(code)} code cells"
-        f"{f'; {left} did not run' if left else ''}. What was put out up to then stands below.\n"
+        f"<strong>{headline(notebook, stop.status)}</strong> What was put out up to then stands below.\n"
         f"<pre>{escape(stop.sentence)}</pre>"
     )
     return nbformat.v4.new_markdown_cell(text, metadata={"tags": [BANNER_TAG]})
+
+
+def headline(notebook: Any, status: str) -> str:
+    """How a run ended, and how far it had come, in one sentence."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    states = [cell.metadata.get("papermill", {}).get("status") for cell in code]
+    done, left = states.count("completed"), states.count("pending")
+    how = {"succeeded": "ended itself", "interrupted": "was interrupted"}.get(status, status)
+    tail = f"; {left} did not run" if left else ""
+    return f"This run {how} after {done} of {len(code)} code cells{tail}."
 
 
 def notebook_text(notebook: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prodkit.answers import ACTIONS, FINDINGS
+from prodkit.draft import BANNER_TAG, headline
 
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
@@ -42,7 +43,12 @@ _PAGE = """<!DOCTYPE html>
 # nbconvert's `basic` template, with the code folded away and without its scripts
 _TEMPLATE = """
 {%- extends 'basic/index.html.j2' -%}
-{% block input_group %}<details><summary>code</summary><pre>{{ cell.source | escape }}</pre></details>{% endblock %}
+{% block input_group %}
+{%- set state = cell.metadata.get('papermill', {}).get('status', 'completed') -%}
+<details{{ ' open' if state in ('failed', 'interrupted') }}><summary>code
+{{- {'completed': '', 'pending': ': never ran'}.get(state, ': ' ~ state) | escape }}</summary>
+<pre>{{ cell.source | escape }}</pre></details>
+{% endblock %}
 {% block data_png %}<p><img alt="{{ output.metadata.get('image/png', {}).get('alt', 'figure') | escape }}"
  width="{{ output.metadata.get('image/png', {}).get('width', '') }}"
  src="data:image/png;base64,{{ output.data['image/png'] | replace('\n', '') }}"></p>{% endblock %}
@@ -98,26 +104,29 @@ def write_report(executed: Path, page: Path, document: Mapping[str, Any]) -> Non
     import nbformat
 
     notebook = nbformat.read(executed, as_version=4)
-    title, cells = _split_title(notebook)
-    notebook.cells = cells
+    notebook.cells = [cell for cell in notebook.cells if BANNER_TAG not in cell.metadata.get("tags", [])]
+    ended = "" if document["status"] == "succeeded" else headline(notebook, document["status"])
+    title, notebook.cells = _split_title(notebook, default=document["notebook"])
     # figures and tables are shown; a widget needs a kernel, and its still picture stands in for it
     body, _ = _exporter().from_notebook_node(notebook)
-    head = f"<h1>{escape(title)}</h1>\n{_verdict(document)}"
+    head = f"<h1>{escape(title)}</h1>\n{_verdict(document, ended)}"
     page.write_text(_PAGE.format(title=escape(title), style=_STYLE, body=head + body), encoding="utf-8")
 
 
-def _split_title(notebook: Any) -> tuple[str, list[Any]]:
+def _split_title(notebook: Any, *, default: str) -> tuple[str, list[Any]]:
     """The first heading, and the cells without it."""
+    if not notebook.cells:
+        return default, []
     first = notebook.cells[0]
     line, _, rest = first.source.partition("\n")
     if first.cell_type != "markdown" or not line.startswith("# "):
-        return str(notebook.metadata.get("title", "Run")), list(notebook.cells)
+        return str(notebook.metadata.get("title", default)), list(notebook.cells)
     first.source = rest.strip()
     return line.removeprefix("# ").strip(), list(notebook.cells)
 
 
-def _verdict(document: Mapping[str, Any]) -> str:
-    """The first screen: what came of it and why, then when, on what and by whom."""
+def _verdict(document: Mapping[str, Any], ended: str) -> str:
+    """The first screen: what came of it and why, or how it ended early; then when, on what and by whom."""
     notices = [item["note"] for item in document["evidence"] if item["name"] == "drill"]
     notice = "".join(f"<p><strong>{escape(note)}.</strong></p>" for note in notices)
     reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in document["reasons"][:5])
@@ -133,16 +142,15 @@ def _verdict(document: Mapping[str, Any]) -> str:
     line = " · ".join(
         f"{name}: {escape(str(value))}" for name, value in facts.items() if value not in (None, "")
     )
+    answer = escape(ended or _answer(document))
     return (
-        f'<div class="verdict {escape(document["outcome"])}">{notice}<strong>{escape(_answer(document))}</strong>'
+        f'<div class="verdict {escape(document["outcome"])}">{notice}<strong>{answer}</strong>'
         f'<ul>{reasons}</ul><p class="facts">{line}</p></div>\n'
     )
 
 
 def _answer(document: Mapping[str, Any]) -> str:
     """The sentence that answers the title's question."""
-    if document["status"] != "succeeded":
-        return f"This run {document['status']}."
     if document["action"] in ACTIONS:
         return ACTIONS[document["action"]]
     return FINDINGS.get(document["notebook"], {}).get(document["outcome"], f"Outcome: {document['outcome']}.")

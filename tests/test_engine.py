@@ -119,7 +119,7 @@ def test_an_error_marks_its_cell_and_what_never_ran(out, tmp_path):
     assert printed(saved) == "before\n"
     assert result["status"] == "failed"
     assert result["reasons"] == ["ValueError: <script>alert(1)</script>"]
-    assert "This run failed" in banner(saved)
+    assert "This run failed after 2 of 4 code cells; 1 did not run." in banner(saved)
     assert "<script>" not in banner(saved)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in banner(saved)
     assert saved["metadata"]["papermill"]["exception"] is True
@@ -259,7 +259,9 @@ def test_a_signal_interrupts_saves_and_ends_the_group(tmp_path, number, cell):
     assert states(saved) == ["completed", "completed", "interrupted"]
     assert "was interrupted" in banner(saved)
     assert [int(pid) for pid in printed(saved).split()] == pids
-    assert "interrupted" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert page.count("This run was interrupted after 2 of 3 code cells.") == 1
+    assert "<summary>code: interrupted</summary>" in page
     assert sorted(each.name for each in folder.iterdir()) == ["notebook.ipynb", "report.html", "result.json"]
 
 
