@@ -211,6 +211,7 @@ class Kernel(AsyncKernelManager):
         What the kernel's process writes to its standard output goes to standard error unless ``stdout`` says otherwise:
         ours is for the command's answer alone. Its history is kept nowhere.
         """
+        self._put_down = False
         arguments = list(settings.pop("extra_arguments", None) or [])
         if self.ipykernel and not any("hist_file" in argument for argument in arguments):
             arguments.append("--HistoryManager.hist_file=:memory:")

@@ -22,6 +22,7 @@ from prodkit.zygote import received
 
 __all__ = ["Leash", "fork_kernel"]
 
+_ATTEMPTS = 3
 _FORGOTTEN_SECONDS = 1.0
 
 
@@ -64,8 +65,10 @@ async def _forked(
     streams: Sequence[int],
 ) -> Leash:
     """Ask the zygote behind a door, and a second one if the first is out of date, or was killed just now."""
+    attempts = 0
     while True:
         link, fresh = await reach(there, env)
+        attempts += 1
         try:
             return Leash(link, await _ask(link, request, streams), command)
         except BaseException as error:
@@ -74,6 +77,7 @@ async def _forked(
                 raise
             if fresh:
                 there.remove()
+            if fresh or attempts == _ATTEMPTS:
                 reason = str(error) if isinstance(error, ZygoteError) else "it has hung up"
                 raise ZygoteError(f"{reason} {there.log()}".strip()) from error
 

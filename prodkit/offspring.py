@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -66,6 +67,7 @@ def _forget() -> None:
 
     multiprocessing.current_process().authkey = os.urandom(32)
     tempfile.tempdir = None
+    importlib.invalidate_caches()  # of folders, which may have got new modules since
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # `random` sees to itself after a fork
 
