@@ -24,6 +24,7 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
 from prodkit.places import outputs_folder, resolve
+from prodkit.runs import REAL_STORE
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store
 
@@ -130,43 +131,33 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
     return verdict
 
 
-def _store_of(dossier: Dossier) -> tuple[str, str] | None:
-    """Where the store lies that the run worked with; None if it had none, or one of its own making.
+def _store_of(dossier: Dossier) -> tuple[str, str]:
+    """Where the store lies that the run worked with, or at least is recorded in.
 
     Raises:
         StoreError: it is not there.
     """
-    params = dossier.document["params"]
-    if dossier.basis["store"] is None or params.get("store", "demo") == "demo":
-        return None
-    places = resolve(params["store"]), resolve(params.get("artifacts", "outputs/artifacts"))
+    params = dossier.document["params"] if dossier.basis["store"] is not None else {}
+    places = resolve(params.get("store", REAL_STORE)), resolve(params.get("artifacts", "outputs/artifacts"))
     require_store(places[0])
     return places
 
 
-def _kept(dossier: Dossier, places: tuple[str, str] | None) -> Mapping[str, Any] | None:
+def _kept(dossier: Dossier, places: tuple[str, str]) -> Mapping[str, Any]:
     """The store's record of the run, empty if it has none."""
-    if places is None:
-        return None
     with Store.open(*places) as store:
         return store.run(dossier.folder.name) or {}
 
 
 def _require_data(dossier: Dossier) -> None:
     """DataError when the data is not what the run has read."""
-    kind, said, then = (
-        NOTEBOOKS.get(dossier.document["notebook"]),
-        dossier.document["params"],
-        dossier.basis["data"],
-    )
+    kind, then = NOTEBOOKS.get(dossier.document["notebook"]), dossier.basis["data"]
     if kind is not None:
-        params = kind.check(said)
+        params = kind.check(dossier.document["params"])
         found, place = source_digest(params), params.data
     else:
-        found, place = (
-            files_digest(said, working_folder(dossier.basis["folder"])),
-            "the files that parameters name",
-        )
+        found = files_digest(dossier.given, working_folder(dossier.basis["folder"]))
+        place = "the files that parameters name"
     if found != then:
         rule = f"must have the digest {then[:12]}..., as when the run was recorded"
         fix = "The data changed since: restore it, or do the run again."
@@ -178,7 +169,7 @@ def _changes(dossier: Dossier) -> Iterator[str]:
     if code_digest() != dossier.basis["code"]:
         yield "prodkit's own code has changed since the run was recorded"
     if not dossier.basis["data"]:
-        yield "what this notebook reads is not known, so it may have changed since"
+        yield "no parameter names a file: what the notebook reads is not known, and may have changed since"
     then, now = dossier.document.get("environment") or {}, environment()
     for name in then:
         if now.get(name, then[name]) != then[name]:
@@ -186,7 +177,7 @@ def _changes(dossier: Dossier) -> Iterator[str]:
 
 
 def _execute(
-    dossier: Dossier, store: tuple[str, str] | None, verdict: Verdict, *, relative: float, absolute: float
+    dossier: Dossier, store: tuple[str, str], verdict: Verdict, *, relative: float, absolute: float
 ) -> None:
     """Execute the notebook in a sandbox, and put what differs into the verdict."""
     folder = working_folder(dossier.basis["folder"])
@@ -197,7 +188,7 @@ def _execute(
         sandbox = scratch / "sandbox"
         sandbox.mkdir()
         _lend_outputs(outputs_folder(), sandbox, before=_began(dossier))
-        if store is not None:
+        if dossier.basis["store"] is not None:
             verdict.notes += take_snapshot(*store, at=dossier.basis["store"], folder=sandbox)
         shutil.copyfile(dossier.folder / "notebook.ipynb", scratch / "notebook.ipynb")
         (scratch / "pytest.ini").write_text("[pytest]\n")  # lest one further up be found

@@ -33,8 +33,8 @@ HOUSE = [
     ["arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"],
     ["bundle", "client", "claims", "basis", "actions"],
     ["guard", "survey", "trial", "workspace", "engine", "dossier"],
-    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["ladder", "journal", "backfill"],
+    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs"],
+    ["ladder", "journal", "backfill", "verification"],
     ["lifecycle"],
     ["cli"],
 ]
