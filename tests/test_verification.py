@@ -42,7 +42,9 @@ from prodkit.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.places import using_outputs
 from prodkit.runs import run_notebook
-from prodkit.verification import Verdict, verify_run
+from prodkit.sandbox import lend_outputs
+from prodkit.verdict import Verdict
+from prodkit.verification import verify_run
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -366,6 +368,18 @@ def test_a_cell_that_fails_the_second_time_is_found(mine: Record, fate: Path) ->
     }
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes in /proc")
+def test_the_kernel_is_a_cold_one_in_the_folder_of_the_run(mine: Record, fate: Path) -> None:
+    """No fork of a prepared process executes the notebook again, but a fresh start, as the recorded run."""
+    fate.write_text(
+        "import os\ncommand = open(f'/proc/{os.getpid()}/cmdline').read()\n"
+        "print('ipykernel_launcher' in command, os.getcwd(), os.environ['PRODKIT_RUN'])"
+    )
+    assert list(found_in(mine.verdict()).values()) == [
+        f"all is well / True {mine.home.resolve()} {mine.run_id}"
+    ]
+
+
 def test_a_cell_that_does_not_end_is_stopped(
     mine: Record, fate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,7 +461,7 @@ def test_a_run_finds_the_outputs_that_it_could_have_found(tmp_path: Path) -> Non
         os.utime(out / name, (1000.0, 1000.0))
     os.utime(out / "predictions/w/v2/part-0", (3000.0, 3000.0))
     box.mkdir()
-    verification._lend_outputs(out, box, before=2000.0)
+    lend_outputs(out, box, before=2000.0)
     assert sorted(str(path.relative_to(box)) for path in box.rglob("*") if path.is_file()) == sorted(there)
     (box / "mine.db").write_text("changed in place")
     assert (out / "mine.db").read_text() == "mine.db"
