@@ -13,7 +13,7 @@ from prodkit.evidence import Outcome
 from prodkit.files import write_text
 from prodkit.stops import Stop
 
-__all__ = ["closed", "keep", "kept", "opened"]
+__all__ = ["closed", "keep", "kept", "opened", "said"]
 
 
 def opened(
@@ -63,8 +63,8 @@ def closed(
         seconds: how long it took, if that is known.
     """
     status = stop.status if stop else "succeeded"
-    said = _said(executed) if status == "succeeded" else {"reasons": [stop.sentence if stop else ""]}
-    return {**account, **said, "status": status, "seconds": None if seconds is None else round(seconds, 2)}
+    told = said(executed) if status == "succeeded" else {"reasons": [stop.sentence if stop else ""]}
+    return {**account, **told, "status": status, "seconds": None if seconds is None else round(seconds, 2)}
 
 
 def keep(account: Mapping[str, Any], folder: Path) -> None:
@@ -85,8 +85,8 @@ def kept(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _said(executed: Path) -> dict[str, Any]:
-    """What the notebook's last cell has shown as its result."""
+def said(executed: Path) -> dict[str, Any]:
+    """What the notebook's last cell has shown as its result, or why that is of no use."""
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
     shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     found = [data[RESULT_MIME] for data in shown if RESULT_MIME in data]

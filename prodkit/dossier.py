@@ -13,7 +13,7 @@ from typing import Any
 
 import nbformat
 
-from prodkit.answers import RESULT_MIME
+from prodkit.account import opened, said
 from prodkit.basis import INJECTED, cells_digest, unchecked_cells
 from prodkit.errors import ParameterError, RunError
 from prodkit.likeness import Difference, Likeness
@@ -22,24 +22,6 @@ from prodkit.places import outputs_folder
 
 __all__ = ["Dossier", "code_cells", "read_dossier"]
 
-_RUNNERS = {
-    "run_id",
-    "parent",
-    "basis",
-    "status",
-    "started",
-    "seconds",
-}  # what the runner says, not the notebook
-_NOTHING_SAID: dict[str, Any] = {
-    **{
-        "outcome": "inconclusive",
-        "action": None,
-        "approval": None,
-        "target_version": None,
-        "generation": None,
-    },
-    **{"evidence": [], "inputs": [], "outputs": {}},
-}
 _EXACT = Likeness(relative=0.0, absolute=0.0)
 
 
@@ -57,23 +39,32 @@ class Dossier:
         return dict(self.document["basis"])
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The parameters that were given, as papermill has noted them."""
+        return dict(self.notebook.metadata.get("papermill", {}).get("parameters", {}))
+
+    @property
     def span(self) -> tuple[datetime, datetime]:
         """When it ran."""
         start = datetime.fromisoformat(self.document["started"])
         return start, start + timedelta(seconds=float(self.document["seconds"]))
 
-    def contradictions(self, kept: Mapping[str, Any] | None = None) -> list[Difference]:
+    def contradictions(self, kept: Mapping[str, Any]) -> list[Difference]:
         """Everything in the record that cannot be true together, without executing anything.
 
         Args:
-            kept: the record of this run in the store; None where no store is used.
+            kept: what the store has recorded of this run; empty if nothing.
         """
         found = [*self._cells(), *self._executions(), *self._parameters(), *self._results()]
         if self.document.get("run_id") != self.folder.name:
             found.append(Difference("run_id", self.folder.name, str(self.document.get("run_id"))))
-        if kept is not None:
-            said = _EXACT.values(kept.get("document"), self.document)
-            found += [Difference(f"result.json{d.what}, the store has another", *d[1:]) for d in said]
+        if "document" not in kept:
+            found.append(Difference("the store", "a record of this run", "none"))
+        else:
+            others = _EXACT.values(kept["document"], self.document)
+            found += [
+                Difference(f"result.json{each.what}, the store has another", *each[1:]) for each in others
+            ]
         return found
 
     def _cells(self) -> Iterator[Difference]:
@@ -106,29 +97,30 @@ class Dossier:
     def _parameters(self) -> Iterator[Difference]:
         """Where injected cell, papermill's note of it and the result disagree."""
         injected, defaults = (_assigned(self.notebook, tag) for tag in (INJECTED, "parameters"))
-        noted = self.notebook.metadata.get("papermill", {}).get("parameters", {})
-        yield from _named("parameter", injected, noted, "papermill's note")
-        expected, said = {**defaults, **injected}, self.document.get("params", {})
+        yield from _named("parameter", injected, self.given, "papermill's note")
+        expected, found = {**defaults, **injected}, self.document.get("params", {})
+        told = said(self.folder / "notebook.ipynb")
         if (kind := NOTEBOOKS.get(self.document.get("notebook", ""))) is not None:
             try:
                 expected = kind.check(expected).plain()
             except ParameterError as error:
                 yield Difference(f"parameter {error.name}", "a value that can have run", str(error))
                 return
-        elif "params" in (_shown(self.notebook) or {}):
+        elif "params" in told:
             return  # an own notebook's own words, which the comparison of the results covers
         else:
-            expected = {name: expected[name] for name in expected if name in said or name in injected}
-        yield from _named("parameter", expected, said, "result.json")
+            expected = {name: expected[name] for name in expected if name in found or name in injected}
+        yield from _named("parameter", expected, found, "result.json")
 
     def _results(self) -> Iterator[Difference]:
-        """Where result.json is not what the notebook has shown at its end."""
-        shown = _shown(self.notebook)
-        shown = _NOTHING_SAID if shown is None else shown
-        said = {name: value for name, value in shown.items() if name not in _RUNNERS}
-        found = {name: self.document.get(name) for name in said}
-        if _text(said) != _text(found):
-            for each in _EXACT.values(said, found) or [Difference("", _text(said), _text(found))]:
+        """Where result.json is not what the notebook has shown at its end, or is not told by the runner."""
+        blank = opened("", "", {}, parent="", basis={})
+        runners = ("run_id", "notebook", "status", "params", "basis", "parent", "started", "seconds")
+        shown = {name: value for name, value in blank.items() if name not in runners}
+        shown |= said(self.folder / "notebook.ipynb")
+        found = {name: self.document.get(name) for name in shown}
+        if _text(shown) != _text(found):
+            for each in _EXACT.values(shown, found) or [Difference("", _text(shown), _text(found))]:
                 yield Difference(f"result.json{each.what}, the notebook shows another", *each[1:])
 
 
@@ -176,15 +168,6 @@ def require_succeeded(document: Any, run_id: str) -> None:
 def code_cells(notebook: Any) -> list[Any]:
     """The cells that hold code, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def _shown(notebook: Any) -> dict[str, Any] | None:
-    """The document that the last cell which has one shows, as the runner reads it."""
-    for cell in reversed(code_cells(notebook)):
-        for output in cell.outputs:
-            if RESULT_MIME in output.get("data", {}):
-                return dict(output["data"][RESULT_MIME])
-    return None
 
 
 def _assigned(notebook: Any, tag: str) -> dict[str, Any]:

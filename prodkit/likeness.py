@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import io
 import json
 import math
 import re
@@ -14,11 +10,11 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from prodkit.clocks import Span, is_own_duration, shows_time_of
+from prodkit.pictures import figure_digest, plain_svg
+from prodkit.traces import settled_text
 
-__all__ = ["Difference", "Likeness", "figure_digest", "settled_text"]
+__all__ = ["Difference", "Likeness"]
 
 WIDGET = "application/vnd.jupyter.widget-view+json"  # holds the random id of a live object
 _FIGURES = ("image/png", "image/jpeg")
@@ -98,7 +94,7 @@ class Likeness:
             return [] if then == now and then.startswith("drawn") else [Difference("", then, now)]
         if isinstance(recorded, str) and isinstance(found, str):
             if kind == "image/svg+xml":
-                recorded, found = _plain_svg(recorded), _plain_svg(found)
+                recorded, found = plain_svg(recorded), plain_svg(found)
             return self.texts(recorded, found)
         return self.values(recorded, found)
 
@@ -174,80 +170,13 @@ class Likeness:
         return test(then[0], self.recorded) and test(now[0], self.found)
 
 
-_NOTHING = type(
-    "Nothing", (), {"__repr__": lambda _: "nothing"}
-)()  # stands where one of two has no such item
-
-
-def figure_digest(picture: Any) -> str:
-    """What a figure draws, in one line: its size and a digest of its pixels, whatever wrote them and how.
-
-    Args:
-        picture: PNG or JPEG, in base64.
-
-    Returns:
-        ``drawn ...`` or, for what is no picture, ``no picture: ...``.
-    """
-    from matplotlib.image import imread
-
-    try:
-        content = base64.b64decode("".join(picture.split()), validate=True)
-        form = "jpeg" if content[:2] == b"\xff\xd8" else "png"
-        pixels = np.ascontiguousarray(imread(io.BytesIO(content), format=form))
-    except (AttributeError, binascii.Error, OSError, SyntaxError, ValueError, RuntimeError) as error:
-        return f"no picture: {type(error).__name__}"
-    digest = hashlib.sha256(f"{pixels.dtype}".encode() + pixels.tobytes()).hexdigest()
-    return f"drawn {pixels.shape[1]}x{pixels.shape[0]}, {digest[:12]}"
-
-
-_BAR = (
-    re.compile(  # of tqdm: its name, how far it is, the times in brackets with what its owner adds, the rest
-        r"^(?P<name>.*?)\s*(?:\d+%\|[^|]*\||(?=\d+\w+ \[\d))\s*(?P<count>\S+)"
-        r" \[\d[\d:]*(?:<[\d:?]+)?, +[^\],]*(?P<added>[^\]]*)\](?P<rest>.*)$"
-    )
-)
-_SETTLED = [
-    (re.compile(r"\bat 0x[0-9a-fA-F]+"), "at 0x"),
-    (re.compile(r"\bipykernel_\d+/"), "ipykernel/"),
-    (re.compile(r"\b(T_)[0-9a-f]{5}(?=[_\"' ])"), r"\1"),  # ids of a pandas Styler
-    (re.compile(r"\b(sk-(?:container|estimator)-id)-[\w-]+"), r"\1"),
-    (re.compile(r"^(CPU times|Wall time): .*$", re.M), r"\1"),  # %time
-    (re.compile(r"^.* per loop \(mean ± std\. dev\. of .*$", re.M), "per loop"),  # %timeit
-]
-
-
-def settled_text(text: str) -> str:
-    r"""The text without addresses of objects and timings, and with the last state of each progress bar only.
-
-    >>> settled_text("<A at 0x7f12>\r 50%|# | 1/2 [00:01<00:01, 1.0s/it]\r100%|##| 2/2 [00:02<00:00, 1.1s/it]\n")
-    '<A at 0x>\n2/2'
-    """
-    for pattern, instead in _SETTLED:
-        text = pattern.sub(instead, text)
-    bars: dict[str, str] = {}
-    lines: list[str] = []
-    for line in re.split(r"[\r\n]", text.replace("\x1b[A", "")):
-        if bar := _BAR.match(line):
-            name = bar["name"].strip()
-            bars[name] = f"{name} {bar['count']}{bar['added']}{bar['rest']}".strip()
-        else:
-            lines.append(line)
-    return "\n".join([*(line for line in lines if line.strip()), *bars.values()]) if bars else text
+_NOTHING = object()  # stands where one of two has no such item
 
 
 def _split(number: str) -> tuple[str, str]:
     """A number and the unit behind it."""
     unit = re.search(r" ?[a-zµμ]*$", number)
     return (number[: unit.start()], unit[0]) if unit else (number, "")
-
-
-def _plain_svg(text: str) -> str:
-    """A drawing without its date, and with its ids, which are random, numbered in order."""
-    text = re.sub(r"<dc:date>.*?</dc:date>", "", text, flags=re.S)
-    names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))
-    for number, name in enumerate(names):
-        text = re.sub(rf'(["#]){re.escape(name)}(?=["\)])', rf"\g<1>id-{number}", text)
-    return text
 
 
 def _by_kind(outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

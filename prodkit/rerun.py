@@ -14,14 +14,13 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
 from nbval.kernel import NbvalKernelspecManager, RunningKernel
@@ -29,8 +28,9 @@ from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 
 from prodkit.clocks import Span
 from prodkit.likeness import Difference, Likeness
+from prodkit.messages import outputs_of
 
-__all__ = ["ColdCell", "ColdKernel", "ColdNotebook", "outputs_of"]
+__all__ = ["ColdCell", "ColdKernel", "ColdNotebook"]
 
 _POLL_SECONDS = 0.5
 _OUTPUT_SECONDS = 60  # how long outputs may take to arrive after their cell has ended
@@ -235,35 +235,3 @@ def _reason(error: BaseException) -> str:
     traceback = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "inner_traceback", None) or "")
     lines = [line for line in traceback.splitlines() if line.strip()]
     return lines[-1] if lines else str(error) or type(error).__name__
-
-
-def outputs_of(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """What a cell shows in the end, from the messages of its kernel.
-
-    Outputs that the cell has cleared or rewritten are what they became, and what goes into an ``Output`` widget is
-    no output of the cell, just as the client that made the record has it.
-    """
-    outputs: list[Any] = []
-    shown: dict[str, Any] = {}
-    clear_next = captured = False
-    for message in messages:
-        kind, content = message["msg_type"], message["content"]
-        if kind == "comm_msg" and "msg_id" in content.get("data", {}).get("state", {}):
-            captured = bool(content["data"]["state"]["msg_id"])
-        elif captured:
-            continue
-        elif kind == "clear_output":
-            clear_next = bool(content.get("wait"))
-            outputs = outputs if clear_next else []
-        elif kind in ("stream", "display_data", "execute_result", "update_display_data", "error"):
-            if clear_next:
-                outputs, clear_next = [], False
-            name = content.get("transient", {}).get("display_id")
-            if kind == "update_display_data":
-                if name in shown:
-                    shown[name].update(data=content["data"], metadata=content["metadata"])
-                continue
-            outputs.append(nbformat.v4.output_from_msg(message))
-            if name:
-                shown[name] = outputs[-1]
-    return outputs

@@ -16,6 +16,7 @@ from prodkit.history import Event, Replay, chain_problems, replay
 
 __all__ = ["require_store", "take_snapshot"]
 
+_Tables = dict[sa.Table, list[dict[str, Any]]]
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -39,37 +40,13 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
             that time was deleted.
     """
     require_store(url)
-    source = Database(url, timeout_seconds=_TIMEOUT_SECONDS)
-    try:
-        with source.read() as rows:
-            events = _history(events_of(rows), at)
-            state = replay(events)
-            versions = _rows(rows, VERSIONS, VERSIONS.c.number.in_(list(state.versions)))
-            metrics = _rows(rows, METRICS, METRICS.c.id <= at["metrics"])
-            profiles = _rows(rows, PROFILES, PROFILES.c.id <= at["profiles"])
-            past = _rows(rows, EVENTS, EVENTS.c.number <= at["events"])
-    finally:
-        source.close()
-    lost = _lost(state, versions, at, metrics=len(metrics), profiles=len(profiles))
-    for row in versions:
+    state, head, kept = _read(url, at)
+    lost = _lost(state, kept[VERSIONS], at, metrics=len(kept[METRICS]), profiles=len(kept[PROFILES]))
+    for row in kept[VERSIONS]:
         row["quarantined"] = row["number"] in state.quarantined
-    target = Database(f"sqlite:///{folder}/store.db", timeout_seconds=_TIMEOUT_SECONDS)
-    try:
-        with target.write() as write:
-            for table, kept in (
-                (VERSIONS, versions),
-                (EVENTS, past),
-                (METRICS, metrics),
-                (PROFILES, profiles),
-            ):
-                if kept:
-                    write.rows.execute(table.insert(), kept)
-            head = events[-1].digest if events else ""
-            write.rows.execute(CHAMPION.update().values(asdict(state.champion) | {"head": head}))
-    finally:
-        target.close()
+    _write(f"sqlite:///{folder}/store.db", kept, champion=asdict(state.champion) | {"head": head})
     files = Artifacts(artifacts)
-    for row in versions:
+    for row in kept[VERSIONS]:
         files.lend(row["location"], folder / "artifacts")
     return lost
 
@@ -80,6 +57,37 @@ def require_store(url: str) -> None:
     if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
         fix = "Restore it, or name the outputs that hold it with --out."
         raise StoreError("store", rule="must still be there", value="no such file", place=url, fix=fix)
+
+
+def _read(url: str, at: Mapping[str, int]) -> tuple[Replay, str, _Tables]:
+    """What the history amounted to then, the digest that it ended with, and the rows that are left of then."""
+    source = Database(url, timeout_seconds=_TIMEOUT_SECONDS)
+    try:
+        with source.read() as rows:
+            events = _history(events_of(rows), at)
+            state = replay(events)
+            clauses = {
+                VERSIONS: VERSIONS.c.number.in_(list(state.versions)),
+                EVENTS: EVENTS.c.number <= at["events"],
+                METRICS: METRICS.c.id <= at["metrics"],
+                PROFILES: PROFILES.c.id <= at["profiles"],
+            }
+            kept = {table: _rows(rows, table, clause) for table, clause in clauses.items()}
+    finally:
+        source.close()
+    return state, events[-1].digest if events else "", kept
+
+
+def _write(url: str, kept: _Tables, *, champion: Mapping[str, Any]) -> None:
+    target = Database(url, timeout_seconds=_TIMEOUT_SECONDS)
+    try:
+        with target.write() as write:
+            for table, rows in kept.items():
+                if rows:
+                    write.rows.execute(table.insert(), rows)
+            write.rows.execute(CHAMPION.update().values(champion))
+    finally:
+        target.close()
 
 
 def _rows(rows: sa.Connection, table: sa.Table, clause: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,71 +23,17 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
 from prodkit.places import outputs_folder, resolve
+from prodkit.runs import REAL_STORE
+from prodkit.sandbox import lend_outputs, sandbox_environment, sandbox_names
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store
+from prodkit.verdict import Verdict
 
-__all__ = ["Verdict", "verify_run"]
+__all__ = ["verify_run"]
 
-_LEAST_SECONDS, _PATIENCE = (
-    120.0,
-    10.0,
-)  # a cell may take ten times as long as the longest one took, or two minutes
-_DATABASES = {".db", ".sqlite", ".sqlite3"}
-
-
-@dataclass
-class Verdict:
-    """What verifying a run has come to.
-
-    Attributes:
-        run_id: which run.
-        differences: what is not as recorded: in the record itself or, if it holds together, in the second execution.
-        refused: why it could not be executed again, if it could not; then nothing is said about its outputs.
-        notes: what explains a difference, or is worth knowing without one.
-        compared: how many cells were executed, how many of them say that they cannot repeat, how many outputs
-            and figures were held against the record.
-    """
-
-    run_id: str
-    differences: list[Difference] = field(default_factory=list)
-    refused: str = ""
-    notes: list[str] = field(default_factory=list)
-    compared: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def matches(self) -> bool:
-        """Whether all of it is as recorded."""
-        return not self.differences and not self.refused
-
-    def to_dict(self) -> dict[str, Any]:
-        """The verdict as JSON has it."""
-        listed = [each._asdict() for each in self.differences]
-        return {"run_id": self.run_id, "matches": self.matches, **vars(self), "differences": listed}
-
-    def lines(self, *, most: int = 20) -> list[str]:
-        """The verdict for people; no more than so many differences."""
-        if self.refused:
-            return [f"{self.run_id}: cannot be verified", f"  {self.refused}", *self._notes()]
-        said = "matches" if self.matches else "does not match"
-        lines = [f"{self.run_id}: {said}"]
-        for each in self.differences[:most]:
-            lines += [f"  {each.what}", f"    recorded: {each.recorded}", f"    found:    {each.found}"]
-        if len(self.differences) > most:
-            lines.append(f"  and {len(self.differences) - most} more")
-        if self.compared:
-            lines.append(
-                "  {cells} cells executed in a cold kernel in {seconds:.0f} s; {outputs} outputs compared, {figures} "
-                "of them figures; {ignored} cells say that their outputs cannot repeat".format(
-                    **self.compared, seconds=self.seconds
-                )
-            )
-        elif not self.matches:
-            lines.append("  The record contradicts itself, so it was not executed again.")
-        return [*lines, *self._notes()]
-
-    def _notes(self) -> list[str]:
-        return [f"  note: {note}" for note in self.notes]
+# A cell may take ten times as long as the longest one took when it was recorded, or two minutes.
+_PATIENCE = 10.0
+_LEAST_SECONDS = 120.0
 
 
 def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> Verdict:
@@ -101,7 +46,7 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
 
     Not compared are the outputs of cells tagged ``nbval-ignore-output`` or ``nbval-skip``, except for the result
     document, and of that what is measured on the machine (:data:`prodkit.answers.MEASURED`); live widgets; the text
-    of tracebacks.
+    of tracebacks. A display that a later cell rewrites is seen as it was before.
 
     Args:
         run: id of a run in the outputs folder, or the path of its folder.
@@ -130,43 +75,33 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
     return verdict
 
 
-def _store_of(dossier: Dossier) -> tuple[str, str] | None:
-    """Where the store lies that the run worked with; None if it had none, or one of its own making.
+def _store_of(dossier: Dossier) -> tuple[str, str]:
+    """Where the store lies that the run worked with, or at least is recorded in.
 
     Raises:
         StoreError: it is not there.
     """
-    params = dossier.document["params"]
-    if dossier.basis["store"] is None or params.get("store", "demo") == "demo":
-        return None
-    places = resolve(params["store"]), resolve(params.get("artifacts", "outputs/artifacts"))
+    params = dossier.document["params"] if dossier.basis["store"] is not None else {}
+    places = resolve(params.get("store", REAL_STORE)), resolve(params.get("artifacts", "outputs/artifacts"))
     require_store(places[0])
     return places
 
 
-def _kept(dossier: Dossier, places: tuple[str, str] | None) -> Mapping[str, Any] | None:
+def _kept(dossier: Dossier, places: tuple[str, str]) -> Mapping[str, Any]:
     """The store's record of the run, empty if it has none."""
-    if places is None:
-        return None
     with Store.open(*places) as store:
         return store.run(dossier.folder.name) or {}
 
 
 def _require_data(dossier: Dossier) -> None:
     """DataError when the data is not what the run has read."""
-    kind, said, then = (
-        NOTEBOOKS.get(dossier.document["notebook"]),
-        dossier.document["params"],
-        dossier.basis["data"],
-    )
+    kind, then = NOTEBOOKS.get(dossier.document["notebook"]), dossier.basis["data"]
     if kind is not None:
-        params = kind.check(said)
+        params = kind.check(dossier.document["params"])
         found, place = source_digest(params), params.data
     else:
-        found, place = (
-            files_digest(said, working_folder(dossier.basis["folder"])),
-            "the files that parameters name",
-        )
+        found = files_digest(dossier.given, working_folder(dossier.basis["folder"]))
+        place = "the files that parameters name"
     if found != then:
         rule = f"must have the digest {then[:12]}..., as when the run was recorded"
         fix = "The data changed since: restore it, or do the run again."
@@ -178,7 +113,7 @@ def _changes(dossier: Dossier) -> Iterator[str]:
     if code_digest() != dossier.basis["code"]:
         yield "prodkit's own code has changed since the run was recorded"
     if not dossier.basis["data"]:
-        yield "what this notebook reads is not known, so it may have changed since"
+        yield "no parameter names a file: what the notebook reads is not known, and may have changed since"
     then, now = dossier.document.get("environment") or {}, environment()
     for name in then:
         if now.get(name, then[name]) != then[name]:
@@ -186,7 +121,7 @@ def _changes(dossier: Dossier) -> Iterator[str]:
 
 
 def _execute(
-    dossier: Dossier, store: tuple[str, str] | None, verdict: Verdict, *, relative: float, absolute: float
+    dossier: Dossier, store: tuple[str, str], verdict: Verdict, *, relative: float, absolute: float
 ) -> None:
     """Execute the notebook in a sandbox, and put what differs into the verdict."""
     folder = working_folder(dossier.basis["folder"])
@@ -196,12 +131,11 @@ def _execute(
         scratch = Path(name).resolve()
         sandbox = scratch / "sandbox"
         sandbox.mkdir()
-        _lend_outputs(outputs_folder(), sandbox, before=_began(dossier))
-        if store is not None:
+        lend_outputs(outputs_folder(), sandbox, before=_began(dossier))
+        if dossier.basis["store"] is not None:
             verdict.notes += take_snapshot(*store, at=dossier.basis["store"], folder=sandbox)
         shutil.copyfile(dossier.folder / "notebook.ipynb", scratch / "notebook.ipynb")
         (scratch / "pytest.ini").write_text("[pytest]\n")  # lest one further up be found
-        outputs = str(outputs_folder())
         request = {
             "runner": os.getpid(),
             "folder": str(folder),
@@ -212,12 +146,7 @@ def _execute(
             "measured": MEASURED,
             "relative": relative,
             "absolute": absolute,
-            "renamed": {
-                f"outputs/elsewhere{outputs}": "outputs",
-                "outputs/elsewhere": "",
-                f"{sandbox}/elsewhere": "",
-                str(sandbox): outputs,
-            },
+            "renamed": sandbox_names(sandbox, outputs_folder()),
         }
         (scratch / "request.json").write_text(json.dumps(request))
         said = _pytest(scratch, run_id=dossier.folder.name, cell_seconds=_cell_seconds(dossier))
@@ -234,15 +163,8 @@ def _execute(
 
 def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:
     """Run nbval in a process of its own, with a cold kernel; gives what it printed."""
-    sandbox = str(scratch / "sandbox")
-    own = {
-        "PRODKIT_RUN": run_id,
-        "PRODKIT_OUT": sandbox,
-        "PRODKIT_SANDBOX": sandbox,
-        "PRODKIT_WARM": "0",
-        "JUPYTER_DEFAULT_PROVISIONER_NAME": "local-provisioner",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # somebody else's plugin might reorder, repeat or share out cells
-    }
+    own = sandbox_environment(scratch / "sandbox", run_id=run_id)
+    own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # others might reorder, repeat or share out cells
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     plugins = [f"-p{name}" for name in ("nbval.plugin", "prodkit.rerun", "no:cacheprovider", "no:doctest")]
     settings = ["-c", "pytest.ini", "--rootdir", ".", "--noconftest", "-q", "--color=no", "-Wignore"]
@@ -258,28 +180,6 @@ def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:
         check=False,  # a difference is a failed test
     )
     return done.stdout
-
-
-def _lend_outputs(outputs: Path, sandbox: Path, *, before: float) -> None:
-    """Show the run what lay in the outputs before it began: tables, predictions of others, its own earlier batches.
-
-    Files are linked; databases, which are written in place, are copied. The store comes by itself, and runs do
-    not read one another's folders.
-    """
-    for root, folders, files in os.walk(outputs):
-        here = Path(root)
-        if here == outputs:
-            folders[:] = [name for name in folders if name not in ("runs", "artifacts")]
-            files = [name for name in files if not name.startswith("store.db")]
-        there = sandbox / here.relative_to(outputs)
-        for name in files:
-            path = here / name
-            if path.is_file() and path.stat().st_mtime < before:
-                there.mkdir(parents=True, exist_ok=True)
-                if path.suffix in _DATABASES:
-                    shutil.copy2(path, there / name)
-                else:
-                    (there / name).symlink_to(path.resolve())
 
 
 def _began(dossier: Dossier) -> float:

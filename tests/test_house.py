@@ -19,7 +19,7 @@ PACKAGE = ROOT / "prodkit"
 HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
-        *("grammars", "preloads", "offspring", "plots", "redaction"),
+        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox", "traces"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
@@ -27,14 +27,14 @@ HOUSE = [
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("rerun",),
+        *("rerun", "verdict"),
     ],
     ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
     ["arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"],
     ["bundle", "client", "claims", "basis", "actions"],
     ["guard", "survey", "trial", "workspace", "engine", "dossier"],
-    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["ladder", "journal", "backfill"],
+    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs"],
+    ["ladder", "journal", "backfill", "verification"],
     ["lifecycle"],
     ["cli"],
 ]

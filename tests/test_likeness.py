@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from prodkit.clocks import Span, is_own_duration, shows_time_of
-from prodkit.likeness import Likeness, figure_digest, settled_text
-from prodkit.rerun import outputs_of
+from prodkit.likeness import Likeness
+from prodkit.messages import outputs_of
+from prodkit.pictures import figure_digest
+from prodkit.traces import settled_text
 
 RECORDED = Span(
     datetime(2024, 5, 1, 12, tzinfo=UTC), datetime(2024, 5, 1, 12, 1, tzinfo=UTC), cell_seconds=2.0

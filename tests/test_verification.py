@@ -18,6 +18,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import sqlalchemy as sa
 from matplotlib.figure import Figure
 from tables import (
     FACTS,
@@ -41,7 +42,9 @@ from prodkit.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.places import using_outputs
 from prodkit.runs import run_notebook
-from prodkit.verification import Verdict, verify_run
+from prodkit.sandbox import lend_outputs
+from prodkit.verdict import Verdict
+from prodkit.verification import verify_run
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -102,6 +105,17 @@ class Record:
             how(document)
             path.write_text(json.dumps(document))
 
+    def forge(self) -> None:
+        """Make the store tell the same story as result.json, as a thorough forger would."""
+        document = json.loads((self.folder / "result.json").read_text())
+        with opened(self.places) as store:
+            store.record_run({"run_id": self.run_id, "document": document})
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Its store."""
+        return {"store": f"sqlite:///{self.out}/store.db", "artifacts": str(self.out / "artifacts")}
+
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Record:
@@ -161,7 +175,8 @@ def test_an_honest_record_matches_although_its_clock_and_addresses_differ(mine: 
     assert verdict.lines()[0] == f"{mine.run_id}: matches", "\n".join(verdict.lines())
     assert verdict.compared["cells"] == len(NUMBERS)
     assert (verdict.compared["ignored"], verdict.compared["figures"]) == (1, 3)
-    assert verdict.notes == ["what this notebook reads is not known, so it may have changed since"]
+    assert len(verdict.notes) == 1
+    assert "what the notebook reads is not known" in verdict.notes[0]
 
 
 def test_each_falsified_output_is_found(copy: Record) -> None:
@@ -186,6 +201,7 @@ def test_each_falsified_output_is_found(copy: Record) -> None:
 
     copy.change(falsify)
     copy.change(lambda result: result["evidence"][0].update(value=0.35), "result.json")
+    copy.forge()
     verdict = copy.verdict()
     found = found_in(verdict)
     at = {name: f"cell {number}" for name, number in NUMBERS.items()}
@@ -319,7 +335,20 @@ def test_all_contradictions_are_reported_together(copy: Record) -> None:
     for what in ("a cell edited", "a cell that never ran", "papermill's note", "evidence in the result"):
         name, how, _ = FALSIFIED[what]
         copy.change(how, name)
-    assert len(copy.verdict().differences) == 4
+    said = [each.what for each in copy.verdict().differences]
+    assert [what.split(",")[0] for what in said] == [
+        *("cells were changed", f"cell {NUMBERS['table']}", "parameter label"),
+        *("result.json.evidence[gain].value", "result.json.evidence[gain].value"),
+    ]
+    assert said[-1].endswith(", the store has another")
+
+
+def test_a_run_that_the_store_does_not_know_is_found(copy: Record) -> None:
+    """A folder that was made up has no record in the store."""
+    engine = sa.create_engine(copy.places["store"], poolclass=sa.NullPool)
+    with engine.begin() as rows:
+        rows.execute(sa.text("DELETE FROM runs"))
+    assert found_in(copy.verdict()) == {"the store": "a record of this run / none"}
 
 
 def test_a_kernel_that_dies_is_noticed_at_once(mine: Record, fate: Path) -> None:
@@ -337,6 +366,18 @@ def test_a_cell_that_fails_the_second_time_is_found(mine: Record, fate: Path) ->
     assert found_in(mine.verdict()) == {
         f"cell {NUMBERS['fate']}": "completed / ZeroDivisionError: division by zero"
     }
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes in /proc")
+def test_the_kernel_is_a_cold_one_in_the_folder_of_the_run(mine: Record, fate: Path) -> None:
+    """No fork of a prepared process executes the notebook again, but a fresh start, as the recorded run."""
+    fate.write_text(
+        "import os\ncommand = open(f'/proc/{os.getpid()}/cmdline').read()\n"
+        "print('ipykernel_launcher' in command, os.getcwd(), os.environ['PRODKIT_RUN'])"
+    )
+    assert list(found_in(mine.verdict()).values()) == [
+        f"all is well / True {mine.home.resolve()} {mine.run_id}"
+    ]
 
 
 def test_a_cell_that_does_not_end_is_stopped(
@@ -406,6 +447,7 @@ def test_a_kernel_that_cannot_be_started_is_said(copy: Record) -> None:
 def test_a_folder_that_is_gone_is_said(copy: Record) -> None:
     """A run is not executed in another folder than its own."""
     copy.change(lambda r: r["basis"].update(folder="/no/such/folder"), "result.json")
+    copy.forge()
     assert "folder must still be there, as the run worked in it; found /no/such" in copy.verdict().refused
 
 
@@ -419,7 +461,7 @@ def test_a_run_finds_the_outputs_that_it_could_have_found(tmp_path: Path) -> Non
         os.utime(out / name, (1000.0, 1000.0))
     os.utime(out / "predictions/w/v2/part-0", (3000.0, 3000.0))
     box.mkdir()
-    verification._lend_outputs(out, box, before=2000.0)
+    lend_outputs(out, box, before=2000.0)
     assert sorted(str(path.relative_to(box)) for path in box.rglob("*") if path.is_file()) == sorted(there)
     (box / "mine.db").write_text("changed in place")
     assert (out / "mine.db").read_text() == "mine.db"
@@ -467,7 +509,8 @@ def test_the_command_says_what_differs_in_json_and_in_words(
     assert (status, told) == (1, "")
     verdict = json.loads(printed)
     assert (verdict["run_id"], verdict["matches"], verdict["refused"]) == (copy.run_id, False, "")
-    (difference,) = verdict["differences"]
+    difference, also = verdict["differences"]
+    assert also["what"] == "result.json.outcome, the store has another"
     assert (difference["recorded"], difference["found"]) == ("pass", "fail")
     status, printed, _ = prodkit("verify", copy.run_id, "--out", copy.out)
     assert status == 1
