@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 __all__ = ["SHORTEST", "Redaction", "references"]
 
-SHORTEST = 4
-"""Characters of the shortest value that is replaced: shorter ones occur by chance, in numbers say."""
+SHORTEST = 6
+"""Characters of the shortest value that is replaced: shorter ones are words and numbers, and occur by chance."""
 
 _ALWAYS = ("PRODKIT_SIGNING_KEY",)  # read by the package itself
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
