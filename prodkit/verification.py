@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.answers import MEASURED, RESULT_MIME
+from prodkit.arguments import REAL_STORE
 from prodkit.basis import code_digest, files_digest, working_folder
 from prodkit.dataset import source_digest
 from prodkit.dossier import Dossier, code_cells, read_dossier
@@ -23,7 +24,6 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
 from prodkit.places import outputs_folder, resolve
-from prodkit.runs import REAL_STORE
 from prodkit.sandbox import lend_outputs, sandbox_environment, sandbox_names
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store

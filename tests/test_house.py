@@ -19,7 +19,8 @@ PACKAGE = ROOT / "prodkit"
 HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
-        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox", "traces"),
+        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
+        *("traces",),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
@@ -33,8 +34,8 @@ HOUSE = [
     ["arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"],
     ["bundle", "client", "claims", "basis", "actions"],
     ["guard", "survey", "trial", "workspace", "engine", "dossier"],
-    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs"],
-    ["ladder", "journal", "backfill", "verification"],
+    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
+    ["ladder", "journal", "backfill"],
     ["lifecycle"],
     ["cli"],
 ]
