@@ -29,9 +29,11 @@ from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 from prodkit.clocks import Span
 from prodkit.likeness import Difference, Likeness
 from prodkit.messages import outputs_of
+from prodkit.redaction import Redaction, references
 
 __all__ = ["ColdCell", "ColdKernel", "ColdNotebook"]
 
+_SETTING = {"parameters", "injected-parameters"}  # cells that may refer to secrets
 _POLL_SECONDS = 0.5
 _OUTPUT_SECONDS = 60  # how long outputs may take to arrive after their cell has ended
 _START_SECONDS = 120.0
@@ -124,6 +126,8 @@ class ColdNotebook(IPyNbFile):  # type: ignore[misc]
         asked = self.config.rerun
         name = self.nb.metadata.get("kernelspec", {}).get("name", "python3")
         self.messages: list[Any] = []
+        cells = [cell.source for cell in self.nb.cells if _SETTING & set(cell.metadata.get("tags", []))]
+        self.secrets = Redaction.of(references(cells))
         self.began = datetime.now(UTC)
         try:
             self.kernel = ColdKernel(
@@ -172,7 +176,7 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
             super().runtest()
         except BaseException as error:
             # what differs is told apart from what kept the cell from ending
-            failure = "" if self.differences else _reason(error)
+            failure = "" if self.differences else self.parent.secrets.text(_reason(error))
             raise
         finally:
             answer = {"cell": self.cell_num + 1, "ignored": self.ignored, "failure": failure}
@@ -181,7 +185,8 @@ class ColdCell(IPyNbCell):  # type: ignore[misc]
 
     def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:
         """Whether the outputs are alike; nbval calls this."""
-        test = coalesce_streams(outputs_of(self.parent.messages))
+        found = coalesce_streams(outputs_of(self.parent.messages))
+        test = self.parent.secrets.document(found)  # the record does not hold them either
         likeness = self._likeness()
         if not self.ignored:
             self.differences = likeness.outputs(*(self._plain(each) for each in (ref, test)))

@@ -23,7 +23,8 @@ from prodkit.environment import environment
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
 from prodkit.params import NOTEBOOKS
-from prodkit.places import outputs_folder, resolve
+from prodkit.places import names_read, outputs_folder, resolve
+from prodkit.redaction import Redaction, references
 from prodkit.sandbox import lend_outputs, sandbox_environment, sandbox_names
 from prodkit.snapshot import require_store, take_snapshot
 from prodkit.store import Store
@@ -69,7 +70,7 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
             _require_data(dossier)
             _execute(dossier, store, verdict, relative=relative, absolute=absolute)
     except ProdkitError as error:
-        verdict.refused = str(error)
+        verdict.refused = Redaction.of(names_read()).text(str(error))
     verdict.notes += _changes(dossier)
     verdict.seconds = round(time.monotonic() - began, 2)
     return verdict
@@ -157,7 +158,8 @@ def _execute(
                 "must be executed again, but nothing of it was",
                 found.get("trouble") or said[-500:],
             )
-            raise RunError(dossier.folder.name, rule=rule, value=trouble.strip())
+            hidden = Redaction.of(references(dossier.given)).text(trouble.strip())
+            raise RunError(dossier.folder.name, rule=rule, value=hidden)
         _judge(dossier, found["cells"], verdict)
 
 

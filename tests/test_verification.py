@@ -48,12 +48,14 @@ from prodkit.verification import verify_run
 
 __all__ = ["prodkit"]  # a fixture
 
+CANARY = "correct-horse-battery-staple"  # a secret
 RESULT = {
     **{"outcome": "pass", "action": None, "evidence": [{"name": "gain", "value": 0.25, "outcome": "pass"}]},
     **{"reasons": ["gain: 0.25"], "outputs": {"rows": 2}},
 }
 CELLS = {
-    "parameters": 'amount = 3\nlabel = "?"',
+    "parameters": 'amount = 3\nlabel = "?"\ntoken = "${VERIFY_CANARY}"',
+    "secret": "import os\nprint('with', os.environ['VERIFY_CANARY'])",
     "imports": "import random, sys, time\nfrom datetime import datetime\nimport pandas as pd\n"
     "from IPython.display import Markdown, clear_output, display\nimport matplotlib.pyplot as plt\n"
     "from ipywidgets import interact\nfrom tqdm import tqdm",
@@ -118,18 +120,19 @@ class Record:
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """A run of a notebook that shows one of everything."""
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
+    """A run of a notebook that shows one of everything, a secret among it."""
     home = tmp_path_factory.mktemp("mine")
     path = own_notebook(home, *CELLS.values())
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[list(CELLS).index("ignored")].metadata["tags"] = ["nbval-ignore-output"]
     nbformat.write(notebook, path)
     (home / "fate.py").write_text("print('all is well')")
-    with using_outputs(home / "out"):
+    with pytest.MonkeyPatch.context() as patch, using_outputs(home / "out"):
+        patch.setenv("VERIFY_CANARY", CANARY)
         run = run_notebook(str(path), {"amount": 2, "label": "x"})
-    assert run["status"] == "succeeded", run["reasons"]
-    return Record(home / "out", run["run_id"], home)
+        assert run["status"] == "succeeded", run["reasons"]
+        yield Record(home / "out", run["run_id"], home)
 
 
 @pytest.fixture
@@ -361,11 +364,9 @@ def test_a_kernel_that_dies_is_noticed_at_once(mine: Record, fate: Path) -> None
 
 
 def test_a_cell_that_fails_the_second_time_is_found(mine: Record, fate: Path) -> None:
-    """The error of the second execution is reported with its cell."""
-    fate.write_text("1 / 0")
-    assert found_in(mine.verdict()) == {
-        f"cell {NUMBERS['fate']}": "completed / ZeroDivisionError: division by zero"
-    }
+    """The error of the second execution is reported with its cell, without what is secret."""
+    fate.write_text("raise OSError(f'no {os.environ[\"VERIFY_CANARY\"]}')")
+    assert found_in(mine.verdict()) == {f"cell {NUMBERS['fate']}": "completed / OSError: no ${VERIFY_CANARY}"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at processes in /proc")
