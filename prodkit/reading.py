@@ -84,11 +84,11 @@ def read_text(text: str, kind: Any) -> Any:
         return text
     try:
         node = yaml.compose(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError) as error:
+        return text if node is None else _guarded(node, kind, raw=text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         if any(map(_is_text, members)):
             return text
-        raise ValueError(f"must be YAML: {error}") from error
-    return text if node is None else _guarded(node, kind, raw=text)
+        raise error if isinstance(error, ValueError) else ValueError(f"must be YAML: {error}") from error
 
 
 def read_node(node: yaml.Node, kind: Any) -> Any:

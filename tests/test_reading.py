@@ -61,6 +61,7 @@ def test_any_text_survives_quoting(text):
 
 
 @given(st.text())
+@example("!0")
 def test_any_text_survives_the_command(text):
     """A text parameter takes what was typed, quotes, brackets and all; so does one that may be a number, too."""
     for kind in (str, str | None, Literal["a"], timedelta, datetime | None):
@@ -69,6 +70,12 @@ def test_any_text_survives_the_command(text):
         text,
         *([int(text)] if text.isascii() and text.lstrip("+-").isdigit() else []),
     )
+
+
+@pytest.mark.parametrize("text", ["!0", "[!x 1]", "&a [*a]", "{a: 1, a: 2}", "[yes]", "[", "'x"])
+def test_what_is_no_plain_yaml_is_text_where_text_is_declared_too(text):
+    """Where a text or a list may be given, what cannot be read as a list is the text that was typed."""
+    assert read_text(text, str | list[Any] | dict[str, Any]) == text
 
 
 @pytest.mark.parametrize(
