@@ -133,7 +133,7 @@ async def reach(door: Door, env: Mapping[str, str]) -> tuple[socket.socket, bool
             continue
         try:
             if fresh := (link := _connected(door)) is None:
-                _start(door, env)
+                await _start(door, env)
                 link = _connected(door)
         finally:
             fcntl.flock(door.directory, fcntl.LOCK_UN)
@@ -141,7 +141,7 @@ async def reach(door: Door, env: Mapping[str, str]) -> tuple[socket.socket, bool
             return link, fresh
 
 
-def _start(door: Door, env: Mapping[str, str]) -> None:
+async def _start(door: Door, env: Mapping[str, str]) -> None:
     """Bind the socket, so that requests queue from now on, and start a zygote that survives this process."""
     door.remove()
     log = os.open(f"{door.name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=door.directory)
@@ -152,9 +152,14 @@ def _start(door: Door, env: Mapping[str, str]) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(door.path)
             listener.listen(128)
-            socket_name = str(door.folder / f"{door.name}.sock")
-            done = subprocess.run(
-                [sys.executable, "-c", PREAMBLE, str(listener.fileno()), socket_name],
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    PREAMBLE,
+                    str(listener.fileno()),
+                    str(door.folder / f"{door.name}.sock"),
+                ],
                 env=own,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -162,11 +167,16 @@ def _start(door: Door, env: Mapping[str, str]) -> None:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=[listener.fileno()],
-                timeout=PATIENCE_SECONDS,
             )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise ZygoteError(f"it cannot be started: {error}") from error
     finally:
         os.close(log)
-    if done.returncode:
+    try:
+        while process.poll() is None:  # it forks, so that it is nobody's child, and ends
+            await asyncio.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode:
         raise ZygoteError(f"it cannot be started: {door.log()}")

@@ -85,6 +85,10 @@ def watched() -> dict[str, tuple[int, int, int] | None]:
             f"{mpl.get_configdir()}/matplotlibrc",
             f"{mpl.get_configdir()}/stylelib",
         }
+    with contextlib.suppress(ImportError):
+        from fsspec.config import conf_dir
+
+        files |= {conf_dir, *map(str, Path(conf_dir).glob("*"))}
     return {file: state(file) for file in files if file}
 
 

@@ -8,10 +8,11 @@ disk, it refuses the next request and ends after its last kernel.
 A message is one line of JSON. The client sends ``{"argv", "env", "cwd", "umask"}`` together with three descriptors,
 and gets ``{"pid"}``, later ``{"status"}`` as of `subprocess.Popen.returncode`; or ``{"refused": reason}``. The
 connection is the leash: once the client lets go of it, for whatever reason, the kernel's process group is killed. A
-dead kernel stays a zombie until then, so that its pid means nobody else as long as the client may use it.
+dead kernel stays a zombie until then, so that its pid means nobody else as long as the client may use it. When the
+zygote itself is killed, its kernels are killed with it.
 
 What a forked kernel shares with its siblings and a fresh one would not: the seed of `hash`, the layout of its memory,
-and what stands in `sys.modules` from the start.
+what stands in `sys.modules` from the start, and what a ``sitecustomize`` did when the zygote started.
 """
 
 from __future__ import annotations

@@ -501,6 +501,26 @@ def test_an_edited_source_is_never_served_stale(tmp_path):
     assert gone(int(first[0]))
 
 
+def test_configuration_that_is_read_at_import_is_watched_like_a_source(tmp_path):
+    """An edit of a module, or of the configuration of matplotlib or fsspec, is seen in what is watched."""
+    code = f"""
+import os, pathlib, sys
+import matplotlib, fsspec, prodkit.spans
+from prodkit.preloads import watched
+before = watched()
+rc, conf = pathlib.Path({str(tmp_path)!r}, "matplotlibrc"), pathlib.Path({str(tmp_path)!r}, "fsspec.json")
+for file, text in ((rc, "figure.dpi: 7"), (conf, "{{}}")):
+    file.write_text(text)
+after = watched()
+print(before[str(rc)] != after[str(rc)], before[{str(tmp_path)!r}] != after[{str(tmp_path)!r}])
+conf.write_text("{{ }}")
+print(after[str(conf)] != watched()[str(conf)], prodkit.spans.__file__ in after)
+"""
+    env = {**os.environ, "MPLCONFIGDIR": str(tmp_path), "FSSPEC_CONFIG_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "True True\nTrue True\n", done.stderr
+
+
 def test_a_zygote_ends_when_nobody_needs_it(runtime):
     """After its idle time a zygote is gone, and so is its socket; not while it has a kernel."""
 
