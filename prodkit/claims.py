@@ -47,10 +47,11 @@ class Claim:
 
 def claim(
     stem: str, runs: Path, *, force: bool = False, waits: Callable[[str], None] = print
-) -> Claim | Path:
+) -> Claim | Path | None:
     """Take the next attempt at some work, or give the folder in which it was done.
 
-    Whoever finds the work being done by another process waits for it.
+    Whoever finds the work being done by another process waits for it. If that one fails, nobody knows what it has
+    changed: then there is neither folder nor claim, and the work has to be looked at anew.
 
     Args:
         stem: the name of the work; attempts after the first have a number.
@@ -66,9 +67,11 @@ def claim(
         folder = runs / (stem if number == 1 else f"{stem}-{number}")
         if not folder.exists() and (mine := _take(folder)):
             return mine
-        _wait(folder, waits)
+        waited = _wait(folder, waits)
         if kept(folder).get("status") == "succeeded" and not force:
             return folder
+        if waited:
+            return None
     raise RunError(stem, rule="has been tried too often", value=_ATTEMPTS)
 
 
@@ -112,7 +115,8 @@ def _owner(folder: Path) -> str:
         os.close(handle)
 
 
-def _wait(folder: Path, waits: Callable[[str], None]) -> None:
+def _wait(folder: Path, waits: Callable[[str], None]) -> bool:
+    """Wait until nobody works in the folder; whether somebody did."""
     told = False
     while owner := _owner(folder):
         if signal_received():
@@ -121,6 +125,7 @@ def _wait(folder: Path, waits: Callable[[str], None]) -> None:
             waits(f"{folder.name} is being run by {owner}; waiting for it")
             told = True
         time.sleep(_WAIT_SECONDS)
+    return told
 
 
 def abandoned(runs: Path) -> Iterator[Claim]:

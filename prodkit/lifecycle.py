@@ -217,7 +217,7 @@ class Lifecycle:
         known = {notebook: self.journal.run_of(step) for notebook, step in steps.items()}
         work = [(notebook, self._given(notebook, **values)) for notebook, run in known.items() if run is None]
         # threads will do: the work is done in the kernels, which are processes of their own
-        side_by_side = Parallel(n_jobs=len(notebooks), backend="threading")
+        side_by_side = Parallel(n_jobs=len(notebooks), prefer="threads")
         found = side_by_side(delayed(self._work)(*each) for each in work)
         done = {name: run for name, run in known.items() if run} | {run["notebook"]: run for run in found}
         for notebook, step in steps.items():

@@ -37,7 +37,7 @@ _READ_EARLY = (
     "LOKY_", "MPL", "MATPLOTLIB", "PILLOW_", "PYPARSING", "PYDANTIC_", "FSSPEC_", "PSUTIL_", "IPYTHON", "PYZMQ_",
     "ZMQ_", "TORNADO_", "TRAITLETS_", "PYDEV", "PYCHARM_", "DEBUG_PYDEVD_", "PATHS_FROM_ECLIPSE", "DEBUGPY_",
     "JUPYTER_ALLOW", "JUPYTER_PLATFORM", "JUPYTER_USE_PROGRAMDATA", "JUPYTER_WIDGETS", "SSL_CERT_",
-    "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "GEVENT_", "DISPLAY",
+    "SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "GEVENT_", "DISPLAY", "MSGPACK_",
 )
 # fmt: on
 # Lines of /proc/self/status: owner, signals blocked and ignored, capabilities, sandbox, processors and memory allowed.

@@ -79,12 +79,14 @@ def run_notebook(
     runs = outputs_folder() / "runs"
     with heeding_signals(), work.records as records:
         _settle(runs, records, tell)
-        ground = work.basis()
         for name in work.secrets.too_short:
             tell(
-                f"${{{name}}} is too short to be kept out of what is written: it has fewer than {SHORTEST} characters"
+                f"${{{name}}} has fewer than {SHORTEST} characters: too short to be kept out of what is written"
             )
-        taken = claim(work.stem(ground), runs, force=force, waits=tell)
+        taken = None
+        while taken is None:
+            ground = work.basis()
+            taken = claim(work.stem(ground), runs, force=force, waits=tell)
         if isinstance(taken, Path):
             return Run(taken, kept(taken), repeated=True)
         account = opened(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)

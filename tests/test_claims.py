@@ -21,7 +21,9 @@ from pathlib import Path
 from prodkit.claims import Claim, claim
 print("ready", flush=True)
 sys.stdin.readline()
-taken = claim("work", Path(sys.argv[1]), waits=lambda sentence: None)
+taken = None
+while taken is None:
+    taken = claim("work", Path(sys.argv[1]), waits=lambda sentence: None)
 if isinstance(taken, Claim):
     if sys.argv[2] == "die":
         os.kill(os.getpid(), 9)
@@ -92,6 +94,19 @@ def test_whoever_waits_is_told_for_whom_and_finds_the_result(tmp_path):
     timer.join()
     assert len(told) == 1
     assert f"work is being run by process {os.getpid()} on " in told[0]
+
+
+def test_whoever_has_waited_for_a_failure_looks_anew(tmp_path):
+    """What the other has changed before it failed is not known: the work may be another one now."""
+    taken = claim("work", tmp_path)
+    timer = threading.Timer(0.5, finished, [taken, "failed"])
+    timer.start()
+    assert claim("work", tmp_path, waits=lambda sentence: None) is None
+    timer.join()
+    again = claim("work", tmp_path)
+    assert isinstance(again, Claim)
+    assert again.folder.name == "work-2"
+    again.release()
 
 
 def test_force_makes_another_attempt_and_touches_nothing(tmp_path):
