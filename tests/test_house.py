@@ -18,21 +18,23 @@ PACKAGE = ROOT / "prodkit"
 # A module imports only from rows above its own.
 HOUSE = [
     [
-        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
-        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
-        *("traces",),
+        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops"),
+        *("clocks", "grammars", "preloads", "offspring", "plots", "redaction"),
     ],
     [
-        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
+        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources"),
+        *("artifacts", "draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
     ],
     [
-        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("rerun", "verdict"),
+        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database"),
+        *("declarations", "rerun", "rows", "forest", "mutations"),
     ],
     ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
-    ["arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"],
-    ["bundle", "client", "claims", "basis", "actions"],
+    [
+        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result"),
+        *("report", "encoding"),
+    ],
+    ["bundle", "client", "claims", "basis", "actions", "compiled"],
     ["guard", "survey", "trial", "workspace", "engine", "dossier"],
     ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
     ["ladder", "journal", "backfill"],
