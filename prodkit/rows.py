@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prodkit.cells import booleans, moments, number, numbers, present, text, texts
@@ -77,13 +78,18 @@ class Reader:
 
     def frame(self, rows: list[list[Any]]) -> pd.DataFrame:
         """Rows as :meth:`read` returned them, as the table (n, m) that a model takes."""
-        columns = zip(*rows, strict=True) if rows else [() for _ in self._columns]
+        columns = zip(*rows, strict=True) if rows else [()] * len(self._columns)
         return pd.DataFrame(
-            {
-                name: pd.Series(list(cells), dtype=_DTYPES[kind])
-                for (name, kind, _), cells in zip(self._columns, columns, strict=True)
-            }
-        ).fillna({name: _NAN for name, kind, _ in self._columns if kind == "categorical"})
+            {name: _array(kind, cells) for (name, kind, _), cells in zip(self._columns, columns, strict=True)}
+        )
+
+
+def _array(kind: str, cells: Sequence[Any]) -> np.ndarray | pd.Series:
+    if kind == "datetime":
+        return np.array(cells, dtype="datetime64[us]")
+    if kind != "categorical":
+        return np.array(cells, dtype="float64")
+    return pd.Series([_NAN if cell is None else cell for cell in cells], dtype=object)
 
 
 def _fault(name: str, rule: str, found: object) -> str:
@@ -172,9 +178,3 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "datetime": _moment,
 }
 _EMPTY = {"numeric": _NAN, "boolean": _NAN, "categorical": None, "datetime": None}
-_DTYPES: dict[str, Any] = {
-    "numeric": "float64",
-    "boolean": "float64",
-    "categorical": object,
-    "datetime": "datetime64[us]",
-}

@@ -106,12 +106,12 @@ def _score_batch(
     rows: pd.DataFrame, ids: pd.Series, params: ScoreParams, version: int, bundle: Bundle, distrust: str
 ) -> pd.DataFrame:
     began = time.perf_counter()
-    answers = guarded(bundle, rows, distrust=distrust)
+    answers = guarded(bundle, rows, distrust=distrust, version=version)
     took_ms = (time.perf_counter() - began) * 1000
     table = pd.DataFrame({"row_id": ids.to_numpy(), "time": rows[params.time_column].to_numpy()})
     for name, values in zip(_prediction_names(bundle), np.atleast_2d(answers.predicted.T), strict=True):
         table[name] = values
-    table["version"] = version
+    table["version"] = answers.version
     table["degraded"] = answers.degraded
     table["reason"] = answers.reason
     table["latency_ms"] = took_ms / len(rows)

@@ -19,7 +19,8 @@ PACKAGE = ROOT / "prodkit"
 HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops"),
-        *("clocks", "grammars", "preloads", "offspring", "plots", "redaction"),
+        *("clocks", "grammars", "preloads", "offspring", "plots", "redaction", "breaker"),
+        *("calls",),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources"),
@@ -35,8 +36,8 @@ HOUSE = [
         *("report", "encoding"),
     ],
     ["bundle", "client", "claims", "basis", "actions", "compiled"],
-    ["guard", "survey", "trial", "workspace", "engine", "dossier"],
-    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
+    ["survey", "trial", "workspace", "engine", "dossier", "resident"],
+    ["contest", "counterfactual", "explore", "papermill", "runs", "verification", "scoring", "guard"],
     ["ladder", "journal", "backfill"],
     ["lifecycle"],
     ["cli"],
