@@ -276,6 +276,36 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @prodkit.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one."
+)
+@click.option("-f", "files", type=Path, multiple=True, metavar="FILE", help="Params file; later ones win.")
+@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter; wins over files.")
+@_out
+def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path) -> None:
+    """Answer predictions over HTTP by whoever is champion; needs the extra [serve].
+
+    Without -f it reads params/flights.yaml, and params/serve.yaml if it is there.
+    """
+    try:
+        from prodkit.serve import serve as begin
+    except ImportError as error:
+        fix = 'Install it: pip install "notebook-prodkit[serve]".'
+        raise ParameterError("serve", rule=f"needs another package ({error.name})", fix=fix) from error
+    from prodkit.service import ServeParams
+
+    with using_outputs(_absolute(out)):
+        params = ServeParams.read(files or _default_files("serve"), pairs)
+        begin(
+            params,
+            host=host,
+            port=port,
+            tell=lambda address: _say.print(f"serving on {address}", markup=False),
+        )
+
+
+@prodkit.command()
 @_out
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
 def report(out: Path, open_page: bool) -> None:

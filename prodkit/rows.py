@@ -14,7 +14,7 @@ import pandas as pd
 from prodkit.cells import booleans, moments, number, numbers, present, text, texts
 from prodkit.schema import Schema
 
-__all__ = ["ABSENT", "Reader"]
+__all__ = ["ABSENT", "Reader", "moment_of"]
 
 ABSENT = "is not in the row"  # what a fault says of a feature that was not sent
 _SHOWN = 60  # characters of a wrong value
@@ -156,6 +156,14 @@ def _moment(cell: Any) -> datetime | None:
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
     except (ValueError, OverflowError) as error:
         raise _UnreadableError from error
+
+
+def moment_of(cell: Any) -> datetime | None:
+    """One cell as a naive UTC moment; None where there is none, or none that can be read."""
+    try:
+        return _moment(cell)
+    except _UnreadableError:
+        return None
 
 
 def _slowly(cell: Any, kind: str) -> Any:

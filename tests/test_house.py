@@ -28,7 +28,7 @@ HOUSE = [
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database"),
-        *("declarations", "rerun", "rows", "forest", "mutations"),
+        *("declarations", "rerun", "rows", "forest", "mutations", "interface"),
     ],
     ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
     [
@@ -37,9 +37,12 @@ HOUSE = [
     ],
     ["bundle", "client", "claims", "basis", "actions", "compiled"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
-    ["contest", "counterfactual", "explore", "papermill", "runs", "verification", "scoring", "guard"],
-    ["ladder", "journal", "backfill"],
-    ["lifecycle"],
+    ["contest", "counterfactual", "explore", "papermill", "runs", "verification", "guard"],
+    [
+        *("ladder", "journal", "backfill", "scoring", "follower", "service", "payloads"),
+        *("batches", "telemetry", "requestlog"),
+    ],
+    ["lifecycle", "serve"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
