@@ -28,8 +28,10 @@ class _Waiting:
 class Batches:
     """A bounded queue before the guard, which is asked in one other thread so that the event loop goes on.
 
-    Nothing waits on purpose: the first request is put to the model at once, and those that come meanwhile are the
-    next batch. All of a batch have the same standing, so a change of champion never falls into one.
+    A request that finds the model free is put to it at once, and those that come meanwhile are the next batch. After a
+    batch of several requests as many are waited for, for a quarter of the time that it took at most: clients that
+    ask again would otherwise come back one batch late, and batches be half as large. All of a batch have the same
+    standing, so a change of champion never falls into one.
 
     Args:
         guard: that answers.
@@ -44,6 +46,7 @@ class Batches:
         self._waiting: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prodkit-batches")
         self._worker: asyncio.Task[None] | None = None
+        self._last, self._took, self._ended = 0, 0.0, 0.0  # batch: requests, seconds, and when it was over
         self.rows = 0  # that wait
 
     async def answers(self, rows: list[Any] | pd.DataFrame, standing: Standing) -> Answers:
@@ -64,7 +67,8 @@ class Batches:
 
     async def _work(self) -> None:
         while self._waiting:
-            batch = self._next()
+            await self._gather()
+            batch, began = self._next(), time.monotonic()
             try:
                 found = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, batch)
             except Exception as error:
@@ -72,9 +76,18 @@ class Batches:
                     if not each.done.done():
                         each.done.set_exception(error)
                 continue
+            finally:
+                self._ended = time.monotonic()
+                self._last, self._took = len(batch), self._ended - began
             for each, answers in zip(batch, found, strict=True):
                 if not each.done.done():  # its client may have gone
                     each.done.set_result(answers)
+
+    async def _gather(self) -> None:
+        """Wait for those that the last batch answered, if they are likely to ask again."""
+        until = self._ended + self._took / 4
+        while self._last > 1 and len(self._waiting) < self._last and time.monotonic() < until:
+            await asyncio.sleep(self._took / 32)
 
     def _next(self) -> list[_Waiting]:
         batch = [self._waiting.popleft()]

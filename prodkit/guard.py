@@ -242,8 +242,10 @@ class Guard:
     ) -> np.ndarray:
         seconds = None if until == math.inf else until - time.monotonic()
         try:
-            if resident.path is not None and (seconds is None or seconds > 0):
-                return read.ask(resident, rows)  # arithmetic that cannot hang needs no thread of its own
+            if (
+                resident.path is not None
+            ):  # arithmetic that cannot hang: an answer late by a millisecond is one
+                return read.ask(resident, rows)
             return self._calls.within(seconds, lambda: read.ask(resident, rows))
         except LateError as error:
             deadline = self.deadline_seconds

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from prodkit.schema import Schema
 
-__all__ = ["ARROW", "JSON", "PREDICT", "described", "row_schema"]
+__all__ = ["ARROW", "JSON", "NOT_READY", "PREDICT", "UNAUTHORISED", "described", "row_schema"]
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 
@@ -54,6 +54,13 @@ PREDICT: dict[str, Any] = {
         "503": _answered("No version is loaded, or too much is waiting; try again."),
     },
 }
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {
+        "description": "No version is loaded, so nothing can be answered.",
+        "content": {JSON: {"schema": {"type": "object"}}},
+    }
+}
+UNAUTHORISED: dict[int | str, dict[str, Any]] = {401: _answered("The token is missing or wrong.")}
 _PROBLEM = {
     "type": "object",
     "required": ["error"],

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.requests import ClientDisconnect
 
 from prodkit.batches import Batches
@@ -26,7 +27,7 @@ from prodkit.breaker import Limits
 from prodkit.errors import ParameterError, RequestError
 from prodkit.follower import Follower
 from prodkit.guard import Answer, Answers, Guard, Standing
-from prodkit.interface import ARROW, JSON, PREDICT, described
+from prodkit.interface import ARROW, JSON, NOT_READY, PREDICT, UNAUTHORISED, described
 from prodkit.payloads import answer_bytes, answers_bytes, answers_stream, read_body
 from prodkit.places import resolve
 from prodkit.requestlog import RequestLog
@@ -38,6 +39,7 @@ from prodkit.workspace import open_store
 __all__ = ["Service", "application", "serve"]
 
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
+_STORE_SECONDS = 2.0  # to wait for somebody who writes; the model in memory answers meanwhile
 _BODY_SECONDS = 30.0  # to send a body
 _ROWS_AT_ONCE = 64  # noted before others get their turn
 _GOOD_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -57,7 +59,7 @@ class Service:
             deadline_seconds=deadline,
         )
         self.follower = Follower(
-            lambda: open_store(params),
+            lambda: open_store(params, timeout_seconds=_STORE_SECONDS),
             self._change,
             url="" if params.store == "demo" else resolve(params.store),
             poll_seconds=params.poll_seconds,
@@ -310,8 +312,11 @@ def application(params: ServeParams) -> FastAPI:
     app.add_api_route(
         "/predict", service.predict, methods=["POST"], response_model=None, openapi_extra=PREDICT
     )
-    for path, answer in (("/health/live", live), ("/health/ready", ready), ("/metrics", metrics)):
-        app.add_api_route(path, answer, methods=["GET"], response_model=None)
+    app.add_api_route("/health/live", live, methods=["GET"], response_model=None)
+    app.add_api_route("/health/ready", ready, methods=["GET"], response_model=None, responses=NOT_READY)
+    app.add_api_route(
+        "/metrics", metrics, methods=["GET"], response_class=PlainTextResponse, responses=UNAUTHORISED
+    )
     app.add_api_route("/openapi.json", openapi, methods=["GET"], response_model=None, include_in_schema=False)
     return app
 

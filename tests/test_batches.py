@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,12 @@ class Slow:
 
     def __init__(self):
         self.batches, self.standings, self.left = [], [], []
-        self.go = threading.Event()
+        self.go, self.pause = threading.Event(), 0.0
 
     def answer_rows(self, rows, *, standing, seconds):
         """Each row is its own prediction."""
         self.go.wait(10)
+        time.sleep(self.pause)
         self.batches.append(len(rows))
         self.standings.append(standing)
         self.left.append(seconds)
@@ -195,3 +197,47 @@ def test_an_error_reaches_those_who_asked_and_the_queue_goes_on():
         batches.close()
 
     asyncio.run(story())
+
+
+def test_clients_that_ask_again_are_waited_for_for_a_moment():
+    """After a batch of four, the next holds the same four, though one of them had been waiting alone."""
+    guard = Slow()
+    guard.pause = 0.1
+
+    async def client(batches, turns):
+        for _ in range(turns):
+            await batches.answers([1.0], STANDING)
+            await asyncio.sleep(0.003)  # for the answer to be read
+
+    async def story():
+        batches = batches_of(guard)
+        guard.go.set()
+        first = asyncio.create_task(client(batches, 3))
+        await asyncio.sleep(0.02)
+        await asyncio.gather(first, *(client(batches, 3) for _ in range(3)))
+        batches.close()
+
+    asyncio.run(story())
+    assert guard.batches[0] == 1
+    assert 4 in guard.batches
+    assert len(guard.batches) <= 5
+
+
+def test_one_client_alone_never_waits_for_others():
+    """With one request at a time nothing is gathered."""
+    guard = Slow()
+    guard.go.set()
+
+    async def story():
+        batches = batches_of(guard)
+        for _ in range(3):
+            guard.pause = 0.2
+            await batches.answers([1.0], STANDING)
+            began = asyncio.get_running_loop().time()
+            guard.pause = 0.0
+            await batches.answers([1.0], STANDING)
+            assert asyncio.get_running_loop().time() - began < 0.05
+        batches.close()
+
+    asyncio.run(story())
+    assert guard.batches == [1] * 6

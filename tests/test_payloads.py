@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from prodkit.errors import RequestError
 from prodkit.guard import Answer, Answers
-from prodkit.payloads import ARROW, JSON, answer_bytes, answers_bytes, answers_stream, read_body, row_schema
+from prodkit.interface import ARROW, JSON, row_schema
+from prodkit.payloads import answer_bytes, answers_bytes, answers_stream, read_body
 from prodkit.schema import Column, Schema
 
 BINARY = Schema((Column("price", "numeric"),), "returned", "binary", (0, 1))

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 
 from prodkit.bundle import assemble, manifest, pack
 from prodkit.data import read_window
@@ -45,3 +50,20 @@ def stocked(folder: Path, *versions: tuple[bytes, dict[str, Any]]) -> dict[str, 
             number = store.register(*version, run_id=f"benchmark-{generation}").number
             store.promote(number, expected_generation=generation, reason="benchmark")
     return places
+
+
+def with_own_transformer(**arguments: Any) -> Any:
+    """The same trees behind a transformer that the kit knows nothing of, so that no compiled path covers them."""
+    codes = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan
+    )
+    encode = make_column_transformer(
+        (codes, make_column_selector(dtype_include=object)), remainder="passthrough"
+    )
+    trees = HistGradientBoostingClassifier(**arguments, categorical_features=[0, 1, 2, 3])
+    return make_pipeline(FunctionTransformer(with_ratio), encode, trees)
+
+
+def with_ratio(frame: pd.DataFrame) -> pd.DataFrame:
+    """One column more: dew point against temperature."""
+    return frame.assign(ratio=frame["dewp"] / frame["temp"].abs().clip(lower=1.0))
