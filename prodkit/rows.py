@@ -106,8 +106,13 @@ def _number(cell: Any) -> float:
         read = cell
         if read != read:
             return _NAN
-    elif kind is int or kind is bool or kind is str:
-        if kind is str and cell.strip() in _MISSING:
+    elif kind is int or kind is bool:
+        try:
+            return float(cell)
+        except OverflowError as error:
+            raise _UnreadableError from error
+    elif kind is str:
+        if cell.strip() in _MISSING:
             return _NAN
         read = number(cell)
     elif cell is None:
