@@ -178,8 +178,9 @@ class Guard:
         until = math.inf if seconds is None else time.monotonic() + seconds
         first, n = standing.first, len(given)
         read, reason = given.read(first)
+        width = (len(first.bundle.schema.classes),) if first.bundle.schema.task == "multiclass" else ()
         answers = Answers(
-            predicted=np.array(read.simple(first), dtype=float),
+            predicted=np.full((n, *width), np.nan),
             degraded=np.full(n, True),
             reason=reason,
             version=np.full(n, first.version),
@@ -192,8 +193,11 @@ class Guard:
             if len(left):
                 mine, fault = (read, None) if resident is first else given.read(resident)
                 able = left if fault is None else left[fault[left] == ""]
-                fine = self._climb(name, resident, mine, able, answers, until)
-                left = np.setdiff1d(left, fine)
+                self._climb(name, resident, mine, able, answers, until)
+                left = left[answers.source[left] == "rule"]
+        simple = np.flatnonzero(answers.source == "rule")
+        if len(simple):
+            answers.predicted[simple] = read.simple(first, simple)
         return answers
 
     def _climb(
@@ -204,8 +208,8 @@ class Guard:
         rows: np.ndarray,
         answers: Answers,
         until: float,
-    ) -> np.ndarray:
-        """Let one version answer these rows, and return those that it did answer."""
+    ) -> None:
+        """Let one version answer these rows, as far as it does."""
         said, why = self._ask(resident, read, rows, until)
         done = why == ""
         fine = rows[done]
@@ -218,7 +222,6 @@ class Guard:
         else:
             for row, text in zip(rows[~done], why[~done], strict=True):
                 answers.reason[row] += f"; version {resident.version}: {text}"
-        return np.asarray(fine)
 
     def _ask(
         self, resident: Resident, read: _ReadRecords | _ReadTable, rows: np.ndarray, until: float
@@ -344,10 +347,8 @@ class _ReadRecords:
     def ask(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
         return resident.predict_rows([self.cells[row] for row in rows])
 
-    def simple(self, resident: Resident) -> Any:
-        width = len(resident.bundle.schema.classes) if resident.bundle.schema.task == "multiclass" else None
-        found = [resident.simple(cells) for cells in self.cells]
-        return found if width is None else np.reshape(found, (len(found), width))
+    def simple(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
+        return np.array([resident.simple(self.cells[row]) for row in rows])
 
 
 class _Table:
@@ -381,8 +382,10 @@ class _ReadTable:
         whole = len(rows) == len(self.columns)
         return resident.predict(self.columns if whole else self.columns.iloc[rows])
 
-    def simple(self, resident: Resident) -> np.ndarray:
-        return resident.bundle.fallback.predict(self.frame, schema=resident.bundle.schema)
+    def simple(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
+        whole = len(rows) == len(self.frame)
+        frame = self.frame if whole else self.frame.iloc[rows]
+        return resident.bundle.fallback.predict(frame, schema=resident.bundle.schema)
 
 
 def _faults(frame: pd.DataFrame, columns: pd.DataFrame, schema: Schema) -> np.ndarray:

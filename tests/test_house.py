@@ -40,7 +40,7 @@ HOUSE = [
     ["contest", "counterfactual", "explore", "papermill", "runs", "verification", "guard"],
     [
         *("ladder", "journal", "backfill", "scoring", "follower", "service", "payloads"),
-        *("batches", "telemetry", "requestlog"),
+        *("batches", "telemetry", "requestlog", "bulk"),
     ],
     ["lifecycle", "serve"],
     ["cli"],
