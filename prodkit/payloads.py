@@ -209,7 +209,7 @@ def answers_stream(answers: Answers, schema: Schema, *, generation: int) -> byte
         "model_version": answers.version,
         "source": pa.array(answers.source, pa.string()),
         "degraded": answers.degraded,
-        "reason": pa.array(answers.reason, pa.string()),
+        "reason": pa.array([reason.encode("utf-8", "replace") for reason in answers.reason], pa.string()),
         "generation": np.full(len(answers.degraded), generation),
     }
     table, sink = pa.table(columns), pa.BufferOutputStream()

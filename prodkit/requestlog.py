@@ -84,6 +84,11 @@ class RequestLog:
         named = (_short(sent(self._time)), *(_plain(sent(name)) for name in self._ids))
         self._entries.append((schema, (facts, [_short(cell) for cell in cells], named)))
 
+    def failed(self, error: Exception, *, rows: int = 1) -> None:
+        """Count rows that could not be kept, and say why."""
+        self.lost += rows
+        self.problem = f"{type(error).__name__}: {error}"[:300]
+
     def close(self, *, wait_seconds: float = 10.0) -> None:
         """Write what is left, and end."""
         self._ended = True
@@ -120,8 +125,7 @@ class RequestLog:
             self.written += len(entries)
             self.problem = ""
         except Exception as error:  # a full disk must not stop anybody from being answered
-            self.lost += len(entries)
-            self.problem = f"{type(error).__name__}: {error}"[:300]
+            self.failed(error, rows=len(entries))
 
     def _table(self, schema: Schema, entries: list[_Entry]) -> pa.Table:
         facts = list(zip(*(entry[0] for entry in entries), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import json
 import re
@@ -125,7 +126,10 @@ class Service:
             noted = _each(answers, rows, schema)
         took = time.perf_counter() - began
         self.telemetry.took(took, batched=not single)
-        await self._note(noted, schema, generation, name, took)
+        try:
+            await self._note(noted, schema, generation, name, took)
+        except Exception as error:  # the answer is there; what is noted of it must not take it away
+            self.log.failed(error)
         return Response(content, media_type=media, headers={"x-request-id": name})
 
     async def _body(self, request: Request) -> bytes:
@@ -281,7 +285,10 @@ def application(params: ServeParams) -> FastAPI:
     async def life(_: FastAPI) -> AsyncIterator[None]:
         service.log.start()
         await asyncio.to_thread(service.follower.start)
+        gc.collect()
+        gc.freeze()  # what is there now stays; to look through it again and again would stall all requests
         yield
+        gc.unfreeze()
         await asyncio.to_thread(service.follower.stop)
         service.batches.close()
         await asyncio.to_thread(service.log.close)

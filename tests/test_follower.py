@@ -74,7 +74,7 @@ def test_a_rollback_is_a_change_of_pointers(places, follow):
         store.rollback(expected_generation=2, reason="test")
         moved = time.monotonic()
         followed.until(lambda f: f.standing.generation == 3)
-    assert time.monotonic() - moved < 1.0  # as a rule 20 ms; the interval of the poll is 30 s
+    assert time.monotonic() - moved < 10  # as a rule 20 ms; the interval of the poll is 30 s
     assert followed.follower.standing.champion is before.predecessor
 
 

@@ -150,6 +150,15 @@ def test_answers_are_written_as_json_and_as_arrow():
     assert one["answers"][0] == found["answers"][0]
 
 
+def test_a_reason_with_half_a_character_is_written_all_the_same():
+    """What a model says when it fails may be no text; the answer is still one."""
+    odd = answers([0.25, 0.5])
+    odd.reason[1] = "half \ud800"
+    assert json.loads(answers_bytes(odd, BINARY, generation=1))["answers"][1]["reason"] == "half \ud800"
+    table = pa.ipc.open_stream(answers_stream(odd, BINARY, generation=1)).read_all()
+    assert table["reason"].to_pylist() == ["", "half ?"]
+
+
 def test_several_classes_have_a_share_each():
     """By name in JSON, a column each in Arrow."""
     shares = [[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]

@@ -385,10 +385,11 @@ def test_requests_on_their_way_are_answered_after_sigterm(led, start, rows):
     assert sum(len(pd.read_parquet(path)) for path in (service.out / "requests").glob("*.parquet")) == 4
 
 
-def test_a_full_queue_is_refused_with_retry_after(led, start, rows):
-    """More than may wait is told to come again; what waits is answered."""
+@pytest.mark.parametrize("limits", [{"queue_rows": 2, "batch_rows": 1}, {"most_requests": 2}])
+def test_too_much_at_once_is_refused_with_retry_after(led, start, rows, limits):
+    """More rows or requests than may wait are told to come again; what waits is answered."""
     places, mood = led
-    service = start(places, queue_rows=2, batch_rows=1, deadline_ms=20_000)
+    service = start(places, deadline_ms=20_000, **limits)
     mood.write_text("sleep 0.3")
     with ThreadPoolExecutor(10) as clients:
         answers = list(clients.map(lambda row: service.predict([row]), rows[:10]))
