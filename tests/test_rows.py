@@ -126,6 +126,15 @@ def test_a_feature_that_is_not_sent_is_a_fault(name):
     assert READER.read(row | {name: None})[1] == ""
 
 
+@pytest.mark.parametrize("name", ["amount", "city", "when"])
+@pytest.mark.parametrize("blank", [None, "", "  ", "nan", " nan ", float("nan")])
+def test_what_stands_for_nothing_is_missing_and_no_fault(name, blank):
+    """Null, blank text and the text nan are missing values in columns of any kind."""
+    values, fault = READER.read(whole | {name: blank})
+    assert pd.isna(values[NAMES.index(name)])
+    assert fault == ""
+
+
 @pytest.mark.parametrize("row", [None, [], "row", 3, [["amount", 1]]])
 def test_what_is_no_row_is_a_fault(row):
     """A row is a mapping; anything else has no values."""
