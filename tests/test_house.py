@@ -18,30 +18,30 @@ PACKAGE = ROOT / "prodkit"
 # A module imports only from rows above its own.
 HOUSE = [
     [
-        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops"),
-        *("clocks", "grammars", "preloads", "offspring", "plots", "redaction", "breaker"),
-        *("calls",),
+        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
+        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
+        *("traces", "breaker", "calls", "forest"),
     ],
     [
-        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources"),
-        *("artifacts", "draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
+        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
+        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
     ],
     [
-        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database"),
-        *("declarations", "rerun", "rows", "forest", "mutations", "interface"),
+        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
+        *("rerun", "verdict", "interface", "mutations", "rows", "telemetry"),
     ],
-    ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
     [
-        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result"),
-        *("report", "encoding"),
+        *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
+        *("snapshot", "encoding", "requestlog"),
     ],
-    ["bundle", "client", "claims", "basis", "actions", "compiled"],
+    [
+        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
+        *("compiled",),
+    ],
+    ["bundle", "client", "claims", "basis", "actions", "service"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
-    ["contest", "counterfactual", "explore", "papermill", "runs", "verification", "guard"],
-    [
-        *("ladder", "journal", "backfill", "scoring", "follower", "service", "payloads"),
-        *("batches", "telemetry", "requestlog", "bulk"),
-    ],
+    ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
+    ["scoring", "ladder", "journal", "backfill", "batches", "bulk", "follower", "payloads"],
     ["lifecycle", "serve"],
     ["cli"],
 ]
