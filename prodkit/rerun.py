@@ -27,6 +27,7 @@ from nbval.kernel import NbvalKernelspecManager, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 
 from prodkit.clocks import Span
+from prodkit.kernels import socket_folder
 from prodkit.likeness import Difference, Likeness
 from prodkit.messages import outputs_of
 from prodkit.redaction import Redaction, references
@@ -71,12 +72,13 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
     Args:
         name: of its kernelspec.
         folder: its working folder.
-        scratch: a folder for its sockets and its log.
+        scratch: a folder for its log.
         runner: the process that waits for the answer; without it there is nothing left to do.
     """
 
     def __init__(self, name: str, *, folder: str, scratch: str, runner: int) -> None:
-        own = {"transport": "ipc", "ip": f"{scratch}/kernel"} if os.name == "posix" else {}
+        self._sockets = socket_folder()
+        own = {"transport": "ipc", "ip": f"{self._sockets}/k"} if os.name == "posix" else {}
         self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
         self._runner = runner
         with Path(scratch, "kernel.log").open("wb") as log:
@@ -116,6 +118,7 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         if group and group != os.getpgrp():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class ColdNotebook(IPyNbFile):  # type: ignore[misc]

@@ -28,7 +28,7 @@ HOUSE = [
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("rerun", "verdict", "interface", "mutations", "rows", "telemetry"),
+        *("verdict", "interface", "mutations", "rows", "telemetry"),
     ],
     [
         *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
@@ -38,7 +38,7 @@ HOUSE = [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
         *("compiled",),
     ],
-    ["bundle", "client", "claims", "basis", "actions", "service"],
+    ["rerun", "bundle", "client", "claims", "basis", "actions", "service"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
     ["scoring", "ladder", "journal", "backfill", "batches", "bulk", "follower", "payloads"],

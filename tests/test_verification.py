@@ -423,7 +423,7 @@ def test_a_verification_that_is_killed_leaves_no_kernel_behind(
     )
     code = "import sys; sys.argv[0] = 'prodkit'; from prodkit.cli import main; main()"
     command = [sys.executable, "-c", code, "verify", mine.run_id, "--out", str(mine.out)]
-    scratch = tmp_path / "scratch"
+    scratch = tmp_path / ("scratch" * 12)  # longer than the name of a socket may be
     scratch.mkdir()
     environment = os.environ | {"TMPDIR": str(scratch)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
