@@ -77,6 +77,19 @@ class Artifacts:
         if self.exists(location):
             self._files.rm_file(self._path(location))
 
+    def lend(self, location: str, folder: Path) -> None:
+        """Show a file under the same name below another folder: as a link if it is local, else as a copy.
+
+        A file that is missing here will be missing there.
+        """
+        there = folder / location
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if self.exists(location) and not there.exists():
+            if self._local:
+                there.symlink_to(Path(self._path(location)).resolve())
+            else:
+                self._files.get_file(self._path(location), str(there))
+
     def verified(self, location: str, *, digest: str, signed: str, name: str) -> bytes:
         """The bytes of a file, if they are the very ones that were published.
 

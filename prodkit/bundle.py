@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Any
 
 import joblib
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from prodkit.data import blocks, digest
+from prodkit.environment import environment
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate
 from prodkit.models import Fallback, predictions
@@ -24,11 +23,10 @@ from prodkit.schema import Schema
 from prodkit.spans import Window
 from prodkit.training import OutOfTime, Split
 
-__all__ = ["Bundle", "assemble", "environment", "lead_score", "manifest", "pack", "unpack"]
+__all__ = ["Bundle", "assemble", "lead_score", "manifest", "pack", "unpack"]
 
 _GOLDEN_ROWS = 16
 _RECENT = timedelta(days=14)
-_LIBRARIES = ("notebook-prodkit", "scikit-learn", "numpy", "scipy", "pandas", "joblib")
 
 
 @dataclass(frozen=True)
@@ -140,11 +138,6 @@ def _plain(estimate: Estimate) -> dict[str, float | None]:
     """A figure for JSON, which knows no NaN and no infinity: none is there where a score cannot be had."""
     figures = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return {name: float(number) if np.isfinite(number) else None for name, number in figures.items()}
-
-
-def environment() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape a prediction."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
 def pack(bundle: Bundle) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,9 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.params import NOTEBOOKS
-from prodkit.places import project_folder, resolve, using_outputs
-from prodkit.store import Champion, Store
+from prodkit.places import names_read, project_folder, resolve, using_outputs
+from prodkit.stops import Limits, heeding_signals, leave, signal_received
+
+if TYPE_CHECKING:
+    from prodkit.store import Champion, Store
+
+# A command imports what it needs when it is called: help and a mistyped name are answered at once.
 
 __all__ = ["main"]
 
@@ -30,8 +35,21 @@ def main() -> None:
     try:
         prodkit()
     except ProdkitError as error:
-        _say.print(f"prodkit: {error}", style="red", markup=False, soft_wrap=True)
+        _tell_failure(f"prodkit: {error}")
+        if signal_received():
+            leave(signal_received())
         sys.exit(2 if isinstance(error, ParameterError) else 1)
+    except Exception as error:  # a fault of the package: the whole story, for whoever mends it
+        _tell_failure("".join(traceback.format_exception(error)))
+        sys.exit(1)
+
+
+def _tell_failure(text: str) -> None:
+    """Say what went wrong, without what was read from the environment."""
+    from prodkit.redaction import Redaction
+
+    hidden = Redaction.of(names_read()).text(text)
+    _say.print(hidden, style="red", markup=False, soft_wrap=True)
 
 
 def _with(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -57,6 +75,22 @@ _parameters = _with(
     ),
     _out,
     click.option("--force", is_flag=True, help="Do again what was done before."),
+)
+_limits = _with(
+    click.option(
+        *("--cell-timeout", "cell_seconds"),
+        type=click.FloatRange(min=0, min_open=True),
+        default=Limits.cell_seconds,
+        show_default=True,
+        help="Seconds that one cell may take.",
+    ),
+    click.option(
+        *("--timeout", "notebook_seconds"),
+        type=click.FloatRange(min=0, min_open=True),
+        default=Limits.notebook_seconds,
+        show_default=True,
+        help="Seconds that a notebook may take.",
+    ),
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 _places = _with(
@@ -87,9 +121,18 @@ def _default_files(notebook: str) -> list[Path]:
     return [path for path in (folder / "flights.yaml", folder / f"{notebook}.yaml") if path.is_file()]
 
 
+def _given(notebook: str, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The parameters that the command names, in files or directly."""
+    from prodkit.arguments import read_files, typed_value
+
+    given = read_files(notebook, files or _default_files(Path(notebook).stem))
+    return given | {name: typed_value(notebook, name, text) for name, text in pairs}
+
+
 @prodkit.command()
 @click.argument("notebook")
 @_parameters
+@_limits
 @click.option(
     "--exit-code", is_flag=True, help="End with 3 if action is needed, with 4 if it could not be told."
 )
@@ -100,6 +143,8 @@ def run(
     pairs: Sequence[tuple[str, str]],
     out: Path,
     force: bool,
+    cell_seconds: float,
+    notebook_seconds: float,
     exit_code: bool,
     as_json: bool,
 ) -> None:
@@ -107,12 +152,11 @@ def run(
 
     Without -f it reads params/flights.yaml and the notebook's own file in params/.
     """
-    from prodkit.runs import read_files, run_notebook, typed_value
+    from prodkit.runs import run_notebook
 
-    with using_outputs(_absolute(out)):
-        given = read_files(notebook, files or _default_files(Path(notebook).stem))
-        given |= {name: typed_value(notebook, name, text) for name, text in pairs}
-        done = run_notebook(notebook, given, force=force)
+    with using_outputs(_absolute(out)), heeding_signals():
+        limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
+        done = run_notebook(notebook, _given(notebook, files, pairs), force=force, limits=limits)
     if as_json:
         print(json.dumps(done.document, indent=2))
     else:
@@ -128,6 +172,8 @@ def run(
 
 
 def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
+    if document["status"] == "interrupted" and signal_received():
+        return 128 + signal_received()
     if document["status"] != "succeeded" or document["outcome"] == "error":
         return 1
     if exit_code and (document["outcome"] == "fail" or document["action"] not in (None, "keep", "watch")):
@@ -137,15 +183,23 @@ def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
 
 @prodkit.command()
 @_parameters
-def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path, force: bool) -> None:
+@_limits
+def lifecycle(
+    files: Sequence[Path],
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    force: bool,
+    cell_seconds: float,
+    notebook_seconds: float,
+) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
+    from prodkit.params import NOTEBOOKS
 
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in _default_files(name)))
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=_say, disable=not _say.is_terminal)
-    with using_outputs(_absolute(out)), bar:
+    with using_outputs(_absolute(out)), heeding_signals(), _progress() as bar:
         life = plan(files, pairs, force=force)
+        life.limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
         step = bar.add_task("", total=life.steps)
         life.tell = lambda name: bar.update(step, advance=1, description=name)
         page = life.live()
@@ -154,12 +208,101 @@ def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path
     print(f"open {page}")
 
 
+def _progress() -> Progress:
+    """A bar on stderr, where somebody watches."""
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=_say, disable=not _say.is_terminal)
+
+
+@prodkit.command()
+@click.argument("notebook")
+@click.option(
+    "--windows", required=True, metavar="START/END/FREQ", help="For instance 2013-04-01/2014-01-01/MS."
+)
+@_parameters
+@click.option(
+    *("-j", "--jobs"),
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many windows at a time.",
+)
+@click.option("--dask", default="", metavar="ADDRESS", help="Scheduler whose workers run them instead.")
+@_limits
+def backfill(
+    notebook: str,
+    windows: str,
+    files: Sequence[Path],
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    force: bool,
+    jobs: int,
+    dask: str,
+    cell_seconds: float,
+    notebook_seconds: float,
+) -> None:
+    """Run NOTEBOOK once for each window; what was done before is not done again.
+
+    One that fails does not stop the others; those that failed are listed at the end, with exit status 1.
+    """
+    from prodkit.backfill import Filled, backfilled, windows_between
+
+    parts = windows_between(windows)
+    limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
+    done: list[Filled] = []
+    with using_outputs(_absolute(out)), heeding_signals(), _progress() as bar:
+        given = _given(notebook, files, pairs)
+        step = bar.add_task(f"backfill {Path(notebook).stem}", total=len(parts))
+        for each in backfilled(notebook, given, parts, jobs=jobs, dask=dask, force=force, limits=limits):
+            done.append(each)
+            bar.update(step, advance=1)
+            if not each.sound:
+                _say.print(f"{each.window}: {each.status}: {each.reason}", markup=False, soft_wrap=True)
+    done.sort(key=lambda each: each.window)
+    names = ("window", "run_id", "status", "outcome", "action")
+    _print_table([{name: getattr(each, name) for name in names} for each in done])
+    bad = [each for each in done if not each.sound]
+    if bad:
+        _say.print(f"{len(bad)} of {len(done)} windows failed; the same command tries them again.")
+    sys.exit(128 + signal_received() if signal_received() else 1 if bad else 0)
+
+
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows for people; as wide as it needs to be where it is not read on a terminal."""
     table = Table(*(list(rows[0]) if rows else ["nothing yet"]))
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table, markup=False)
+
+
+@prodkit.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one."
+)
+@click.option("-f", "files", type=Path, multiple=True, metavar="FILE", help="Params file; later ones win.")
+@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter; wins over files.")
+@_out
+def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path) -> None:
+    """Answer predictions over HTTP by whoever is champion; needs the extra [serve].
+
+    Without -f it reads params/flights.yaml, and params/serve.yaml if it is there.
+    """
+    try:
+        from prodkit.serve import serve as begin
+    except ImportError as error:
+        fix = 'Install it: pip install "notebook-prodkit[serve]".'
+        raise ParameterError("serve", rule=f"needs another package ({error.name})", fix=fix) from error
+    from prodkit.service import ServeParams
+
+    with using_outputs(_absolute(out)):
+        params = ServeParams.read(files or _default_files("serve"), pairs)
+        begin(
+            params,
+            host=host,
+            port=port,
+            tell=lambda address: _say.print(f"serving on {address}", markup=False),
+        )
 
 
 @prodkit.command()
@@ -177,12 +320,28 @@ def report(out: Path, open_page: bool) -> None:
         click.launch(page.as_uri())
 
 
+@prodkit.command()
+@click.argument("run_id", metavar="RUN")
+@_out
+@_json
+def verify(run_id: str, out: Path, as_json: bool) -> None:
+    """Execute a recorded RUN again in a cold kernel and compare; ends with 1 if it is not as recorded."""
+    from prodkit.verification import verify_run
+
+    with using_outputs(_absolute(out)):
+        verdict = verify_run(run_id)
+    print(json.dumps(verdict.to_dict(), indent=2) if as_json else "\n".join(verdict.lines()))
+    sys.exit(0 if verdict.matches else 1)
+
+
 @prodkit.group()
 def models() -> None:
     """Look at versions, and move the champion by hand."""
 
 
 def _store(out: Path, store: str, artifacts: str) -> Store:
+    from prodkit.store import Store
+
     with using_outputs(_absolute(out)):
         return Store.open(resolve(store), resolve(artifacts))
 

@@ -11,9 +11,9 @@ import pandas as pd
 from prodkit.bundle import Bundle
 from prodkit.data import labelled, read_window
 from prodkit.errors import DataError, ModelError, WindowError
-from prodkit.metrics import LEAD, PRIMARY, scores
+from prodkit.metrics import scores
 from prodkit.models import build_model, fit_model
-from prodkit.params import RollbackParams, TrainParams
+from prodkit.params import LEAD, PRIMARY, RollbackParams, TrainParams
 from prodkit.schema import Schema
 from prodkit.spans import Window
 from prodkit.store import Store

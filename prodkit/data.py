@@ -6,64 +6,31 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from prodkit.cells import native_kind, present, texts
+from prodkit.dataset import open_table, require_columns
 from prodkit.drills import broken
 from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
-from prodkit.flights import build_flights
 from prodkit.params import Facts
-from prodkit.places import outputs_folder, resolve
-from prodkit.schema import missing_column
-from prodkit.sources import ROW, Source, open_source
+from prodkit.sources import ROW
 from prodkit.spans import Window
 
 __all__ = [
-    "FLIGHTS",
     "Coverage",
     "blocks",
     "digest",
     "feature_columns",
-    "flights_path",
     "label_coverage",
     "labelled",
     "read_window",
     "row_ids",
-    "source_digest",
     "time_span",
 ]
 
-FLIGHTS = "flights"  # names the bundled table
 _FEW_NAMES = 100  # rows that may differ by chance
-
-
-def flights_path() -> Path:
-    """The bundled table's file under the outputs folder; built when it is not there yet (about a second)."""
-    path = outputs_folder() / "data" / "flights.parquet"
-    return path if path.exists() else build_flights(path)
-
-
-def _source(facts: Facts) -> Source:
-    location = str(flights_path()) if facts.data == FLIGHTS else resolve(facts.data)
-    return open_source(location, shown=facts.data)  # as written: what it read from the environment is secret
-
-
-def source_digest(facts: Facts) -> str:
-    """A cheap fingerprint (hex digits) of the whole table, taken before anything is read from it.
-
-    Local files: their bytes. Remote ones: what the server says of size and time. A database: count, first and
-    last moment.
-
-    Raises:
-        DataError: there is no such table.
-        SchemaError: it lacks the time column.
-    """
-    source = _source(facts)
-    _require(facts, source.columns, [("time_column", facts.time_column)])
-    return source.digest(facts.time_column)
 
 
 def read_window(
@@ -87,7 +54,7 @@ def read_window(
         DataError: no such table. SchemaError: a column is missing, or the time column holds no times.
         WindowError: no rows. IdentityError: ids repeat or are missing. ParameterError: an unknown fault.
     """
-    window, source, time = window or facts.window, _source(facts), facts.time_column
+    window, source, time = window or facts.window, open_table(facts), facts.time_column
     names = _columns(facts, source.columns, columns)
     start, end = _naive(window.start), min(_naive(window.end), _naive(facts.moment))
     frame = source.rows(names, time=time, start=start, end=end, numbered=not facts.id_column)
@@ -115,12 +82,6 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def _require(facts: Facts, known: Sequence[str], named: Sequence[tuple[str, str]]) -> None:
-    for parameter, column in named:
-        if column not in known:
-            raise missing_column(column, known, place=facts.data, fix=f"Set `{parameter}`.")
-
-
 def _columns(facts: Facts, known: Sequence[str], chosen: Sequence[str] | None) -> list[str]:
     """What to read, in the order of the result, after checking that all of it is there."""
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
@@ -137,7 +98,7 @@ def _columns(facts: Facts, known: Sequence[str], chosen: Sequence[str] | None) -
         *(("value", name) for name in value),
         *(("target", name) for name in last[len(value) :]),
     ]
-    _require(facts, known, named)
+    require_columns(facts, known, named)
     return list(dict.fromkeys([*first, *features, *last]))
 
 
@@ -164,7 +125,7 @@ def _sorted(frame: pd.DataFrame, facts: Facts, *, place: str) -> pd.DataFrame:
 
 def _break(frame: pd.DataFrame, column: str, fault: str, *, facts: Facts, table: Sequence[str]) -> None:
     """Put a fault into a column, in place: the rehearsal that ``facts.drill`` asks for."""
-    _require(facts, table, [("drill", column)])
+    require_columns(facts, table, [("drill", column)])
     if column in (facts.time_column, *facts.id_column):
         rule = "must not break the time or the id of a row"
         raise ParameterError(f"drill.{column}", rule=rule, value=fault)
@@ -199,7 +160,7 @@ def time_span(facts: Facts) -> Window:
     Raises:
         WindowError: the table is empty.
     """
-    span = _source(facts).span(facts.time_column)
+    span = open_table(facts).span(facts.time_column)
     if span is None:
         raise WindowError("data", rule="must hold rows", value="none", place=facts.data)
     first, last = (pd.Timestamp(moment).floor("D") for moment in span)
@@ -212,7 +173,7 @@ def row_ids(frame: pd.DataFrame, facts: Facts) -> pd.Series:
     Raises:
         SchemaError: an id column is missing.
     """
-    _require(facts, list(frame.columns), [("id_column", name) for name in facts.id_column or [ROW]])
+    require_columns(facts, list(frame.columns), [("id_column", name) for name in facts.id_column or [ROW]])
     if not facts.id_column:
         return frame[ROW].astype(object)
     names: pd.Series | None = None
@@ -231,7 +192,7 @@ def labelled(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
     Raises:
         LabelError: there is none yet; it says when there will be.
     """
-    _require(facts, list(frame.columns), [("target", facts.target)])
+    require_columns(facts, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
     if not known.any():
         fix, moment = "Choose an earlier `window`, or another `target`.", _naive(facts.moment)
@@ -262,7 +223,7 @@ class Coverage:
 
 def label_coverage(frame: pd.DataFrame, facts: Facts) -> Coverage:
     """Count what labels a window has; raises SchemaError when it has no target column."""
-    _require(facts, list(frame.columns), [("target", facts.target)])
+    require_columns(facts, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
     young = ~known & (frame[facts.time_column] >= _naive(facts.labels_until))
     return Coverage(len(frame), int(known.sum()), int(young.sum()), int((~known & ~young).sum()))

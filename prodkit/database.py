@@ -70,6 +70,7 @@ METRICS = sa.Table(
     *_texts("notebook", "window_start", "window_end", "name", "known_at"),
     *(sa.Column(name, sa.Double) for name in ("value", "low", "high")),
     sa.Column("n", sa.BigInteger),
+    sqlite_autoincrement=True,  # no id is given twice, so that it says what came before what
 )
 PROFILES = sa.Table(
     "profiles",
@@ -78,6 +79,7 @@ PROFILES = sa.Table(
     *_texts("window_start", "window_end", "run_id", "document"),
     sa.Column("version", sa.Integer),
     sa.Column("clean", sa.Boolean, nullable=False),
+    sqlite_autoincrement=True,  # no id is given twice, so that it says what came before what
 )
 RUNS = sa.Table(
     "runs",

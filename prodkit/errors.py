@@ -13,7 +13,9 @@
     │   ├── VersionError    no such version, or one that may not be used so
     │   ├── ArtifactError   the bytes are not those that were registered
     │   └── ConflictError   the champion changed after it was judged
+    ├── RequestError        a request to the service that cannot be answered; it carries the HTTP status
     └── RunError            a notebook failed, or was stopped
+        └── KernelError     its kernel did not start (a RuntimeError, too, as jupyter_client would raise)
 
 Each names the thing, the rule it breaks, the value found, the place and the next step, so that whoever is
 woken by it need not open the source.
@@ -21,21 +23,28 @@ woken by it need not open the source.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+from typing import Self
+
 __all__ = [
     "ArtifactError",
     "ConflictError",
     "DataError",
     "IdentityError",
+    "KernelError",
     "LabelError",
     "LockedError",
     "ModelError",
     "ParameterError",
     "ProdkitError",
+    "RequestError",
     "RunError",
     "SchemaError",
     "StoreError",
     "VersionError",
     "WindowError",
+    "missing_column",
 ]
 
 
@@ -118,5 +127,33 @@ class ConflictError(StoreError):
     """The champion changed after it was judged."""
 
 
+class RequestError(ProdkitError):
+    """A request to the service that cannot be answered; ``status`` is the HTTP status that says so."""
+
+    status = 400
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"status": self.status})
+
+    @classmethod
+    def of(cls, status: int, name: str, *, rule: str, value: object = None, fix: str = "") -> Self:
+        """The error with this status."""
+        error = cls(name, rule=rule, value=value, place="the request", fix=fix)
+        error.status = status
+        return error
+
+
 class RunError(ProdkitError):
     """A notebook failed, or was stopped."""
+
+
+class KernelError(RunError, RuntimeError):
+    """A kernel did not start."""
+
+
+def missing_column(name: str, known: Iterable[object], *, place: str = "", fix: str = "") -> SchemaError:
+    """The error that a column is not there, naming the nearest one that is."""
+    names = [str(column) for column in known]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:30]) or 'no columns'}."
+    return SchemaError(name, rule="must be a column of the table", place=place, fix=f"{hint} {fix}".strip())

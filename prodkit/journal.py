@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prodkit.runs import Run, write_text
+from prodkit.files import write_text
+from prodkit.runs import Run
 
 __all__ = ["Journal"]
 

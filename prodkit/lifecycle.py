@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from joblib import Parallel, delayed
-
-from prodkit.data import FLIGHTS, time_span
+from prodkit.arguments import REAL_STORE, neutral_facts, read_files, typed_value
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
-from prodkit.metrics import PRIMARY
-from prodkit.outline import read_outline
-from prodkit.params import NOTEBOOKS, TrainParams, unknown_parameter
-from prodkit.places import outputs_folder, resolve, using_outputs
+from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
+from prodkit.places import outputs_folder, resolve
 from prodkit.report import write_index
-from prodkit.runs import REAL_STORE, Run, neutral_facts, read_files, run_notebook, typed_value
+from prodkit.runs import Run, run_notebook
 from prodkit.spans import Window
+from prodkit.stops import Limits, signal_received
 from prodkit.store import Store
 
 __all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "plan"]
@@ -66,6 +63,7 @@ class Lifecycle:
         suits: for each notebook, parameters that suit the table; they hold where nothing else is said.
         tell: called with the name of each step as it begins.
         force: tell it anew.
+        limits: how long each notebook may take.
     """
 
     files: Sequence[Path]
@@ -76,6 +74,7 @@ class Lifecycle:
     suits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tell: Callable[[str], None] = print
     force: bool = False
+    limits: Limits = field(default_factory=Limits)
     runs: list[Run] = field(default_factory=list)
     story: list[dict[str, str]] = field(default_factory=list)
 
@@ -147,12 +146,14 @@ class Lifecycle:
         drill = next((drill for drill in self.drills if drill.month == f"{window.start:%Y-%m-%d}"), None)
         if drill and drill.kind == "bad release":
             self._force_bad_release(window, drill)
-        faults = {"drill": drill.faults} if drill and drill.kind == "broken feed" else {}
+        faults: dict[str, Any] = {"drill": drill.faults} if drill and drill.kind == "broken feed" else {}
         self._run_both(("score", "drift"), window=window, **faults)
         judged = self._run("rollback", window=window, **faults)
         said = judged["action"] + (" (proposed)" if judged["approval"] == "proposed" else "")
         if judged["action"] == "retrain" and not judged["approval"]:
-            retrained = self._run("train", window=Window(self.first.start, window.end))
+            retrained = self._run(
+                "train", window=Window(self.first.start, window.end), parent=judged["run_id"]
+            )
             said += f", then {self._validate(retrained)['action']}"
         figures = judged["outputs"].get("figures", {})
         row = {name: f"{figures[name]:.4f}" for name in sorted(figures, key=_losses_last)}
@@ -179,7 +180,8 @@ class Lifecycle:
         """Judge a challenger on the rows that its training left out, and on those that came since."""
         holdout = Window.parse(trained["outputs"]["holdout"])
         window = Window(holdout.start, until or holdout.end)
-        return self._run("validate", window=window, challenger=trained["outputs"]["version"])
+        version, parent = trained["outputs"]["version"], trained["run_id"]
+        return self._run("validate", window=window, challenger=version, parent=parent)
 
     def _force_bad_release(self, window: Window, drill: Drill) -> None:
         """Rehearse a release that nobody validated."""
@@ -191,20 +193,32 @@ class Lifecycle:
             now = store.champion().generation
             store.promote(version, expected_generation=now, run_id=bad["run_id"], reason=reason, force=True)
 
-    def _run(self, notebook: str, **values: Any) -> Run:
+    def _run(self, notebook: str, *, parent: str = "", **values: Any) -> Run:
         self.tell(f"{notebook} {values['window']}")
         step = self._step(notebook, values)
-        run = self.journal.run_of(step) or run_notebook(notebook, self._given(notebook, **values))
+        run = self.journal.run_of(step) or self._work(
+            notebook, self._given(notebook, **values), parent=parent
+        )
         return self._keep(step, run)
+
+    def _work(self, notebook: str, given: Mapping[str, Any], *, parent: str = "") -> Run:
+        if signal_received():
+            rule = f"was interrupted by {signal.Signals(signal_received()).name}"
+            raise RunError("lifecycle", rule=rule, fix="Start it again, and it goes on where it stopped.")
+        return run_notebook(notebook, given, parent=parent, limits=self.limits)
 
     def _run_both(self, notebooks: Sequence[str], **values: Any) -> None:
         """Run notebooks that do not wait for one another side by side."""
+        from joblib import Parallel, delayed
+
         steps = {notebook: self._step(notebook, values) for notebook in notebooks}
         for notebook in notebooks:
             self.tell(f"{notebook} {values['window']}")
         known = {notebook: self.journal.run_of(step) for notebook, step in steps.items()}
         work = [(notebook, self._given(notebook, **values)) for notebook, run in known.items() if run is None]
-        found = Parallel(n_jobs=len(notebooks))(delayed(_run_in)(outputs_folder(), *each) for each in work)
+        # threads will do: the work is done in the kernels, which are processes of their own
+        side_by_side = Parallel(n_jobs=len(notebooks), prefer="threads")
+        found = side_by_side(delayed(self._work)(*each) for each in work)
         done = {name: run for name, run in known.items() if run} | {run["notebook"]: run for run in found}
         for notebook, step in steps.items():
             self._keep(step, done[notebook])
@@ -241,18 +255,13 @@ class Lifecycle:
         return write_index(outputs_folder(), [run.document for run in self.runs], self.table())
 
 
-def _run_in(outputs: Path, notebook: str, given: dict[str, Any]) -> Run:
-    """Run a notebook in another process, which knows nothing of where this one puts its results."""
-    with using_outputs(outputs):
-        return run_notebook(notebook, given)
-
-
 def _losses_last(name: str) -> bool:
     return name in PRIMARY.values()
 
 
 def _is_month(window: Window) -> bool:
-    return window.start.day == 1 and window.end == (pd.Timestamp(window.start) + pd.offsets.MonthBegin(1))
+    following = window.start + timedelta(days=31)
+    return window.start.day == 1 and window.end == following.replace(day=1)
 
 
 def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool = False) -> Lifecycle:
@@ -264,6 +273,10 @@ def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool
     Raises:
         ParameterError: a wrong parameter, or a name in ``given`` that no notebook declares.
     """
+    # these import pandas, which a process that only runs one of the notebooks does not need
+    from prodkit.data import time_span
+    from prodkit.outline import read_outline
+
     everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
     for name, _ in given:
         if name not in everybody:

@@ -20,8 +20,6 @@ from prodkit.evidence import Estimate
 from prodkit.params import Task
 
 __all__ = [
-    "LEAD",
-    "PRIMARY",
     "block_codes",
     "business_value",
     "calibration_curve",
@@ -34,12 +32,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-PRIMARY: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
-"""The loss that decides: the mean of :func:`row_losses`."""
-
-LEAD: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "mae"}
-"""The score that a reader looks at first."""
 
 _FLOOR = 1e-6  # a certain and wrong prediction costs -log(1e-6) = 13.8, so one row cannot decide alone
 _SUM_TOLERANCE = 1e-3  # float32 probabilities of many classes do not add up to one more exactly than this

@@ -21,7 +21,10 @@ from prodkit.errors import ParameterError
 from prodkit.spans import Window, iso, parse_duration, write_duration
 
 __all__ = [
+    "FLIGHTS",
+    "LEAD",
     "NOTEBOOKS",
+    "PRIMARY",
     "DriftParams",
     "Duration",
     "Facts",
@@ -32,7 +35,15 @@ __all__ = [
     "ValidateParams",
 ]
 
+FLIGHTS = "flights"  # names the bundled table
+
 Task = Literal["binary", "multiclass", "regression"]
+
+PRIMARY: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
+"""The loss that decides: the mean of :func:`prodkit.metrics.row_losses`."""
+
+LEAD: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "mae"}
+"""The score that a reader looks at first."""
 
 
 def _from_text(parse: Any) -> BeforeValidator:
@@ -75,10 +86,12 @@ _FLIGHTS_FEATURES = [
 class Facts(BaseModel):
     """The project facts: what the data is. Every notebook declares all of them, with these defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # built when it is first used: a run needs one of these models, or none
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
     notebook: ClassVar[str] = ""
+    moves_champion: ClassVar[bool] = False  # whether its runs depend on the order in which they are made
 
-    data: str = Field("flights", min_length=1, description="table to read: path, folder, URL or `flights`")
+    data: str = Field(FLIGHTS, min_length=1, description="table to read: path, folder, URL or `flights`")
     time_column: str = Field("time", min_length=1, description="column that says when a row happened")
     target: str = Field("late", min_length=1, description="column to predict")
     task: OptionalTask = Field(None, description="binary, multiclass or regression; inferred if empty")
@@ -189,6 +202,7 @@ class ValidateParams(Facts):
     """Policy of ``validate.ipynb``."""
 
     notebook: ClassVar[str] = "validate"
+    moves_champion: ClassVar[bool] = True
 
     window: GivenWindow = Field(
         Window.parse("2013-03-18/2013-04-01"), description="newest labelled rows, unseen by either model"
@@ -239,6 +253,7 @@ class RollbackParams(Facts):
     """Policy of ``rollback.ipynb``."""
 
     notebook: ClassVar[str] = "rollback"
+    moves_champion: ClassVar[bool] = True
 
     window: GivenWindow = Field(
         Window.parse("2013-04-01/2013-05-01"), description="rows that judge, start/end"

@@ -13,11 +13,14 @@ from prodkit.errors import ParameterError
 
 __all__ = [
     "beside",
+    "destination",
     "environment_set",
     "expand",
+    "names_read",
     "outputs_folder",
     "project_folder",
     "resolve",
+    "store_places",
     "using_outputs",
 ]
 
@@ -57,6 +60,14 @@ def environment_set(**values: str) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+_READ: set[str] = set()
+
+
+def names_read() -> frozenset[str]:
+    """The variables whose values :func:`expand` has put in since this process began: what must not be shown."""
+    return frozenset(_READ)
+
+
 def expand(text: str) -> str:
     """Replace each ``${NAME}`` by the environment's value, at the moment of use and never before.
 
@@ -69,6 +80,7 @@ def expand(text: str) -> str:
             raise ParameterError(
                 match[0], rule="must be set in the environment", fix=f"export {match[1]}=..."
             )
+        _READ.add(match[1])
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", look_up, text)
@@ -99,3 +111,24 @@ def beside(location: str, folder: Path) -> str:
         return location
     near = (folder.resolve() / Path(location).expanduser()).resolve()
     return location if glob.glob(resolve(location)) or not glob.glob(str(near)) else str(near)
+
+
+def destination(location: str) -> Path:
+    """The folder that results are written to: as :func:`resolve` says, but never outside a sandbox.
+
+    While a recorded run is verified, ``PRODKIT_SANDBOX`` names a folder that stands in for everything the run may
+    write to, so that what it did is not done again. A folder outside of the outputs is found there under
+    ``elsewhere/``.
+    """
+    place, sandbox = Path(resolve(location)), os.environ.get("PRODKIT_SANDBOX")
+    if not sandbox or place.is_relative_to(sandbox):
+        return place
+    return Path(sandbox, "elsewhere", *place.parts[1:])
+
+
+def store_places(url: str, artifacts: str) -> tuple[str, str]:
+    """Where a store is opened: in ``PRODKIT_SANDBOX`` while a run is verified, unless it lies in memory."""
+    sandbox = os.environ.get("PRODKIT_SANDBOX")
+    if not sandbox or url in ("sqlite://", "sqlite:///:memory:"):
+        return url, artifacts
+    return f"sqlite:///{sandbox}/store.db", f"{sandbox}/artifacts"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import sqlalchemy as sa
 
-from prodkit.database import METRICS, PROFILES, RUNS, Database
+from prodkit.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Database
 from prodkit.errors import ParameterError
 from prodkit.history import parsed_json, strict_json
 from prodkit.spans import Window
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Records"]
 
@@ -72,6 +74,8 @@ class Records:
             One row a metric, with the columns of :meth:`record_metrics`; moments are ``datetime64``,
             ``version`` and ``n`` nullable ``Int64``, the rest of the numbers ``float64``.
         """
+        import pandas as pd  # for readers of metrics; the runner only writes records
+
         query = sa.select(*(METRICS.c[column] for column in _COLUMNS))
         for column, wanted in (("notebook", notebook), ("name", name), ("version", version)):
             if wanted is not None:
@@ -152,15 +156,37 @@ class Records:
             text = rows.scalar(sa.select(RUNS.c.record).where(RUNS.c.run_id == run_id))
         return None if text is None else parsed_json(text, name=f"record of run {run_id}")
 
-    def runs(self, notebook: str | None = None) -> list[dict[str, Any]]:
-        """The records of all runs, or of those of one notebook, in the order in which they came."""
+    def runs(self, notebook: str | None = None, *, status: str | None = None) -> list[dict[str, Any]]:
+        """The records of all runs, or of those of one notebook or status, in the order in which they came."""
         query = sa.select(RUNS.c.run_id, RUNS.c.record).order_by(RUNS.c.id)
-        if notebook is not None:
-            query = query.where(RUNS.c.notebook == notebook)
+        for column, wanted in (("notebook", notebook), ("status", status)):
+            if wanted is not None:
+                query = query.where(RUNS.c[column] == wanted)
         with self._database.read() as rows:
             return [
                 parsed_json(row.record, name=f"record of run {row.run_id}") for row in rows.execute(query)
             ]
+
+    def watermark(self) -> dict[str, int]:
+        """How far the store has grown, for a snapshot that leaves out what came later.
+
+        Returns:
+            ``generation`` of the champion; the highest number or id in ``events``, ``versions``, ``metrics`` and
+            ``profiles``, 0 in an empty one; ``metric_rows`` and ``profile_rows``, how many there are, since
+            those may be replaced, and whoever looks back must know whether all are still there.
+        """
+        numbers = {
+            "generation": CHAMPION.c.generation,
+            "events": EVENTS.c.number,
+            "versions": VERSIONS.c.number,
+            "metrics": METRICS.c.id,
+            "profiles": PROFILES.c.id,
+        }
+        rows = {"metric_rows": METRICS, "profile_rows": PROFILES}
+        queries = {name: sa.select(sa.func.max(column)) for name, column in numbers.items()}
+        queries |= {name: sa.select(sa.func.count()).select_from(table) for name, table in rows.items()}
+        with self._database.read() as found:
+            return {name: int(found.scalar(query) or 0) for name, query in queries.items()}
 
 
 def _text(moment: datetime | str) -> str:

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
-from jinja2 import DictLoader
-from nbconvert import HTMLExporter
-from traitlets.config import Config
+from prodkit.answers import ACTIONS, FINDINGS
+from prodkit.draft import BANNER_TAG, headline
 
-from prodkit.result import ACTIONS, FINDINGS
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 __all__ = ["write_index", "write_report"]
 
@@ -44,7 +43,12 @@ _PAGE = """<!DOCTYPE html>
 # nbconvert's `basic` template, with the code folded away and without its scripts
 _TEMPLATE = """
 {%- extends 'basic/index.html.j2' -%}
-{% block input_group %}<details><summary>code</summary><pre>{{ cell.source | escape }}</pre></details>{% endblock %}
+{% block input_group %}
+{%- set state = cell.metadata.get('papermill', {}).get('status', 'completed') -%}
+<details{{ ' open' if state in ('failed', 'interrupted') }}><summary>code
+{{- {'completed': '', 'pending': ': never ran'}.get(state, ': ' ~ state) | escape }}</summary>
+<pre>{{ cell.source | escape }}</pre></details>
+{% endblock %}
 {% block data_png %}<p><img alt="{{ output.metadata.get('image/png', {}).get('alt', 'figure') | escape }}"
  width="{{ output.metadata.get('image/png', {}).get('width', '') }}"
  src="data:image/png;base64,{{ output.data['image/png'] | replace('\n', '') }}"></p>{% endblock %}
@@ -57,12 +61,23 @@ _TEMPLATE = """
 
 @cache
 def _exporter() -> HTMLExporter:
+    # half a second, which a run that was done before, or that ends before it has a notebook, does not spend
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter, TemplateExporter
+    from traitlets.config import Config
+
+    class Page(HTMLExporter):  # type: ignore[misc]
+        """nbconvert's, without its second pass over the page, which adds what the template has already."""
+
+        def from_notebook_node(self, nb: Any, resources: Any = None, **settings: Any) -> Any:
+            return TemplateExporter.from_notebook_node(self, nb, resources, **settings)
+
     settings = Config()
     settings.NbConvertBase.display_data_priority = [
         *("text/html", "image/png", "text/markdown", "text/plain"),
     ]
     settings.TagRemovePreprocessor.enabled = True
-    exporter = HTMLExporter(
+    page = Page(
         config=settings,
         template_name="basic",
         extra_loaders=[DictLoader({"report.j2": _TEMPLATE})],
@@ -72,7 +87,10 @@ def _exporter() -> HTMLExporter:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    return exporter
+    page.register_filter(
+        "highlight_code", lambda source, **_: escape(source)
+    )  # named by its template, not used by ours
+    return page
 
 
 def write_report(executed: Path, page: Path, document: Mapping[str, Any]) -> None:
@@ -83,27 +101,32 @@ def write_report(executed: Path, page: Path, document: Mapping[str, Any]) -> Non
         page: the file to write.
         document: the run's result; its verdict stands below the title.
     """
+    import nbformat
+
     notebook = nbformat.read(executed, as_version=4)
-    title, cells = _split_title(notebook)
-    notebook.cells = cells
+    notebook.cells = [cell for cell in notebook.cells if BANNER_TAG not in cell.metadata.get("tags", [])]
+    ended = "" if document["status"] == "succeeded" else headline(notebook, document["status"])
+    title, notebook.cells = _split_title(notebook, default=document["notebook"])
     # figures and tables are shown; a widget needs a kernel, and its still picture stands in for it
     body, _ = _exporter().from_notebook_node(notebook)
-    head = f"<h1>{escape(title)}</h1>\n{_verdict(document)}"
+    head = f"<h1>{escape(title)}</h1>\n{_verdict(document, ended)}"
     page.write_text(_PAGE.format(title=escape(title), style=_STYLE, body=head + body), encoding="utf-8")
 
 
-def _split_title(notebook: Any) -> tuple[str, list[Any]]:
+def _split_title(notebook: Any, *, default: str) -> tuple[str, list[Any]]:
     """The first heading, and the cells without it."""
+    if not notebook.cells:
+        return default, []
     first = notebook.cells[0]
     line, _, rest = first.source.partition("\n")
     if first.cell_type != "markdown" or not line.startswith("# "):
-        return str(notebook.metadata.get("title", "Run")), list(notebook.cells)
+        return str(notebook.metadata.get("title", default)), list(notebook.cells)
     first.source = rest.strip()
     return line.removeprefix("# ").strip(), list(notebook.cells)
 
 
-def _verdict(document: Mapping[str, Any]) -> str:
-    """The first screen: what came of it and why, then when, on what and by whom."""
+def _verdict(document: Mapping[str, Any], ended: str) -> str:
+    """The first screen: what came of it and why, or how it ended early; then when, on what and by whom."""
     notices = [item["note"] for item in document["evidence"] if item["name"] == "drill"]
     notice = "".join(f"<p><strong>{escape(note)}.</strong></p>" for note in notices)
     reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in document["reasons"][:5])
@@ -119,16 +142,15 @@ def _verdict(document: Mapping[str, Any]) -> str:
     line = " · ".join(
         f"{name}: {escape(str(value))}" for name, value in facts.items() if value not in (None, "")
     )
+    answer = escape(ended or _answer(document))
     return (
-        f'<div class="verdict {escape(document["outcome"])}">{notice}<strong>{escape(_answer(document))}</strong>'
+        f'<div class="verdict {escape(document["outcome"])}">{notice}<strong>{answer}</strong>'
         f'<ul>{reasons}</ul><p class="facts">{line}</p></div>\n'
     )
 
 
 def _answer(document: Mapping[str, Any]) -> str:
     """The sentence that answers the title's question."""
-    if document["status"] != "succeeded":
-        return f"This run {document['status']}."
     if document["action"] in ACTIONS:
         return ACTIONS[document["action"]]
     return FINDINGS.get(document["notebook"], {}).get(document["outcome"], f"Outcome: {document['outcome']}.")

@@ -11,17 +11,15 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from prodkit.bundle import environment
+from prodkit.answers import ACTIONS, FINDINGS, RESULT_MIME
 from prodkit.data import digest
 from prodkit.decide import Action, Decision, sentence
+from prodkit.environment import environment
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
 from prodkit.params import Facts
 from prodkit.spans import Window
 
 __all__ = [
-    "ACTIONS",
-    "FINDINGS",
-    "RESULT_MIME",
     "Result",
     "bottom_line",
     "conclude",
@@ -31,38 +29,6 @@ __all__ = [
     "rounded",
     "scores_table",
 ]
-
-RESULT_MIME = "application/vnd.prodkit.result+json"
-
-ACTIONS: dict[Action, str] = {
-    "keep": "Keep the champion.",
-    "watch": "Keep the champion, and watch it.",
-    "rollback": "Roll back to the predecessor.",
-    "retrain": "Retrain.",
-    "hold": "Hold: the input is broken.",
-    "promote": "Promote the challenger.",
-    "reject": "Reject the challenger.",
-}
-FINDINGS: dict[str, dict[Outcome, str]] = {
-    "train": {
-        "pass": "Yes: the challenger is worth judging.",
-        "fail": "No: the simple rule does as well or better.",
-        "inconclusive": "It cannot be told yet: the gain over the simple rule is within its error.",
-        "error": "It cannot be told: the evidence is not usable.",
-    },
-    "score": {
-        "pass": "Every row was scored by the champion.",
-        "fail": "Scored, but not as promised: the simple rule answered where the model must not.",
-        "inconclusive": "Scored; some checks could not be made.",
-        "error": "Scored by the simple rule: the input could not be checked.",
-    },
-    "drift": {
-        "pass": "Nothing has drifted that is both sure and large.",
-        "fail": "The data has drifted: watch. Whether it matters is for rollback to say.",
-        "inconclusive": "It cannot be told: there is too little data.",
-        "error": "It cannot be told: the evidence is not usable.",
-    },
-}
 
 
 class Result:

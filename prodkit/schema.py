@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from prodkit.cells import Kind, Label, booleans, kind_of, labels, moments, numbers, present, texts
-from prodkit.errors import LabelError, ParameterError, SchemaError
+from prodkit.errors import LabelError, ParameterError, SchemaError, missing_column
 
-__all__ = ["MAX_LEVELS", "Column", "Kind", "Label", "Schema", "missing_column"]
+__all__ = ["MAX_LEVELS", "Column", "Kind", "Label", "Schema"]
 
 _Task = Literal["binary", "multiclass", "regression"]
 
@@ -158,14 +157,6 @@ class Schema:
             for entry in document["features"]
         ]
         return cls(tuple(columns), document["target"], document["task"], tuple(document["classes"]))
-
-
-def missing_column(name: str, known: Iterable[Any], *, place: str = "", fix: str = "") -> SchemaError:
-    """The error that a column is not there, naming the nearest one that is."""
-    names = [str(column) for column in known]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:30]) or 'no columns'}."
-    return SchemaError(name, rule="must be a column of the table", place=place, fix=f"{hint} {fix}".strip())
 
 
 def _values(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -18,7 +18,7 @@ from prodkit.evidence import Evidence
 from prodkit.gates import at_most
 from prodkit.guard import guarded
 from prodkit.params import Facts, ScoreParams
-from prodkit.places import outputs_folder, resolve
+from prodkit.places import destination, outputs_folder
 from prodkit.profiles import ColumnProfile, column_profile
 from prodkit.result import current_run
 from prodkit.store import Store
@@ -83,7 +83,7 @@ def score_window(
     span = str(params.window).replace("/", "_").replace(":", "")
     # what a demonstration says must not lie where others look for predictions
     place = "outputs/demo/predictions" if params.store == "demo" else params.predictions
-    folder = Path(resolve(place)) / span / f"v{version}-{key}"
+    folder = destination(place) / span / f"v{version}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     ids = row_ids(rows, params)
     resumed = 0
@@ -106,12 +106,12 @@ def _score_batch(
     rows: pd.DataFrame, ids: pd.Series, params: ScoreParams, version: int, bundle: Bundle, distrust: str
 ) -> pd.DataFrame:
     began = time.perf_counter()
-    answers = guarded(bundle, rows, distrust=distrust)
+    answers = guarded(bundle, rows, distrust=distrust, version=version)
     took_ms = (time.perf_counter() - began) * 1000
     table = pd.DataFrame({"row_id": ids.to_numpy(), "time": rows[params.time_column].to_numpy()})
     for name, values in zip(_prediction_names(bundle), np.atleast_2d(answers.predicted.T), strict=True):
         table[name] = values
-    table["version"] = version
+    table["version"] = answers.version
     table["degraded"] = answers.degraded
     table["reason"] = answers.reason
     table["latency_ms"] = took_ms / len(rows)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
 import fsspec
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.dataset
+import pyarrow.parquet
 import sqlalchemy as sa
 
-from prodkit.cells import moments, present
 from prodkit.errors import DataError, IdentityError, ProdkitError, SchemaError
+from prodkit.redaction import Redaction, references
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Pandas is imported where rows are read, and so is pyarrow.dataset, which imports it: the process that runs
+# notebooks asks a table for its columns and its digest only.
 
 __all__ = ["ROW", "Database", "Files", "Source", "open_source"]
 
@@ -76,13 +83,16 @@ def _reading(shown: str) -> Iterator[None]:
     except ImportError as error:
         fix = f"Install what is missing ({error.name}), such as notebook-prodkit[s3] or [postgres]."
         raise DataError("data", rule="needs another package to be read", value=shown, fix=fix) from error
-    except (pa.ArrowException, sa.exc.SQLAlchemyError, OSError, ValueError) as error:
-        reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).split("\n")[0][:200]
+    except (csv.Error, pa.ArrowException, sa.exc.SQLAlchemyError, OSError, ValueError) as error:
+        reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).split("\n")[0]
+        reason = Redaction.of(references(shown)).text(reason)[:200]
         fix = "Set `data` to Parquet or CSV files, or to a database URL that ends in #table."
         raise DataError("data", rule=f"must be a readable table: {reason}", value=shown, fix=fix) from error
 
 
 def _times(values: pd.Series, name: str) -> pd.Series:
+    from prodkit.cells import moments, present
+
     times = moments(values)
     unread = times.isna().to_numpy() & present(values)
     if unread.any():
@@ -99,7 +109,9 @@ def _between(frame: pd.DataFrame, *, time: str, start: datetime, end: datetime) 
 
 def _clause(time: str, kind: Any, start: datetime, end: datetime) -> Any:
     """An Arrow filter for ``start <= time < end``, in the column's own unit so that row groups are skipped."""
-    unit, field = pa.timestamp("us", getattr(kind, "tz", None)), pa.dataset.field(time)
+    from pyarrow.dataset import field as column
+
+    unit, field = pa.timestamp("us", getattr(kind, "tz", None)), column(time)
     low, high = pa.scalar(start, unit), pa.scalar(end, unit)
     try:
         low, high = low.cast(kind), high.cast(kind)
@@ -123,6 +135,10 @@ def _alike(tables: list[Any]) -> list[Any]:
                 for table in tables
             ]
     return tables
+
+
+def _separator(path: str) -> str:
+    return "\t" if ".tsv" in path.lower() else ","
 
 
 class Files:
@@ -153,37 +169,56 @@ class Files:
         names = [name for name in self._system.find(path) if not Path(name).name.startswith((".", "_"))]
         return path.rstrip("/"), names
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """Those of all files together, and those that folders named ``name=value`` add."""
-        return list(self._table.schema.names)
+        with _reading(self._shown):
+            names = [name for path in self._paths for name in self._names_in(path)]
+        folders = {folder for path in self._paths for folder in path.removeprefix(self._root).split("/")[:-1]}
+        added = sorted(unquote(folder.partition("=")[0]) for folder in folders if "=" in folder)
+        return list(dict.fromkeys([*names, *(added if self._is_parquet else [])]))
+
+    def _names_in(self, path: str) -> list[str]:
+        """What the footer or the header of a file says, without reading its rows."""
+        if self._is_parquet:
+            with self._system.open(path, "rb") as file:
+                return list(pa.parquet.read_schema(file).names)
+        sign = _separator(path)
+        with self._system.open(
+            path, "rt", compression="infer", encoding="utf-8-sig", errors="replace"
+        ) as file:
+            header = next((row for row in csv.reader(file, delimiter=sign) if row), None)
+        if header is None:
+            raise ValueError("it is empty")
+        return header
 
     @cached_property
     def _table(self) -> Any:
         """An Arrow dataset of one schema over all files."""
+        from pyarrow.dataset import dataset
+
         with _reading(self._shown):
             if not self._is_parquet:
                 tables = [self._csv(path) for path in self._paths]
                 self._counts = [table.num_rows for table in tables]
-                return pa.dataset.dataset(pa.concat_tables(_alike(tables), promote_options="permissive"))
+                return dataset(pa.concat_tables(_alike(tables), promote_options="permissive"))
             options = {"format": "parquet", "filesystem": self._system, "partitioning": "hive"}
             options["partition_base_dir"] = self._root  # a=b/ further up says nothing of the table
-            first = pa.dataset.dataset(self._paths, **options)
+            first = dataset(self._paths, **options)
             if len(self._paths) == 1:
                 return first
             found = [part.physical_schema.remove_metadata() for part in first.get_fragments()]
             schema = pa.unify_schemas([*found, first.schema.remove_metadata()], promote_options="permissive")
-            return pa.dataset.dataset(self._paths, schema=schema, **options)
+            return dataset(self._paths, schema=schema, **options)
 
     def _csv(self, path: str) -> Any:
         with self._system.open(path, "rb", compression="infer") as file:
             content = file.read()
-        sign = "\t" if ".tsv" in path.lower() else ","
         return pa.csv.read_csv(
             pa.BufferReader(content),
             # one block, so that types are inferred from all rows, not from the first megabyte
             read_options=pa.csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
-            parse_options=pa.csv.ParseOptions(delimiter=sign, newlines_in_values=True),
+            parse_options=pa.csv.ParseOptions(delimiter=_separator(path), newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(strings_can_be_null=True),
         )
 
@@ -212,6 +247,8 @@ class Files:
 
     def span(self, time: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment."""
+        from prodkit.cells import moments
+
         with _reading(self._shown):
             times = moments(self._table.to_table(columns=[time]).to_pandas()[time]).dropna()
         return (times.min().to_pydatetime(), times.max().to_pydatetime()) if len(times) else None
@@ -284,11 +321,13 @@ class Database:
             moment = sa.type_coerce(moment, sa.String)
             low, high = ((start - _DAY).date().isoformat(), (end + 2 * _DAY).date().isoformat())  # type: ignore[assignment]
         elif getattr(moment.type, "timezone", False):
-            low, high = (pd.Timestamp(edge, tz="UTC").to_pydatetime() for edge in (start, end))
+            low, high = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
         chosen = [moment.label(time) if name == time else self._table.c[name] for name in columns]
         query = sa.select(*chosen).where(moment >= low, moment < high)
+        from pandas import read_sql
+
         with _reading(self._shown), self._engine.connect() as connection:
-            frame = pd.read_sql(query, connection)
+            frame = read_sql(query, connection)
         return _between(frame, time=time, start=start, end=end)
 
     def _limits(self, time: str) -> tuple[int, Any, Any]:
@@ -301,6 +340,8 @@ class Database:
 
     def span(self, time: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment."""
+        import pandas as pd
+
         first, last = _times(pd.Series(self._limits(time)[1:], dtype=object), time)
         return None if pd.isna(first) else (first.to_pydatetime(), last.to_pydatetime())
 

@@ -38,6 +38,7 @@ from prodkit.moves import (
     roll_back,
     version_row,
 )
+from prodkit.places import store_places
 from prodkit.records import Records
 
 __all__ = ["Champion", "Event", "Store", "Version"]
@@ -78,6 +79,7 @@ class Store(Records):
         Raises:
             ParameterError: an address that leads nowhere.
         """
+        url, artifacts = store_places(url, artifacts)  # elsewhere while a run is verified
         return cls(Database(url, timeout_seconds=timeout_seconds), Artifacts(artifacts))
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pyarrow as pa
 from prodkit.columns import ColumnProfile
 from prodkit.counts import HELD, Counts, Found, missing
 from prodkit.drift import differences
-from prodkit.errors import ParameterError, SchemaError
+from prodkit.errors import ParameterError, SchemaError, missing_column
 from prodkit.parts import Parts, open_parts
 from prodkit.profiles import Profile
 from prodkit.tally import Blocks
@@ -172,9 +171,7 @@ def _thrifty_memory() -> Iterator[None]:
 def _require(table: Parts, names: Sequence[str]) -> None:
     for name in names:
         if name not in table.names:
-            near = difflib.get_close_matches(name, table.names, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(table.names[:30])}."
-            raise SchemaError(name, rule="must be a column of the table", fix=hint)
+            raise missing_column(name, table.names)
 
 
 def _column(profile: Profile, name: str) -> ColumnProfile:

@@ -18,9 +18,9 @@ from sklearn.pipeline import Pipeline
 from prodkit.data import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate
-from prodkit.metrics import LEAD, PRIMARY, intervals, row_losses
+from prodkit.metrics import intervals, row_losses
 from prodkit.models import Fallback, build_model, fit_model, predictions
-from prodkit.params import TrainParams
+from prodkit.params import LEAD, PRIMARY, TrainParams
 from prodkit.schema import Schema
 from prodkit.spans import Window
 

@@ -23,8 +23,8 @@ from prodkit.bundle import assemble, manifest, pack
 from prodkit.cli import main
 from prodkit.data import feature_columns, read_window
 from prodkit.models import fit_model
+from prodkit.notebook import read_notebook
 from prodkit.params import NOTEBOOKS, TrainParams
-from prodkit.runs import parameters_of
 from prodkit.schema import Schema
 from prodkit.store import Store
 from prodkit.training import model_for, out_of_time, split_window
@@ -145,7 +145,7 @@ def run_cells(notebook: str, given: Mapping[str, Any], *, until: str = "") -> di
         until: stop before the first cell that contains this text.
     """
     path = PROJECT / "notebooks" / f"{notebook}.ipynb"
-    names = {**parameters_of(str(path)), **given}
+    names = {**read_notebook(str(path)).defaults, **given}
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type != "code" or "parameters" in cell.metadata.get("tags", []):
             continue

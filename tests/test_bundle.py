@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tables import WINDOWS, orders, params_for, version_of
 
-from prodkit.bundle import environment, lead_score, manifest, pack, unpack
+from prodkit.bundle import lead_score, manifest, pack, unpack
+from prodkit.environment import environment
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate
 from prodkit.spans import Window

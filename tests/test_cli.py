@@ -16,6 +16,8 @@ from rich.console import Console
 from tables import PROJECT, Command, contents, opened, own_notebook, places, prodkit, stocked
 
 from prodkit import cli
+from prodkit.errors import ParameterError, StoreError
+from prodkit.places import expand
 from prodkit.runs import Run
 
 __all__ = ["places", "prodkit"]  # fixtures
@@ -375,3 +377,24 @@ def test_the_check_of_the_readme_finds_a_wrong_command():
     for wrong in ("prodkit modles list", "prodkit run score --quickly", "prodkit models approve RUN"):
         with pytest.raises(click.UsageError, match=r"No such|Missing parameter: name"):
             parsed(wrong)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, StoreError, ParameterError])
+def test_a_failure_does_not_show_what_was_read_from_the_environment(prodkit, monkeypatch, fault):
+    """One sentence or a whole traceback: the name of the variable stands where its value was."""
+    monkeypatch.setenv("SHOP_PASSWORD", "swordfish/é")
+
+    def fail(*_):
+        address = expand("postgresql://me:${SHOP_PASSWORD}@db")
+        raise (
+            fault(address)
+            if fault is RuntimeError
+            else fault("store", rule="must be there", value=repr(address))
+        )
+
+    monkeypatch.setattr("prodkit.store.Store.open", fail)
+    status, printed, told = prodkit("models", "list")
+    assert (status, printed) == (2 if fault is ParameterError else 1, "")
+    assert "postgresql://me:${SHOP_PASSWORD}@db" in told
+    assert "swordfish" not in told
+    assert ("Traceback" in told) == (fault is RuntimeError)

@@ -24,13 +24,12 @@ from prodkit.data import (
     Coverage,
     blocks,
     digest,
-    flights_path,
     label_coverage,
     labelled,
     read_window,
     row_ids,
-    source_digest,
 )
+from prodkit.dataset import flights_path, source_digest
 from prodkit.drills import broken
 from prodkit.errors import (
     DataError,
@@ -42,6 +41,7 @@ from prodkit.errors import (
 )
 from prodkit.flights import build_flights, flights_table
 from prodkit.params import Facts, TrainParams
+from prodkit.sources import Files, open_source
 from prodkit.spans import Window
 
 IDS = ["time", "carrier", "flight", "origin"]
@@ -201,7 +201,7 @@ def test_columns_mean_what_they_say(year: pd.DataFrame) -> None:
 
 def test_two_processes_build_at_once(tmp_path: Path, raw: object) -> None:
     """Two processes that need the flights at once both get the whole table, and leave nothing else behind."""
-    code = "import pandas as pd; from prodkit.data import flights_path; print(len(pd.read_parquet(flights_path())))"
+    code = "import pandas as pd; from prodkit.dataset import flights_path; print(len(pd.read_parquet(flights_path())))"
     environment = {"PRODKIT_OUT": str(tmp_path)}
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
@@ -624,3 +624,47 @@ def test_blocks() -> None:
     times = pd.Series(pd.to_datetime(["1969-12-31 23:59", "1970-01-01 00:00", "1970-01-01 13:00"]))
     assert blocks(times).tolist() == [-1, 0, 0]
     assert blocks(times.astype("datetime64[ns]"), length=timedelta(hours=6)).tolist() == [-1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("all.parquet", "all.csv", "all.csv.gz", "many_parquet", "many_csv", "hive", "all.db#homes"),
+    ],
+)
+def test_the_columns_and_the_digest_of_a_table_need_no_pandas(table: Path, form: str) -> None:
+    """The process that runs notebooks asks a table who it is without the libraries that read its rows."""
+    where = f"sqlite:///{table / form}" if ".db" in form else str(table / form)
+    code = (
+        f"import sys; from prodkit.sources import open_source; source = open_source({where!r})\n"
+        "print(source.columns, source.digest('when'), 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    source = open_source(where)
+    assert done.stdout.strip() == f"{source.columns} {source.digest('when')} False"
+
+
+@pytest.mark.parametrize("form", ["all.parquet", "all.csv.gz", "many_parquet", "many_csv", "hive"])
+def test_the_columns_that_files_announce_are_those_of_their_rows(table: Path, form: str) -> None:
+    """Footers and headers say what a reader of the rows will find, in the same order."""
+    source = open_source(str(table / form))
+    assert isinstance(source, Files)
+    assert source.columns == list(source._table.schema.names)
+
+
+def test_odd_headers_are_read_as_the_rows_are(tmp_path: Path) -> None:
+    """A byte order mark, blank lines, quotes, commas and line breaks in names, and files that differ."""
+    (tmp_path / "1.csv").write_bytes(b'\xef\xbb\xbf\n\n"a, b","c ""d""","e\nf",g\n1,2,3,4\n')
+    (tmp_path / "2.csv").write_bytes(b"g,h,\n5,\xff,7\n")
+    source = open_source(str(tmp_path))
+    assert isinstance(source, Files)
+    assert source.columns == ["a, b", 'c "d"', "e\nf", "g", "h", ""]
+    assert source.columns == list(source._table.schema.names)
+
+
+def test_a_table_that_cannot_be_opened_does_not_show_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library says of an address with a secret in it is said without the secret."""
+    monkeypatch.setenv("SHOP_ADDRESS", "no driver://me:swordfish@host/db")
+    with pytest.raises(DataError, match=r"must be a readable table: .*\$\{SHOP_ADDRESS\}") as refused:
+        read_window(homes("${SHOP_ADDRESS}#table"))
+    assert "swordfish" not in str(refused.value)

@@ -17,27 +17,32 @@ PACKAGE = ROOT / "prodkit"
 
 # A module imports only from rows above its own.
 HOUSE = [
-    ["errors", "evidence", "bins", "cells", "spans", "tally", "tails"],
     [
-        "params",
-        "places",
-        "schema",
-        "history",
-        "columns",
-        "drills",
-        "flights",
-        "sources",
-        "artifacts",
-        "shifts",
+        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
+        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
+        *("traces", "breaker", "calls", "forest", "tally", "tails"),
     ],
-    ["data", "profiles", "metrics", "models", "units", "decide", "database", "arrays", "parts"],
-    ["training", "drift", "contract", "paired", "records", "moves", "outline", "counts"],
-    ["bundle", "gates", "store", "tables"],
-    ["guard", "result", "survey", "trial", "workspace", "plots"],
-    ["scoring", "contest", "counterfactual", "actions", "explore", "report"],
-    ["ladder", "runs"],
-    ["journal"],
-    ["lifecycle"],
+    [
+        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
+        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading", "shifts"),
+    ],
+    [
+        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
+        *("verdict", "interface", "mutations", "rows", "telemetry", "arrays", "parts"),
+    ],
+    [
+        *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
+        *("snapshot", "encoding", "requestlog", "counts"),
+    ],
+    [
+        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
+        *("compiled", "tables"),
+    ],
+    ["rerun", "bundle", "client", "claims", "basis", "actions", "service"],
+    ["survey", "trial", "workspace", "engine", "dossier", "resident"],
+    ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
+    ["scoring", "ladder", "journal", "backfill", "batches", "bulk", "follower", "payloads"],
+    ["lifecycle", "serve"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
@@ -89,22 +94,41 @@ def test_the_public_names_are_sorted_and_there():
     assert set(prodkit.__all__).isdisjoint(MODULES)
 
 
-def test_nothing_heavy_happens_when_drift_is_imported():
-    """Whoever only compares profiles waits neither for pandas nor for scikit-learn, scipy or a notebook client."""
-    heavy = ("sklearn", "scipy", "pandas", "matplotlib", "papermill", "sqlalchemy")
-    code = f"import prodkit.drift, prodkit.tables, sys; print([m for m in {heavy} if m in sys.modules])"
+ANALYSIS = ("pandas", "scipy", "sklearn", "matplotlib", "IPython", "ipywidgets")
+RUNNERS = ("papermill", "nbclient", "nbformat", "nbconvert", "jinja2", "jsonschema", "joblib")
+STORES = ("numpy", "pyarrow", "sqlalchemy", "fsspec", "pydantic", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["drift", "tables"], (*ANALYSIS, *RUNNERS, "sqlalchemy", "pydantic", "fsspec")),
+        (["cli"], (*ANALYSIS, *RUNNERS, *STORES)),  # help, and a mistyped name
+        # a notebook of one's own is run, without the engine that runs it
+        (
+            ["cli", "arguments", "dataset", "store", "report", "answers", "environment"],
+            (*ANALYSIS, *RUNNERS, "pyarrow"),
+        ),
+        (["runs"], ANALYSIS),
+        (["lifecycle"], ANALYSIS),  # by the processes, too, that it shares its notebooks out to
+    ],
+)
+def test_a_process_imports_no_more_than_it_needs(modules, absent):
+    """Nobody waits for libraries that their work does not use."""
+    imported = ", ".join(f"prodkit.{name}" for name in modules)
+    code = f"import sys, {imported}; print(sorted(set(sys.modules) & set({absent})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_only_runs_imports_papermill():
-    """Papermill is one module's business."""
+def test_only_the_engine_imports_papermill():
+    """Papermill is the business of the engine and of its client."""
     users = [
         name
         for name in MODULES
         if re.search(r"^\s*(import|from) papermill", (PACKAGE / f"{name}.py").read_text(), re.M)
     ]
-    assert users == ["runs"]
+    assert sorted(users) == ["client", "engine"]
 
 
 def test_pins_cover_the_dependencies_and_name_no_host():

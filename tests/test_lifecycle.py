@@ -18,8 +18,7 @@ from prodkit.errors import ParameterError
 from prodkit.journal import Journal
 from prodkit.lifecycle import FLIGHTS_DRILLS, plan
 from prodkit.outline import chapters
-from prodkit.params import TrainParams
-from prodkit.runs import Run, neutral_facts
+from prodkit.runs import Run
 from prodkit.spans import Window
 
 MONTHS = [f"2024-{month:02d}" for month in (4, 5, 6)]
@@ -116,28 +115,6 @@ def test_the_plan_refuses_a_name_that_no_notebook_knows(tmp_path):
         ParameterError, match=r"diagnostic_row is not a parameter.*Did you mean diagnostic_rows"
     ):
         plan([shop(tmp_path)], [("diagnostic_row", "500")])
-
-
-def test_neutral_facts_stand_in_for_those_of_the_flights():
-    """Another table has no columns of the flights, unless it says so; the flights keep their own."""
-    known = TrainParams.model_fields
-    own = {"data": "orders.parquet", "time_column": "at", "target": "y"}
-    assert neutral_facts({}, known=known) == {}
-    assert neutral_facts({"data": "flights"}, known=known) == {}
-    assert neutral_facts(own, known=known) == {"features": [], "id_column": []}
-    assert neutral_facts({**own, "id_column": ["order"]}, known=known) == {"features": []}
-    assert neutral_facts(own, known={"slices", "target"}) == {"slices": []}
-
-
-@pytest.mark.parametrize("left_out", ["time_column", "target"])
-def test_another_table_must_name_its_time_and_target(left_out):
-    """The error names what is not given, the table, and how to give it."""
-    own = {"data": "orders.parquet", "time_column": "at", "target": "y"}
-    del own[left_out]
-    with pytest.raises(
-        ParameterError, match=rf"(?s){left_out} must be given.*orders.parquet.*-p {left_out} NAME"
-    ):
-        neutral_facts(own, known=TrainParams.model_fields)
 
 
 # The journal

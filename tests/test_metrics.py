@@ -12,8 +12,6 @@ from sklearn import metrics as known
 
 from prodkit.errors import DataError, LabelError, ParameterError
 from prodkit.metrics import (
-    LEAD,
-    PRIMARY,
     business_value,
     calibration_curve,
     calibration_error,
@@ -22,6 +20,7 @@ from prodkit.metrics import (
     scores,
 )
 from prodkit.paired import always_valid, difference
+from prodkit.params import LEAD, PRIMARY
 
 
 def binary(n, *, seed=0, ties=False):

@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from prodkit.answers import RESULT_MIME
+from prodkit.notebook import read_notebook
 from prodkit.params import NOTEBOOKS, Facts
-from prodkit.result import RESULT_MIME
-from prodkit.runs import parameters_of
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(NOTEBOOKS)
@@ -79,7 +79,7 @@ def test_it_answers_before_it_explains(name):
 @each_notebook
 def test_its_parameters_are_those_of_its_model(name):
     """The parameters cell holds each declared name with the same default, all project facts among them."""
-    given = parameters_of(str(FOLDER / f"{name}.ipynb"))
+    given = read_notebook(str(FOLDER / f"{name}.ipynb")).defaults
     assert given == NOTEBOOKS[name].check({}).plain()
     assert set(Facts.model_fields) <= set(given)
 

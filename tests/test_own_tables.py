@@ -15,11 +15,12 @@ from joblib import parallel_config
 from tables import PROJECT, Command, orders, prodkit, run_cells, written
 
 import prodkit as package
+from prodkit.answers import RESULT_MIME
+from prodkit.client import Order
 from prodkit.errors import ParameterError, RunError
 from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
 from prodkit.params import NOTEBOOKS
-from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
+from prodkit.places import environment_set, using_outputs
 from prodkit.spans import Window
 from prodkit.store import Store
 
@@ -59,17 +60,18 @@ def here(monkeypatch):
         shown.append(real(*given, **named))
         return shown[-1]
 
-    def execute(source: str, target: str, *, parameters: dict[str, Any], **_: Any) -> None:
-        run_cells(Path(source).stem, parameters)
+    def execute(source: Path, values: dict[str, Any], order: Order) -> None:
+        with environment_set(**order.environment):
+            run_cells(source.stem, values)
         notebook = nbformat.read(source, as_version=4)
         data = {RESULT_MIME: shown.pop().document, "text/plain": "recorded"}
         outputs = [nbformat.v4.new_output("display_data", data=data)]
         notebook.cells.append(nbformat.v4.new_code_cell("", outputs=outputs))
-        nbformat.write(notebook, target)
+        nbformat.write(notebook, order.path)
 
     real = package.conclude
     monkeypatch.setattr(package, "conclude", conclude)
-    monkeypatch.setattr("prodkit.runs.papermill.execute_notebook", execute)
+    monkeypatch.setattr("prodkit.engine.execute", execute)
     with parallel_config(backend="sequential"):
         yield
 

@@ -1,4 +1,4 @@
-"""Runs: parameters are read strictly, work is recognised, and whatever happens a record is left."""
+"""Runs: work is recognised, and whatever happens a record is left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tables import (
     FACTS,
     FEBRUARY,
@@ -25,10 +23,12 @@ from tables import (
     written,
 )
 
-from prodkit.errors import ParameterError, RunError
+from prodkit.answers import RESULT_MIME
+from prodkit.client import StoppedError
+from prodkit.errors import RunError
 from prodkit.places import using_outputs
-from prodkit.result import RESULT_MIME
-from prodkit.runs import parameters_of, read_files, run_notebook, typed_value
+from prodkit.runs import run_notebook
+from prodkit.stops import Stop
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
@@ -46,6 +46,7 @@ KEYS = {
         "seconds",
     ),
     "parent",  # the run that asked for this one
+    "basis",  # digests of what it stands on
 }
 
 
@@ -62,17 +63,17 @@ def said(monkeypatch):
     """No kernel: what an executed notebook would show as its result is up to the test."""
     result = {"outcome": "pass"}
 
-    def execute(source, target, **_):
+    def execute(source, values, order):
         notebook = nbformat.read(source, as_version=4)
-        if "raise" in result:
-            raise result["raise"]
+        if "stop" in result:
+            raise StoppedError(result["stop"], index=0, count=1, source="", trace=[])
         shown = nbformat.v4.new_output(
             "display_data", data={RESULT_MIME: dict(result), "text/plain": "recorded"}
         )
         notebook.cells.append(nbformat.v4.new_code_cell("", outputs=[shown]))
-        Path(target).write_text(json.dumps(notebook))
+        order.path.write_text(json.dumps(notebook))
 
-    monkeypatch.setattr("prodkit.runs.papermill.execute_notebook", execute)
+    monkeypatch.setattr("prodkit.engine.execute", execute)
     return result
 
 
@@ -83,145 +84,6 @@ def strict(path: Path) -> dict:
         raise AssertionError(f"{name} in {path}")
 
     return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def write(folder: Path, name: str, text: str) -> Path:
-    """A params file."""
-    path = folder / name
-    path.write_text(text)
-    return path
-
-
-# Params files
-
-
-def test_a_shared_file_may_speak_to_other_notebooks(tmp_path):
-    """What a shared file says to another notebook is passed over without a word."""
-    shared = write(tmp_path, "shop.yaml", "target: returned\nholdout: 7d\nbatch_rows: 5\n")
-    assert read_files("train", [shared]) == {"target": "returned", "holdout": "7d"}
-    assert read_files("score", [shared]) == {"target": "returned", "batch_rows": 5}
-
-
-def test_a_name_that_nobody_knows_is_refused_with_the_nearest(tmp_path):
-    """A misspelt name in a shared file is an error that names file and nearest name."""
-    shared = write(tmp_path, "shop.yaml", "targt: returned\n")
-    with pytest.raises(
-        ParameterError, match=r"targt is not a parameter \(in shop.yaml\)\. Did you mean target"
-    ):
-        read_files("train", [shared])
-
-
-def test_a_policy_file_speaks_to_its_notebook_only(tmp_path):
-    """A file named after a notebook is read by that one, strictly, and by no other at all."""
-    policy = write(tmp_path, "train.yaml", "holdout: 7d\n")
-    assert read_files("train", [policy]) == {"holdout": "7d"}
-    assert read_files("score", [policy]) == {}
-    wrong = write(tmp_path, "score.yaml", "holdout: 7d\n")
-    assert read_files("train", [wrong]) == {}
-    with pytest.raises(ParameterError, match=r"holdout is not a parameter \(in score.yaml\)"):
-        read_files("score", [wrong])
-
-
-def test_later_files_win(tmp_path):
-    """Of two files that name the same parameter the later one counts."""
-    first, second = (write(tmp_path, f"{name}.yaml", f"seed: {n}\n") for name, n in (("a", 1), ("b", 2)))
-    assert read_files("train", [first, second])["seed"] == 2
-    assert read_files("train", [second, first])["seed"] == 1
-
-
-def test_an_empty_file_says_nothing_and_dates_stay_text(tmp_path):
-    """An empty file is fine, and what YAML takes for a date arrives as the text that was written."""
-    empty, dated = write(tmp_path, "a.yaml", ""), write(tmp_path, "b.yaml", "as_of: 2024-02-01\n")
-    assert read_files("train", [empty, dated]) == {"as_of": "2024-02-01"}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("- a\n- b\n", "must be a mapping of names to values; found list"), ("a: [1\n", "must be YAML")],
-)
-def test_a_file_of_another_form_is_refused(tmp_path, text, message):
-    """A params file is a YAML mapping, or an error that names it."""
-    with pytest.raises(ParameterError, match=rf"-f {message}(.|\n)*in shop.yaml"):
-        read_files("train", [write(tmp_path, "shop.yaml", text)])
-
-
-def test_a_file_that_is_not_there_names_those_that_are(tmp_path):
-    """A wrong path is answered with the params files beside it."""
-    write(tmp_path, "shop.yaml", "seed: 1\n")
-    with pytest.raises(ParameterError, match=r"-f must name a file that can be read.*There are: shop\.yaml"):
-        read_files("train", [tmp_path / "shp.yaml"])
-
-
-# -p NAME VALUE
-
-
-@pytest.mark.parametrize("text", ["00123", "123e4567", "1_000", "true", "null", "2024-02-01", "[a]", "", "~"])
-def test_text_stays_text_where_text_is_declared(text):
-    """No value of a text parameter is taken for a number, a date, a boolean or nothing."""
-    assert typed_value("train", "target", text) == text
-
-
-@given(st.text(max_size=30))
-def test_any_text_stays_as_it_was_typed(text):
-    """A text parameter takes whatever was typed, character for character."""
-    assert typed_value("train", "target", text) == text
-
-
-def test_other_values_are_read_as_yaml():
-    """Numbers, booleans, lists and mappings have their own types, and dates in them stay text."""
-    assert typed_value("train", "folds", "3") == 3
-    assert typed_value("rollback", "retrain_now", "true") is True
-    assert typed_value("train", "features", "[city, price]") == ["city", "price"]
-    assert typed_value("train", "model_args", "{max_iter: 5}") == {"max_iter": 5}
-    assert typed_value("train", "folds", "2024-02-01") == "2024-02-01"  # refused later, by its bounds
-
-
-def test_a_value_that_is_no_yaml_is_refused():
-    """A bracket left open is a wrong call that names the parameter, not a crash."""
-    with pytest.raises(ParameterError, match=r"features must be YAML"):
-        typed_value("train", "features", "[city")
-
-
-def test_an_unknown_name_is_refused_with_the_nearest():
-    """A name that the notebook does not declare is an error that proposes one that it does."""
-    with pytest.raises(ParameterError, match=r"fold is not a parameter .*Did you mean folds\?"):
-        typed_value("train", "fold", "3")
-
-
-# The parameters cell
-
-
-def test_the_parameters_cell_is_read_without_being_run(tmp_path):
-    """Literals of any kind are found; nothing in the cell is executed."""
-    cell = 'a = -1\nb: float = 2.5\nc = ["x", None]\nd: int\n"""a text"""\nprint("run")\ne = {"k": (True,)}'
-    found = parameters_of(str(own_notebook(tmp_path, cell)))
-    assert found == {"a": -1, "b": 2.5, "c": ["x", None], "e": {"k": (True,)}}
-
-
-def test_a_default_that_must_be_computed_is_refused(tmp_path):
-    """A default that is no literal is an error that names it and the notebook."""
-    with pytest.raises(ParameterError, match=r"a must be a literal \(in mine\.ipynb\)"):
-        parameters_of(str(own_notebook(tmp_path, "a = open('secret').read()")))
-
-
-def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
-    """Exactly one cell holds the parameters."""
-    path = own_notebook(tmp_path, "a = 1", "b = 2")
-    notebook = nbformat.read(path, as_version=4)
-    for tags, count in (([], 0), (["parameters"], 2)):
-        for cell in notebook.cells:
-            cell.metadata["tags"] = tags
-        nbformat.write(notebook, path)
-        with pytest.raises(ParameterError, match=rf"one tagged cell; found {count} .*Tag one cell"):
-            parameters_of(str(path))
-
-
-def test_a_notebook_that_is_not_there_names_those_that_are():
-    """A wrong name is answered with the notebooks of the project."""
-    with pytest.raises(
-        ParameterError, match=r"found trian\. There are: drift, rollback, score, train, validate"
-    ):
-        parameters_of("trian")
 
 
 # The same work
@@ -276,11 +138,11 @@ def test_other_data_or_another_champion_is_other_work(said, places, tmp_path):
 def test_work_that_failed_is_done_again_beside_the_first(said, out, tmp_path):
     """A failed attempt is kept and does not count as done."""
     path = str(own_notebook(tmp_path, "a = 1"))
-    said["raise"] = RuntimeError("the kernel died")
+    said["stop"] = Stop("failed", "failed", "The kernel died.")
     failed = run_notebook(path, {})
     assert (failed["status"], failed["outcome"]) == ("failed", "error")
-    assert failed["reasons"] == ["RuntimeError: the kernel died"]
-    del said["raise"]
+    assert failed["reasons"] == ["The kernel died."]
+    del said["stop"]
     second = run_notebook(path, {})
     assert (second["run_id"], second["status"]) == (f"{failed['run_id']}-2", "succeeded")
     assert run_notebook(path, {})["run_id"] == second["run_id"]
@@ -300,7 +162,7 @@ def test_a_run_that_was_killed_does_not_stand_in_the_way(said, tmp_path):
 def test_a_notebook_that_records_nothing_is_inconclusive(said, tmp_path, monkeypatch):
     """Whoever says nothing at the end has not passed."""
     monkeypatch.setattr(
-        "prodkit.runs.papermill.execute_notebook", lambda source, target, **_: shutil.copy(source, target)
+        "prodkit.engine.execute", lambda source, values, order: shutil.copy(source, order.path)
     )
     run = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
     assert (run["status"], run["outcome"], run["action"]) == ("succeeded", "inconclusive", None)
@@ -318,7 +180,7 @@ def test_a_result_that_is_not_strict_json_never_passes(said, tmp_path):
 def test_too_many_attempts_come_to_an_end(said, out, tmp_path, monkeypatch):
     """Trying for ever ends in an error that names the work."""
     path = str(own_notebook(tmp_path, "a = 1"))
-    monkeypatch.setattr("prodkit.runs.range", lambda *_: [2], raising=False)
+    monkeypatch.setattr("prodkit.claims._ATTEMPTS", 2)
     run_notebook(path, {})
     run_notebook(path, {}, force=True)
     with pytest.raises(RunError, match=r"mine-[0-9a-f]{10} has been tried too often; found 2"):

@@ -1,0 +1,115 @@
+"""What a run rests on: digests of its cells, code and data, and how far the store had grown when it began."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prodkit.params import Facts
+from prodkit.places import project_folder
+from prodkit.store import Store
+
+__all__ = [
+    "INJECTED",
+    "basis",
+    "cells_digest",
+    "code_digest",
+    "files_digest",
+    "own_cells",
+    "unchecked_cells",
+    "working_folder",
+]
+
+INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
+_IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose outputs are not compared
+
+
+def basis(
+    path: Path, values: Mapping[str, Any], *, params: Facts | None, store: Store | None
+) -> dict[str, Any]:
+    """What ``result.json`` says of the ground that a run stands on, so that it can be verified later.
+
+    Args:
+        path: the notebook's source; its folder is the kernel's.
+        values: the parameters that were given.
+        params: the same, checked; None for a notebook that is not of the kit.
+        store: the real store that it works with, if it does.
+
+    Returns:
+        ``notebook``, ``code`` and ``data``, SHA-256 digests; ``unchecked``, which of its cells say that their outputs
+        cannot repeat; ``folder``, relative to the project's if it lies there; ``store``, a watermark or None;
+        ``began``, the moment when this was taken.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    cells, home = json.loads(path.read_text(encoding="utf-8"))["cells"], project_folder()
+    folder = path.resolve().parent
+    return {
+        "notebook": cells_digest(cells),
+        "unchecked": unchecked_cells(cells),
+        "code": code_digest(),
+        "data": _table_digest(params) if params else files_digest(values, folder),
+        "folder": os.path.relpath(folder, home) if folder.is_relative_to(home) else str(folder),
+        "store": store.watermark() if store else None,
+        "began": datetime.now(UTC).isoformat(),
+    }
+
+
+def _table_digest(params: Facts) -> str:
+    from prodkit.dataset import source_digest  # and pyarrow, which a notebook of the user's own may not need
+
+    return source_digest(params)
+
+
+def files_digest(values: Mapping[str, Any], folder: Path) -> str:
+    """SHA-256 of all files that parameters name; empty if they name none.
+
+    What a notebook of the user's own reads beside them cannot be known.
+    """
+    found = hashlib.sha256()
+    named = [value for _, value in sorted(values.items()) if isinstance(value, str) and 0 < len(value) < 4096]
+    files = [path for path in (os.path.join(folder, value) for value in named) if os.path.isfile(path)]
+    for path in files:
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest() if files else ""
+
+
+def working_folder(said: str) -> Path:
+    """The folder that ``basis`` names."""
+    return project_folder() / said
+
+
+def own_cells(cells: Sequence[Any]) -> list[Any]:
+    """The cells of a notebook without the one that papermill has added."""
+    return [cell for cell in cells if INJECTED not in _tags(cell)]
+
+
+def cells_digest(cells: Sequence[Any]) -> str:
+    """SHA-256 of the text of all cells; outputs and parameters that were put in do not count."""
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in own_cells(cells)]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def unchecked_cells(cells: Sequence[Any]) -> list[int]:
+    """Positions, among its own cells, of those that are tagged as giving other outputs each time."""
+    return [n for n, cell in enumerate(own_cells(cells)) if _IGNORED & _tags(cell)]
+
+
+def code_digest() -> str:
+    """SHA-256 of the package's own modules."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _tags(cell: Any) -> set[str]:
+    tags = cell["metadata"].get("tags", [])
+    return {tag for tag in tags if isinstance(tag, str)} if isinstance(tags, list) else set()

@@ -1,0 +1,63 @@
+"""Files that are written whole, the old text or the new, never half of it; and room kept on the disk for the last."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+__all__ = ["Ballast", "write_text"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file, for good: a crash or a full disk leaves the old one, and an error nothing beside it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name must last as well as the bytes
+    finally:
+        os.close(folder)
+
+
+class Ballast:
+    """A file that holds room on the disk, to be dropped when there is no other left.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.held = path, 0
+
+    def hold(self, size_bytes: int) -> None:
+        """Hold at least so much.
+
+        Raises:
+            OSError: there is not so much left; what was held before still is.
+        """
+        if size_bytes <= self.held or not hasattr(os, "posix_fallocate"):
+            return
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, size_bytes)
+        finally:
+            os.close(handle)
+        self.held = size_bytes
+
+    def drop(self) -> None:
+        """Give the room back."""
+        self._path.unlink(missing_ok=True)
+        self.held = 0
