@@ -20,7 +20,7 @@ HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
         *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
-        *("traces", "breaker", "calls", "forest"),
+        *("traces", "breaker", "calls"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
@@ -28,11 +28,11 @@ HOUSE = [
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("verdict", "interface", "mutations", "rows", "telemetry"),
+        *("rerun", "verdict", "rows", "forest", "mutations", "interface"),
     ],
     [
-        *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
-        *("snapshot", "encoding", "requestlog"),
+        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
+        *("encoding",),
     ],
     [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
@@ -41,7 +41,10 @@ HOUSE = [
     ["rerun", "bundle", "client", "claims", "basis", "actions", "service"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["scoring", "ladder", "journal", "backfill", "batches", "bulk", "follower", "payloads"],
+    [
+        *("ladder", "journal", "backfill", "scoring", "bulk", "follower", "service", "payloads", "batches"),
+        *("telemetry", "requestlog"),
+    ],
     ["lifecycle", "serve"],
     ["cli"],
 ]
