@@ -42,10 +42,10 @@ HOUSE = [
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
     [
-        *("ladder", "journal", "backfill", "scoring", "bulk", "follower", "service", "payloads", "batches"),
+        *("ladder", "journal", "backfill", "scoring", "follower", "service", "payloads", "batches"),
         *("telemetry", "requestlog"),
     ],
-    ["lifecycle", "serve"],
+    ["lifecycle", "serve", "bulk"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
