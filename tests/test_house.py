@@ -20,7 +20,7 @@ HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
         *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
-        *("traces", "breaker", "calls"),
+        *("traces", "breaker", "calls", "forest"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
@@ -28,11 +28,11 @@ HOUSE = [
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("rerun", "verdict", "rows", "forest", "mutations", "interface"),
+        *("verdict", "interface", "mutations", "rows", "telemetry"),
     ],
     [
-        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
-        *("encoding",),
+        *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
+        *("snapshot", "encoding", "requestlog"),
     ],
     [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
@@ -41,10 +41,7 @@ HOUSE = [
     ["rerun", "bundle", "client", "claims", "basis", "actions", "service"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    [
-        *("ladder", "journal", "backfill", "scoring", "follower", "service", "payloads", "batches"),
-        *("telemetry", "requestlog"),
-    ],
+    ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads"],
     ["lifecycle", "serve", "bulk"],
     ["cli"],
 ]
