@@ -7,7 +7,7 @@ from typing import Any
 # nothing and a process that only compares profiles never loads scikit-learn.
 _HOMES = {
     "actions": ["carry_out"],
-    "bulk": ["score_files"],
+    "bulk": ["remember_bulk", "score_files"],
     "bundle": ["assemble", "manifest", "pack"],
     "contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
     "counterfactual": ["counterfactuals", "served_figures"],

@@ -20,9 +20,12 @@ from joblib import Parallel, delayed
 from prodkit.bundle import Bundle
 from prodkit.errors import DataError, SchemaError, missing_column
 from prodkit.guard import Answers, Guard, Standing
+from prodkit.params import ScoreParams
 from prodkit.resident import Resident
+from prodkit.scoring import figure_rows
+from prodkit.store import Store
 
-__all__ = ["Bulk", "score_files"]
+__all__ = ["Bulk", "remember_bulk", "score_files"]
 
 _ROWS_AT_ONCE = 16_384
 _OWN = ("version", "source", "degraded", "reason", "latency_ms")
@@ -38,6 +41,7 @@ class Bulk:
         degraded_rows: that anybody but the model answered.
         parts: files.
         resumed_parts: files that an earlier, interrupted attempt had written.
+        trusted: whether the model was asked at all.
     """
 
     folder: Path
@@ -45,6 +49,13 @@ class Bulk:
     degraded_rows: int
     parts: int
     resumed_parts: int
+    trusted: bool
+
+    def latencies(self) -> np.ndarray:
+        """Milliseconds a row (rows,): those of a batch share them out equally."""
+        paths = sorted(self.folder.glob("part-*.parquet"))
+        read = [pq.read_table(path, columns=["latency_ms"])["latency_ms"].to_numpy() for path in paths]
+        return np.concatenate([np.empty(0), *read])
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,31 @@ def score_files(
         degraded_rows=sum(degraded for _, degraded, _ in found),
         parts=len(units),
         resumed_parts=sum(resumed for _, _, resumed in found),
+        trusted=not distrust,
     )
+
+
+def remember_bulk(store: Store, params: ScoreParams, done: Bulk, *, version: int) -> None:
+    """Leave in the store what later notebooks ask of this window: how many rows, who answered them, how fast.
+
+    Args:
+        store: that remembers.
+        params: whose window the rows are.
+        done: what was scored; nothing is remembered of no rows.
+        version: that was asked.
+    """
+    latency = done.latencies()
+    if not len(latency):
+        return
+    degraded = done.degraded_rows / done.rows
+    figures = {
+        "rows": done.rows,
+        "degraded_share": degraded,
+        "error_share": degraded if done.trusted else 0.0,
+        "latency_p50_ms": float(np.percentile(latency, 50)),
+        "latency_p99_ms": float(np.percentile(latency, 99)),
+    }
+    store.record_metrics(figure_rows(params, figures, version=version, n=done.rows))
 
 
 def _units(paths: Sequence[Path]) -> list[_Unit]:

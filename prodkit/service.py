@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field
 
-from prodkit.arguments import written
+from prodkit.arguments import REAL_STORE, written
 from prodkit.errors import ParameterError
 from prodkit.params import NOTEBOOKS, Facts, GivenWindow, unknown_parameter
 from prodkit.places import expand
@@ -70,7 +70,7 @@ class ServeParams(Facts):
         Raises:
             ParameterError: a file that cannot be read, an unknown name, a wrong value.
         """
-        given = {}
+        given: dict[str, Any] = {"store": REAL_STORE}  # a service of the demonstration must be asked for
         everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
         for path in files:
             if path.stem in NOTEBOOKS:

@@ -163,8 +163,7 @@ def test_the_deadline_runs_from_the_arrival():
         batches.close()
 
     asyncio.run(story())
-    assert guard.left[0] > 0.9
-    assert guard.left[1] < 0.82
+    assert guard.left[1] <= 0.81  # of one second, after a fifth of it
 
 
 def test_a_client_that_goes_away_takes_nobody_with_it():
@@ -223,20 +222,16 @@ def test_clients_that_ask_again_are_waited_for_for_a_moment():
     assert len(guard.batches) <= 5
 
 
-def test_one_client_alone_never_waits_for_others():
+def test_one_client_alone_never_waits_for_others(monkeypatch):
     """With one request at a time nothing is gathered."""
     guard = Slow()
     guard.go.set()
+    monkeypatch.setattr("prodkit.batches.asyncio.sleep", None)  # whoever waited would fail
 
     async def story():
         batches = batches_of(guard)
-        for _ in range(3):
-            guard.pause = 0.2
+        for _ in range(6):
             await batches.answers([1.0], STANDING)
-            began = asyncio.get_running_loop().time()
-            guard.pause = 0.0
-            await batches.answers([1.0], STANDING)
-            assert asyncio.get_running_loop().time() - began < 0.05
         batches.close()
 
     asyncio.run(story())

@@ -15,11 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tables import orders, params_for, trained, version_of, written
+from tables import opened, orders, params_for, places, trained, version_of, written
 
-from prodkit.bulk import score_files
+from prodkit.bulk import remember_bulk, score_files
 from prodkit.bundle import unpack
 from prodkit.errors import DataError, SchemaError
+
+__all__ = ["places"]  # fixture
 
 ROWS = orders(days=20, seed=5)
 
@@ -27,7 +29,7 @@ ROWS = orders(days=20, seed=5)
 SCORER = """
 import json, sys
 from pathlib import Path
-from prodkit.bulk import score_files
+from prodkit.bulk import remember_bulk, score_files
 from prodkit.bundle import unpack
 given = json.loads(sys.argv[1])
 bundle = unpack(Path(given["model"]).read_bytes())
@@ -193,10 +195,28 @@ def test_other_tasks_are_scored_as_well(tmp_path, task):
         assert np.corrcoef(table["prediction"], frame["returned"])[0, 1] > 0.95
 
 
-def test_a_table_without_rows_is_done(tmp_path, bundle):
-    """Nothing to do is no error."""
+def test_the_store_remembers_how_it_went(tmp_path, bundle, places):
+    """Rows, shares and latency of the window, as a scoring run leaves them; without trust nothing is an error."""
+    strange = ROWS.assign(price=ROWS["price"].astype(str).mask(ROWS.index < 12, "a lot"))
+    params = params_for("score", "orders.parquet", window="2024-01-01/2024-01-21", **places)
+    path = source(tmp_path, strange)
+    with opened(places) as store:
+        for distrust, shares in (("", (0.01, 0.01)), ("broken", (1.0, 0.0))):
+            done = score_files([path], tmp_path / "out", version=2, bundle=bundle, distrust=distrust)
+            remember_bulk(store, params, done, version=2)
+            found = store.metrics(notebook="score").groupby("name")["value"].last()
+            assert found["rows"] == 1200
+            assert (found["degraded_share"], found["error_share"]) == pytest.approx(shares)
+            assert 0 < found["latency_p50_ms"] <= found["latency_p99_ms"]
+
+
+def test_a_table_without_rows_is_done(tmp_path, bundle, places):
+    """Nothing to do is no error, and nothing to remember."""
     done = score_files([source(tmp_path, ROWS.head(0))], tmp_path / "out", version=2, bundle=bundle)
     assert done.rows == 0
+    with opened(places) as store:
+        remember_bulk(store, params_for("score", "orders.parquet"), done, version=2)
+        assert store.metrics().empty
 
 
 def test_wrong_sources_and_keys_are_named(tmp_path, bundle):

@@ -67,14 +67,12 @@ def test_it_begins_with_the_champion_and_has_its_predecessor_at_hand(places, fol
 
 
 def test_a_rollback_is_a_change_of_pointers(places, follow):
-    """The version that comes back is the very one in memory, and it answers within the wink of an eye."""
-    followed = follow(places, poll_seconds=30)
+    """The version that comes back is the very one in memory, and nobody waits for the next look into the database."""
+    followed = follow(places, poll_seconds=3600)
     before = followed.follower.standing
     with opened(places) as store:
         store.rollback(expected_generation=2, reason="test")
-        moved = time.monotonic()
         followed.until(lambda f: f.standing.generation == 3)
-    assert time.monotonic() - moved < 10  # as a rule 20 ms; the interval of the poll is 30 s
     assert followed.follower.standing.champion is before.predecessor
 
 

@@ -325,14 +325,12 @@ def test_a_predecessor_of_other_classes_is_not_asked(moody, predecessor):
 def test_a_model_that_hangs_is_not_waited_for(moody, predecessor, older):
     """At the deadline the next rung answers; hung calls use up their places, and then nothing more is started."""
     hang = threading.Event()
-    moody.bundle.model.mood = lambda columns: hang.wait(20)
+    moody.bundle.model.mood = lambda columns: hang.wait()
     guard = Guard(Standing(moody, predecessor), deadline_seconds=0.15, most_calls=2)
     try:
-        began = time.monotonic()
         late = guard.answer_rows(records(ROWS))
         again = guard.answer_rows(records(ROWS))
         shed = guard.answer_rows(records(ROWS))
-        assert time.monotonic() - began < 5
         assert "model did not answer within 0.15 seconds." in late.reason[0]
         assert set(late.source) | set(again.source) <= {"predecessor", "rule"}
         assert "model was not asked: too many calls have not come back yet." in shed.reason[0]

@@ -41,8 +41,8 @@ HOUSE = [
     ["rerun", "bundle", "client", "claims", "basis", "actions", "service"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["scoring", "ladder", "journal", "backfill", "batches", "bulk", "follower", "payloads"],
-    ["lifecycle", "serve"],
+    ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads"],
+    ["lifecycle", "serve", "bulk"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
