@@ -20,19 +20,20 @@ HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
         *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
-        *("traces", "breaker", "calls", "forest", "tally", "tails"),
+        *("traces", "breaker", "calls", "forest", "tails", "tally"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading", "shifts"),
+        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading", "arrays", "parts"),
+        *("shifts",),
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("verdict", "interface", "mutations", "rows", "telemetry", "arrays", "parts"),
+        *("verdict", "interface", "mutations", "rows", "telemetry", "counts"),
     ],
     [
         *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
-        *("snapshot", "encoding", "requestlog", "counts"),
+        *("snapshot", "encoding", "requestlog"),
     ],
     [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
@@ -42,7 +43,7 @@ HOUSE = [
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
     ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads"],
-    ["lifecycle", "serve", "bulk"],
+    ["bulk", "lifecycle", "serve"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
