@@ -138,6 +138,8 @@ class KernelClient(AsyncKernelClient):
         self._created_context = True
         context = zmq.asyncio.Context()
         context.setsockopt(zmq.RECONNECT_IVL, 5)  # ms; by default a kernel is asked again after 100
+        # A kernel throws output away when 1,000 messages wait for a reader; here all are taken in, and wait for us.
+        context.setsockopt(zmq.RCVHWM, 0)
         return context
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:

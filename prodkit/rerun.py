@@ -22,6 +22,7 @@ from queue import Empty
 from typing import Any
 
 import pytest
+import zmq
 from jupyter_client.manager import KernelManager
 from nbval.kernel import NbvalKernelspecManager, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
@@ -80,6 +81,7 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         self._sockets = socket_folder()
         own = {"transport": "ipc", "ip": f"{self._sockets}/k"} if os.name == "posix" else {}
         self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
+        self.km.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast
         self._runner = runner
         with Path(scratch, "kernel.log").open("wb") as log:
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)

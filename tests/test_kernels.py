@@ -471,6 +471,23 @@ def test_a_ready_kernel_is_quiet():
     assert asyncio.run(go()) == [False, False]
 
 
+def test_no_output_is_lost_while_nobody_listens():
+    """What a cell puts out faster than it is taken in waits, however much it is."""
+
+    async def go():
+        async with running() as (_, client):
+            client.execute("for number in range(5000): print(number, flush=True)")
+            await client.get_shell_msg(timeout=60)
+            heard = {"content": {}}
+            texts = []
+            while heard["content"].get("execution_state") != "idle":
+                heard = await client.get_iopub_msg(timeout=5)
+                texts.append(heard["content"].get("text", ""))
+            return "".join(texts).split()
+
+    assert asyncio.run(go()) == [str(number) for number in range(5000)]
+
+
 def test_a_kernel_ends_as_an_interpreter_does(tmp_path):
     """Exit handlers run, threads are waited for, files that a cell or its module left open are flushed."""
     (tmp_path / "mine.py").write_text("kept = open('module', 'w')\nkept.write('module')\n")
