@@ -618,6 +618,14 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch, caplog
     assert parent(forked=False) == os.getpid()
 
 
+def test_the_runtime_folder_of_another_user_is_left_alone(monkeypatch):
+    """Where the environment still names the folder of whoever called sudo, nothing is put there."""
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(ZygoteError, match=r"prodkit-54321 must be a folder"), door({}):
+        pass
+    Path(tempfile.gettempdir(), "prodkit-54321").rmdir()
+
+
 def test_odd_commands_and_folders_get_a_plain_kernel(tmp_path):
     """Where a fork might differ from a fresh start, it is said why, and there is no fork."""
     plain = [sys.executable, "-m", "ipykernel_launcher", "-f", "x"]
