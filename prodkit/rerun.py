@@ -65,6 +65,7 @@ def pytest_sessionfinish(session: Any) -> None:
         Path(asked["answer"]).write_text(json.dumps(session.config.rerun_answer))
     else:
         shutil.rmtree(asked["scratch"], ignore_errors=True)
+        os._exit(3)  # nobody is left who would end this process if its own end were to wait for something
 
 
 class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
@@ -81,11 +82,11 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         self._sockets = socket_folder()
         own = {"transport": "ipc", "ip": f"{self._sockets}/k"} if os.name == "posix" else {}
         self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
-        self.km.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast
         self._runner = runner
         with Path(scratch, "kernel.log").open("wb") as log:
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
         self.kc = self.km.client()
+        self.kc.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast
         self.kc.start_channels()
         self.kc.wait_for_ready(timeout=_START_SECONDS)
         self._ensure_iopub_up()
@@ -120,6 +121,8 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         if group and group != os.getpgrp():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+        for context in (self.kc.context, self.km.context):
+            context.destroy(linger=0)  # a socket that is still open would be waited for at the end, for ever
         shutil.rmtree(self._sockets, ignore_errors=True)
 
 
