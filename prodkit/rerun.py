@@ -87,9 +87,13 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
         self.kc = self.km.client()
         self.kc.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast
-        self.kc.start_channels()
-        self.kc.wait_for_ready(timeout=_START_SECONDS)
-        self._ensure_iopub_up()
+        try:
+            self.kc.start_channels()
+            self.kc.wait_for_ready(timeout=_START_SECONDS)
+            self._ensure_iopub_up()
+        except BaseException:
+            self.end()  # nobody else holds it yet
+            raise
 
     def get_message(self, stream: str, timeout: float | None = None) -> Any:
         """The next message; raises RuntimeError when the kernel has died, Empty after the timeout."""
