@@ -113,8 +113,8 @@ def _changes(dossier: Dossier) -> Iterator[str]:
     """What is not as it was, and may explain a difference."""
     if code_digest() != dossier.basis["code"]:
         yield "prodkit's own code has changed since the run was recorded"
-    if not dossier.basis["data"]:
-        yield "no parameter names a file: what the notebook reads is not known, and may have changed since"
+    if kind_of(dossier.document["notebook"], dossier.values) is None:
+        yield "what the notebook reads beyond what its parameters name is not known, and may have changed since"
     then, now = dossier.document.get("environment") or {}, environment()
     for name in then:
         if now.get(name, then[name]) != then[name]:
