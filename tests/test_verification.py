@@ -182,7 +182,7 @@ def test_an_honest_record_matches_although_its_clock_and_addresses_differ(mine: 
     assert verdict.compared["cells"] == len(NUMBERS)
     assert (verdict.compared["ignored"], verdict.compared["figures"]) == (1, 3)
     assert len(verdict.notes) == 1
-    assert "what the notebook reads is not known" in verdict.notes[0]
+    assert "is not known, and may have changed since" in verdict.notes[0]
 
 
 def test_each_falsified_output_is_found(copy: Record) -> None:
