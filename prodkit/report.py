@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from prodkit.answers import ACTIONS, FINDINGS
@@ -14,7 +15,7 @@ from prodkit.draft import BANNER_TAG, headline
 if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
-__all__ = ["write_index", "write_report"]
+__all__ = ["prepare", "write_index", "write_report"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --ink: CanvasText; }
@@ -57,6 +58,15 @@ _TEMPLATE = """
 {% block header %}{% endblock %}
 {% block footer %}{% endblock %}
 """
+
+
+def prepare() -> None:
+    """Do ahead of time what the first page of a process needs; for a thread that has nothing else to do."""
+    with _preparing:
+        _exporter()
+
+
+_preparing = Lock()
 
 
 @cache
@@ -108,6 +118,7 @@ def write_report(executed: Path, page: Path, document: Mapping[str, Any]) -> Non
     ended = "" if document["status"] == "succeeded" else headline(notebook, document["status"])
     title, notebook.cells = _split_title(notebook, default=document["notebook"])
     # figures and tables are shown; a widget needs a kernel, and its still picture stands in for it
+    prepare()
     body, _ = _exporter().from_notebook_node(notebook)
     head = f"<h1>{escape(title)}</h1>\n{_verdict(document, ended)}"
     page.write_text(_PAGE.format(title=escape(title), style=_STYLE, body=head + body), encoding="utf-8")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from prodkit.account import closed, keep, kept, opened
@@ -28,6 +29,7 @@ from prodkit.params import Facts
 from prodkit.place import warm_seconds
 from prodkit.places import names_read, outputs_folder, resolve
 from prodkit.redaction import SHORTEST, Redaction, references
+from prodkit.report import prepare, write_report
 from prodkit.stops import Limits, Stop, heeding_signals
 from prodkit.store import Store
 
@@ -187,9 +189,7 @@ class _Attempt:
         return Run(folder, account)
 
     def _execute(self) -> Stop | None:
-        with (
-            grammars_skipped()
-        ):  # papermill and all that it imports; a process that finds the work done needs none of it
+        with grammars_skipped():  # where the work was done before, none of this is imported
             from prodkit.client import Order, StoppedError
             from prodkit.engine import execute
 
@@ -201,6 +201,7 @@ class _Attempt:
             limits=self.limits,
             hide=self.work.secrets.text if self.work.secrets else str,
         )
+        Thread(target=prepare, daemon=True).start()  # while the kernel works, this process waits
         try:
             execute(source, self.work.values, order)
         except StoppedError as error:
@@ -241,8 +242,6 @@ def _record_or(tell: Callable[[str], None], store: Store, account: Mapping[str, 
 
 def _write_page(folder: Path, account: Mapping[str, Any]) -> None:
     """Write the report; a notebook that cannot be shown costs the page, never the record."""
-    from prodkit.report import write_report
-
     page, executed = folder / "report.html", folder / "notebook.ipynb"
     if not executed.exists():
         return
