@@ -7,6 +7,7 @@ from typing import Any
 # nothing and a process that only compares profiles never loads scikit-learn.
 _HOMES = {
     "actions": ["carry_out"],
+    "alerts": ["alert_table", "ranked_alerts", "send_alerts"],
     "bundle": ["assemble", "manifest", "pack"],
     "contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
     "counterfactual": ["counterfactuals", "served_figures"],
@@ -20,12 +21,22 @@ _HOMES = {
         "draw_scores",
         "explore_calibration",
         "explore_columns",
+        "explore_signs",
     ],
     "gates": ["improvement"],
     "ladder": ["gain_table", "ladder_evidence", "remember_trial"],
     "metrics": ["calibration_curve"],
     "models": ["fit_model"],
-    "params": ["DriftParams", "RollbackParams", "ScoreParams", "TrainParams", "ValidateParams"],
+    "outcomes": ["judge_matured"],
+    "params": [
+        "DriftParams",
+        "MonitorParams",
+        "RollbackParams",
+        "ScoreParams",
+        "TrainParams",
+        "ValidateParams",
+    ],
+    "rehearsal": ["demonstrate_past"],
     "result": [
         "bottom_line",
         "conclude",
@@ -36,6 +47,7 @@ _HOMES = {
         "scores_table",
     ],
     "schema": ["Schema"],
+    "sequential": ["loss_rise", "rise_path"],
     "spans": ["Window"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
     "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
@@ -47,6 +59,7 @@ _HOMES = {
         "search_arguments",
         "split_window",
     ],
+    "vitals": ["draw_answers", "draw_quality", "standing", "steady", "vital_evidence", "vital_signs"],
     "workspace": ["champion_of", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -31,11 +31,14 @@ HOUSE = [
         *("rerun", "verdict"),
     ],
     ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
-    ["arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"],
-    ["bundle", "client", "claims", "basis", "actions"],
+    [
+        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
+        *("sequential",),
+    ],
+    ["bundle", "client", "claims", "basis", "actions", "alerts"],
     ["guard", "survey", "trial", "workspace", "engine", "dossier"],
-    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["ladder", "journal", "backfill"],
+    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification", "outcomes"],
+    ["ladder", "journal", "backfill", "vitals", "rehearsal"],
     ["lifecycle"],
     ["cli"],
 ]
