@@ -45,6 +45,7 @@ _HOMES = {
         "finding",
         "rounded",
         "scores_table",
+        "shown_in_full",
     ],
     "schema": ["Schema"],
     "sequential": ["loss_rise", "rise_path"],

@@ -1,13 +1,13 @@
 """What became of the predictions: the windows that scoring has served, judged once their labels have matured.
 
 Each is judged once and what was found is kept in the store, so that a later look costs no reading. A window that is too
-young has no figures at all: nothing is compared that is not complete.
+young has no figures at all, nor has a day of which one label is young: nothing is compared that is not complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,16 +82,20 @@ def judge_matured(store: Store, params: MonitorParams) -> dict[str, str]:
 
 
 def _is_judged(store: Store, params: MonitorParams, window: Window) -> bool:
-    """Whether it was judged when all of its labels were known that ever will be."""
+    """Whether an earlier run has judged it when all of its labels were known that ever will be.
+
+    What this very run has written counts for nothing: done again, it is to leave all of it again.
+    """
     name = f"{REALISED}aged_share"
     table = store.metrics(notebook="monitor", name=name, window=window, until=params.moment)
+    table = table[table["run_id"] != current_run(params)]
     starts, ends = (pd.Timestamp(_naive(end)) for end in (window.start, window.end))
     same = table[(table["window_start"] == starts) & (table["window_end"] == ends)]
     return bool((same["known_at"] - params.label_delay >= same["window_end"]).any())
 
 
 def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[str, Any]]:
-    """The rows for the store about one window: how mature it is, and its figures if it is mature enough."""
+    """The rows for the store about one window: how mature it is, its figures if it is, and those of its mature days."""
     parts = served_parts(store, params, window)
     if not parts:
         raise DataError("window", rule="was not scored", value=str(window), fix="Run score on it.")
@@ -108,11 +112,13 @@ def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[st
         row(f"{REALISED}labelled_share", labelled_share, n=len(table)),
         row(f"{REALISED}aged_share", aged_share, n=len(table)),
     ]
-    if aged_share < params.mature_share or not table[params.target].notna().any():
+    old = table[~young]
+    if not old[params.target].notna().any():
         return found
-    served = _served(store, params, table[~young], parts)
-    for name, each in _figures(served, params).items():
-        found.append(row(REALISED + name, each.value, low=each.low, high=each.high, n=each.n))
+    served = _served(store, params, old, parts)
+    if aged_share >= params.mature_share:
+        for name, each in _figures(served, params).items():
+            found.append(row(REALISED + name, each.value, low=each.low, high=each.high, n=each.n))
     return found + _daily(params, served, version=version)
 
 
@@ -183,6 +189,8 @@ def _figures(served: _Served, params: MonitorParams) -> dict[str, Estimate]:
         if known.any():
             values, settings["blocks"] = served.worth[known], days[known]
             found["value"] = difference(values, np.zeros(len(values)), **settings)
+            if np.ptp(values) == 0:  # always the same decision: no spread, where rounding would leave one
+                found["value"] = replace(found["value"], low=float(values[0]), high=float(values[0]))
     return found
 
 

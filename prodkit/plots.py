@@ -355,8 +355,8 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, *, limit: float | None) -> None
     if limit is not None and math.isfinite(limit):
         axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    if not (values[known] != 0).any() and limit is None:
-        axes.set_ylim(-0.05, 1)
+    if values[known].min() == 0 <= low[known].min():  # a share or a count: nothing lies below
+        axes.set_ylim(0, 1.15 * max(high[known].max(), limit or 0.0) or 1.0)
 
 
 def daily(

@@ -15,6 +15,7 @@ from prodkit.paired import running_mean
 __all__ = ["dependence", "loss_rise", "rise_path"]
 
 MIN_DAYS = 7
+_ABSURD = 1e100  # no loss is so large, and its square would not be a number
 _MOST = 0.9  # dependence beyond that leaves nothing to go by
 _USUAL = 0.4  # dependence of daily mean losses, as on the flights
 _PRIOR_DAYS = 20  # that this counts for
@@ -63,7 +64,8 @@ def loss_rise(
     name, count = "performance.since", len(days)
     limit = reference.high + margin
     losses, rows = (days[column].to_numpy(dtype=float) for column in ("loss", "n"))
-    if not np.isfinite([limit, margin]).all() or not np.isfinite([losses, rows]).all() or (rows <= 0).any():
+    finite = np.isfinite([limit, margin]).all() and np.isfinite(rows).all() and (rows > 0).all()
+    if not (finite and (np.abs(losses) < _ABSURD).all()):
         note = "a daily loss, or the reference, is not a number"
         return Evidence(name, "error", n=count, rung=3, note=note)
     if count < MIN_DAYS:

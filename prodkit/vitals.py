@@ -32,6 +32,12 @@ __all__ = ["Vitals", "draw_answers", "draw_quality", "standing", "steady", "vita
 _SHARES = ("error_share", "degraded_share")
 _COVERAGE = ("aged_share", "labelled_share")
 _WRITERS = ("score", "serve")  # the notebooks and services that record health
+_HEALTH = {
+    "error_share": "share of rows that the champion could not answer",
+    "degraded_share": "share of rows answered by a fallback",
+    "latency_p50_ms": "median latency, milliseconds a row,",
+    "latency_p99_ms": "latency of the slowest in a hundred, milliseconds a row,",
+}
 _NOT_A_NUMBER = float("nan")
 
 
@@ -83,6 +89,7 @@ class Vitals:
     def coverage(self) -> pd.DataFrame:
         """How far the labels of each window have come: rows, shares, and what that makes of its figures."""
         table = self.signs[["version", "rows", "aged_share", "labelled_share", "state"]]
+        table = table.assign(rows=[f"{rows:,}" for rows in table["rows"]])
         why = [self.missing.get(str(window), "") for window in self.windows]
         return table.assign(why=why) if any(why) else table
 
@@ -265,9 +272,9 @@ def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
     health = []
     for name, limit in params.slo.items():
         value = _number(newest.get(name))
-        note = f"{name} of the newest window, as recorded by scoring"
+        note = f"{_HEALTH.get(name, name)} in the newest window"
         if value != value:
-            value_or_none, note = None, f"{name} of this window was not recorded"
+            value_or_none, note = None, f"{name} of the newest window was not recorded"
         else:
             value_or_none = value
         health.append(
@@ -313,24 +320,30 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
 
 def _held(name: str, row: pd.Series[Any], figure: str, *, limit: float, note: str) -> Evidence:
     """A figure of which less is better: ``fail`` if its interval lies above it, ``pass`` if its value does not."""
-    value, low, high = (_number(row.get(figure + end)) for end in ("", "_low", "_high"))
-    outcome: Outcome = "fail" if low > limit else "pass" if value <= limit else "inconclusive"
+    value, low, high = _interval(row, figure)
+    bounded = np.isfinite([low, high]).all()
+    outcome: Outcome = "fail" if low > limit else "pass" if value <= limit and bounded else "inconclusive"
     ends = {"low": low, "high": high}
     return Evidence(
         name, outcome, value=value, limit=limit, n=int(row[f"{figure}_n"]), rung=3, note=note, **ends
     )
 
 
+def _interval(row: pd.Series[Any], figure: str) -> tuple[float, float, float]:
+    """A figure and the ends of its interval; an end that the store does not know is open."""
+    value, low, high = (_number(row.get(figure + end)) for end in ("", "_low", "_high"))
+    return value, low if low == low else -np.inf, high if high == high else np.inf
+
+
 def _worth(params: MonitorParams, row: pd.Series[Any], *, note: str) -> Evidence:
     """The business outcome, of which more is better; without a limit it is told, and judges nothing."""
-    value, low, high = (_number(row.get(f"value{end}")) for end in ("", "_low", "_high"))
+    value, low, high = _interval(row, "value")
     if value != value:
         return Evidence("performance.value", "inconclusive", rung=3, note="the business value is not known")
-    limit = params.value_min
-    if limit is None:
-        outcome: Outcome = "pass"
-    else:
-        outcome = "fail" if high < limit else "pass" if value >= limit else "inconclusive"
+    limit, bounded = params.value_min, np.isfinite([low, high]).all()
+    outcome: Outcome = "pass" if (limit is None or value >= limit) and bounded else "inconclusive"
+    if limit is not None and high < limit:
+        outcome = "fail"
     ends, n = {"low": low, "high": high}, int(row["value_n"])
     return Evidence("performance.value", outcome, value=value, limit=limit, n=n, rung=3, note=note, **ends)
 
@@ -376,7 +389,12 @@ def steady(evidence: Sequence[Evidence]) -> list[Evidence]:
     """The same for a table that is compared between runs: a latency within its limit is not given as a number."""
     return [
         Evidence(
-            item.name, item.outcome, limit=item.limit, n=item.n, rung=item.rung, note=f"{item.note}: within"
+            item.name,
+            item.outcome,
+            limit=item.limit,
+            n=item.n,
+            rung=item.rung,
+            note=f"{item.note}: within its limit",
         )
         if item.name.startswith("health.latency") and item.outcome == "pass"
         else item
