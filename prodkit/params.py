@@ -314,6 +314,9 @@ class MonitorParams(Facts):
     loss_margin: float = Field(
         0.02, ge=0, description="rise of the loss over its reference that is nobody's business"
     )
+    score_margin: float = Field(
+        0.05, ge=0, description="fall of the AUC below its reference that is nobody's business"
+    )
     calibration_limit: float = Field(
         0.1, gt=0, description="calibration error that the interval must not lie above"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = ["Vitals", "draw_answers", "draw_quality", "standing", "steady", "vita
 
 _SHARES = ("error_share", "degraded_share")
 _COVERAGE = ("aged_share", "labelled_share")
+_CHANCE = 0.5  # the AUC of a coin
 _WRITERS = ("score", "serve")  # the notebooks and services that record health
 _HEALTH = {
     "error_share": "share of rows that the champion could not answer",
@@ -98,6 +100,12 @@ class Vitals:
         reference = self.reference.get(self.loss)
         return _NOT_A_NUMBER if reference is None else reference.high + margin
 
+    def score_limit(self, margin: float) -> float:
+        """What the AUC is held against: the lower end of its reference, less a margin; chance at the least."""
+        reference = self.reference.get(self.lead)
+        known = reference is not None and np.isfinite(reference.low)
+        return max(_CHANCE, reference.low - margin) if reference is not None and known else _CHANCE
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """Every sign that is a number, by name, the latency first."""
         ends = ("_low", "_high", "_n")
@@ -118,7 +126,7 @@ def vital_signs(
     params: MonitorParams,
     *,
     champion: tuple[int, Bundle],
-    missing: dict[str, str] | None = None,
+    missing: Mapping[str, str] = MappingProxyType({}),
 ) -> Vitals:
     """Put together what scoring and monitoring have recorded of the windows up to the moment of the run."""
     version, bundle = champion
@@ -140,7 +148,7 @@ def vital_signs(
         drift=_drift(store, params, version=version, bundle=bundle),
         reference=reference,
         task=bundle.schema.task,
-        missing=dict(missing or {}),
+        missing={str(each): missing[str(each)] for each in windows if str(each) in missing},
     )
 
 
@@ -313,16 +321,31 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
         note = f"calibration error of the same window ({window})"
         limit = params.calibration_limit
         found.append(_held("performance.calibration", row, "calibration_error", limit=limit, note=note))
+    if vitals.lead != vitals.loss:
+        note, least = f"{vitals.lead} of the same window ({window})", vitals.score_limit(params.score_margin)
+        found.append(_held("performance.score", row, vitals.lead, limit=least, note=note, least=True))
     if params.value:
-        found.append(_worth(params, row, note=f"mean business value of a row of the same window ({window})"))
+        note = f"mean business value of a row of the same window ({window})"
+        found.append(_held("performance.value", row, "value", limit=params.value_min, note=note, least=True))
     return found
 
 
-def _held(name: str, row: pd.Series[Any], figure: str, *, limit: float, note: str) -> Evidence:
-    """A figure of which less is better: ``fail`` if its interval lies above it, ``pass`` if its value does not."""
+def _held(
+    name: str, row: pd.Series[Any], figure: str, *, limit: float | None, note: str, least: bool = False
+) -> Evidence:
+    """A figure against a limit: the most that it may be, or the ``least``.
+
+    ``fail`` if the whole interval lies beyond it, ``pass`` if the value does not and the interval is bounded. Without a
+    limit it is told, and judges nothing.
+    """
     value, low, high = _interval(row, figure)
-    bounded = np.isfinite([low, high]).all()
-    outcome: Outcome = "fail" if low > limit else "pass" if value <= limit and bounded else "inconclusive"
+    if value != value:
+        return Evidence(name, "inconclusive", limit=limit, rung=3, note=f"{note}: not known")
+    outcome: Outcome = "inconclusive"
+    if limit is not None and (high < limit if least else low > limit):
+        outcome = "fail"
+    elif np.isfinite([low, high]).all() and (limit is None or (value >= limit if least else value <= limit)):
+        outcome = "pass"
     ends = {"low": low, "high": high}
     return Evidence(
         name, outcome, value=value, limit=limit, n=int(row[f"{figure}_n"]), rung=3, note=note, **ends
@@ -333,19 +356,6 @@ def _interval(row: pd.Series[Any], figure: str) -> tuple[float, float, float]:
     """A figure and the ends of its interval; an end that the store does not know is open."""
     value, low, high = (_number(row.get(figure + end)) for end in ("", "_low", "_high"))
     return value, low if low == low else -np.inf, high if high == high else np.inf
-
-
-def _worth(params: MonitorParams, row: pd.Series[Any], *, note: str) -> Evidence:
-    """The business outcome, of which more is better; without a limit it is told, and judges nothing."""
-    value, low, high = _interval(row, "value")
-    if value != value:
-        return Evidence("performance.value", "inconclusive", rung=3, note="the business value is not known")
-    limit, bounded = params.value_min, np.isfinite([low, high]).all()
-    outcome: Outcome = "pass" if (limit is None or value >= limit) and bounded else "inconclusive"
-    if limit is not None and high < limit:
-        outcome = "fail"
-    ends, n = {"low": low, "high": high}, int(row["value_n"])
-    return Evidence("performance.value", outcome, value=value, limit=limit, n=n, rung=3, note=note, **ends)
 
 
 def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:

@@ -241,6 +241,19 @@ def test_a_rise_of_the_loss_is_an_alert_of_the_window(lived, table, champion):
     assert "performance.since" not in outcomes(bare)
 
 
+@pytest.mark.parametrize(("low", "limit", "outcome"), [(0.8, 0.75, "fail"), (0.4, 0.5, "inconclusive")])
+def test_a_ranking_below_its_reference_is_an_alert(lived, table, champion, low, limit, outcome):
+    """The AUC may lie so much below what it was before serving, and never below that of a coin."""
+    params = watching(table)
+    vitals = looked(lived, params, champion=champion)
+    weak = {"roc_auc": 0.45, "roc_auc_low": 0.38, "roc_auc_high": 0.52}
+    vitals = replace(
+        vitals, signs=vitals.signs.assign(**weak), reference={"roc_auc": Estimate(0.9, low, 1.0, 1, 1)}
+    )
+    item = next(item for item in vital_evidence(params, vitals) if item.name == "performance.score")
+    assert (item.outcome, item.limit) == (outcome, pytest.approx(limit))
+
+
 NUMBER = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.just(0.0))
 
 
