@@ -310,6 +310,7 @@ def panels(
         title: what they are about.
         limits: by name of the sign, the value that it is held against.
     """
+    tables = {name: table for name, table in tables.items() if len(table) and "value" in table}
     if not tables:
         return _nothing(title, "no sign is known")
     rows = math.ceil(len(tables) / 2)
