@@ -310,15 +310,15 @@ def panels(
         title: what they are about.
         limits: by name of the sign, the value that it is held against.
     """
-    tables = {name: table for name, table in tables.items() if len(table) and "value" in table}
-    if not tables:
-        return _nothing(title, "no sign is known")
-    rows = math.ceil(len(tables) / 2)
+    if not any(len(_finite(table, "value")) for table in tables.values()):
+        return _nothing(title, "no sign is known yet")
+    columns = min(2, len(tables))
+    rows = math.ceil(len(tables) / columns)
     figure, first = _canvas(title, height=0.4 + 1.9 * rows)
     first.remove()
     said = []
     for place, (name, table) in enumerate(tables.items(), start=1):
-        axes = figure.add_subplot(rows, 2, place)
+        axes = figure.add_subplot(rows, columns, place)
         limit = (limits or {}).get(name)
         _draw_panel(axes, table, limit=limit)
         axes.set_title(_plain(name, 44), fontsize=TEXT, color=INK, loc="left")
@@ -355,9 +355,10 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, *, limit: float | None) -> None
     axes.plot(places, values, color=BLUE, linewidth=1, alpha=0.5)
     if limit is not None and math.isfinite(limit):
         axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
     if values[known].min() == 0 <= low[known].min():  # a share or a count: nothing lies below
         axes.set_ylim(0, 1.15 * max(high[known].max(), limit or 0.0) or 1.0)
+    bottom, top = axes.get_ylim()
+    axes.set_yticks([tick for tick in MaxNLocator(4).tick_values(bottom, top) if bottom <= tick <= top])
 
 
 def daily(
