@@ -8,6 +8,7 @@ from typing import Any
 _HOMES = {
     "actions": ["carry_out"],
     "alerts": ["alert_table", "ranked_alerts", "send_alerts"],
+    "bulk": ["remember_bulk", "score_files"],
     "bundle": ["assemble", "manifest", "pack"],
     "contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
     "counterfactual": ["counterfactuals", "served_figures"],
@@ -52,6 +53,7 @@ _HOMES = {
     "spans": ["Window"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
     "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
+    "tables": ["compare_tables", "profile_table"],
     "training": [
         "importance",
         "learning_curve",

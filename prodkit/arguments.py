@@ -18,7 +18,7 @@ from prodkit.params import FLIGHTS, NOTEBOOKS, Facts, unknown_parameter
 from prodkit.places import beside
 from prodkit.reading import read_node, read_text, written_mapping
 
-__all__ = ["REAL_STORE", "Arguments", "check", "neutral_facts", "read_files", "typed_value"]
+__all__ = ["REAL_STORE", "Arguments", "check", "neutral_facts", "read_files", "typed_value", "written"]
 
 REAL_STORE = "sqlite:///outputs/store.db"
 _ADDRESSES = ("store", "artifacts", "data", "predictions", "notify")
@@ -55,7 +55,7 @@ def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
         shared = path.stem not in NOTEBOOKS
         if not shared and path.stem != Path(notebook).stem:
             continue
-        for name, node in _written(path).items():
+        for name, node in written(path).items():
             if name in kinds:
                 value = _read(read_node, node, kinds[name], name=name, place=path.name)
                 given[name] = _located(name, value, path.parent)
@@ -64,7 +64,8 @@ def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
     return given
 
 
-def _written(path: Path) -> dict[str, yaml.Node]:
+def written(path: Path) -> dict[str, yaml.Node]:
+    """The names of one params file, each with what is written for it; ParameterError when it cannot be read."""
     try:
         return written_mapping(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -14,7 +14,8 @@ from typing import Any
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.notebook import read_notebook
 from prodkit.params import NOTEBOOKS
-from prodkit.places import outputs_folder, using_outputs
+from prodkit.places import names_read, outputs_folder, using_outputs
+from prodkit.redaction import Redaction
 from prodkit.runs import run_notebook
 from prodkit.spans import Window, iso
 from prodkit.stops import Limits, signal_received
@@ -118,9 +119,9 @@ class _Job:
                     self.notebook, {**self.given, "window": window}, force=self.force, limits=self.limits
                 )
         except ProdkitError as error:
-            return Filled(window, "failed", reason=str(error))
+            return Filled(window, "failed", reason=_shown(str(error)))
         except Exception as error:  # one bad window never stops the others
-            return Filled(window, "failed", reason=f"{type(error).__name__}: {error}")
+            return Filled(window, "failed", reason=_shown(f"{type(error).__name__}: {error}"))
         said = {name: run[name] or "" for name in ("status", "run_id", "outcome", "action")}
         return Filled(window, **said, reason=next(iter(run["reasons"]), ""), repeated=run.repeated)
 
@@ -129,6 +130,11 @@ class _Job:
         if self.folder.is_dir():
             os.chdir(self.folder)
         return using_outputs(self.outputs)
+
+
+def _shown(text: str) -> str:
+    """The text without what was read from the environment; known to the process alone that has read it."""
+    return Redaction.of(names_read()).text(text)
 
 
 def backfilled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -11,13 +12,27 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-__all__ = ["Kind", "Label", "booleans", "labels", "moments", "native_kind", "numbers", "present", "texts"]
+__all__ = [
+    "Kind",
+    "Label",
+    "booleans",
+    "kind_of",
+    "labels",
+    "moments",
+    "native_kind",
+    "number",
+    "numbers",
+    "present",
+    "text",
+    "texts",
+]
 
 Kind = Literal["numeric", "categorical", "boolean", "datetime"]
 Label = str | int | float | bool
 
 _BLANK = {"", "nan"}  # text that stands for a missing value in any column
 _WORDS = {"true": 1.0, "false": 0.0}
+_ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}([T ]|\s*$)")
 _EXACT = 2**53  # whole numbers below are exact as floats
 
 # Each reader takes a column (n,) and returns one with its index, with what it cannot read as missing.
@@ -36,12 +51,27 @@ def native_kind(dtype: Any) -> Kind | None:
     return "numeric" if number or types.is_timedelta64_dtype(dtype) else None
 
 
+def kind_of(values: pd.Series) -> Kind:
+    """The kind of a column: by dtype; of text and objects, by what all that is there can be read as."""
+    native, seen = native_kind(values.dtype), values[present(values)]
+    if native:
+        return native
+    if not len(seen):
+        return "numeric"  # and stays missing
+    if all(isinstance(cell, bool | np.bool_) for cell in seen):
+        return "boolean"
+    if numbers(seen).notna().all():
+        return "numeric"
+    dated = all(isinstance(cell, date) or _ISO_DATE.match(str(cell)) for cell in seen)
+    return "datetime" if dated and moments(seen).notna().all() else "categorical"
+
+
 def present(values: pd.Series) -> np.ndarray:
     """Which cells (n,) hold something: neither null nor blank text."""
     there: np.ndarray = values.notna().to_numpy(dtype=bool)
     if native_kind(values.dtype) in ("numeric", "boolean", "datetime"):
         return there
-    blank = _each(values, lambda cell: isinstance(cell, str | bytes) and _text(cell).strip() in _BLANK)
+    blank = _each(values, lambda cell: isinstance(cell, str | bytes) and text(cell).strip() in _BLANK)
     return there & ~blank.eq(True).to_numpy(dtype=bool)
 
 
@@ -54,7 +84,7 @@ def numbers(values: pd.Series) -> pd.Series:
     if pd.api.types.is_timedelta64_dtype(values.dtype):
         values = values.dt.total_seconds()
     if native_kind(values.dtype) not in ("numeric", "boolean"):
-        values = _each(values, _number)
+        values = _each(values, number)
     read = values.to_numpy(dtype="float64", na_value=np.nan)
     return pd.Series(np.where(np.isfinite(read), read, np.nan), index=values.index, name=values.name)
 
@@ -65,7 +95,7 @@ def booleans(values: pd.Series) -> pd.Series:
     read = read.where(read.isin([0.0, 1.0]))
     if native_kind(values.dtype) in ("numeric", "boolean"):
         return read
-    words = _each(values, lambda cell: _WORDS.get(_text(cell).strip().lower(), np.nan))
+    words = _each(values, lambda cell: _WORDS.get(text(cell).strip().lower(), np.nan))
     return read.fillna(words.astype("float64"))
 
 
@@ -82,7 +112,7 @@ def moments(values: pd.Series) -> pd.Series:
 
 def texts(values: pd.Series) -> pd.Series:
     """The name of each cell as objects, NaN where it is missing; 1 and 1.0 have one name."""
-    return _each(values, _text).where(present(values), np.nan)
+    return _each(values, text).where(present(values), np.nan)
 
 
 def labels(values: pd.Series) -> pd.Series:
@@ -90,8 +120,9 @@ def labels(values: pd.Series) -> pd.Series:
     return _each(values, _label)
 
 
-def _number(cell: Any) -> float:
-    cell = _text(cell) if isinstance(cell, bytes) else cell
+def number(cell: Any) -> float:
+    """One cell that is not null as a float, which may be infinite; NaN where it cannot be read as one."""
+    cell = text(cell) if isinstance(cell, bytes) else cell
     if not isinstance(cell, str | Number) or (isinstance(cell, str) and "_" in cell):
         return np.nan  # Python would read 1_0 as 10
     try:
@@ -100,7 +131,8 @@ def _number(cell: Any) -> float:
         return np.nan
 
 
-def _text(cell: Any) -> str:
+def text(cell: Any) -> str:
+    """The name of one cell that is not null."""
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace")
     label = _label(cell) if isinstance(cell, float | Decimal | np.floating) else cell
@@ -113,7 +145,7 @@ def _label(cell: Any) -> Label:
         return cell
     if isinstance(cell, float | Decimal):
         return int(cell) if -_EXACT < cell < _EXACT and cell % 1 == 0 else float(cell)
-    return _text(cell)
+    return text(cell)
 
 
 def _each(values: pd.Series, function: Callable[[Any], Any]) -> pd.Series:

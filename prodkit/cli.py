@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +30,24 @@ __all__ = ["main"]
 
 Command = Callable[..., None]
 DEFAULT_OUT = Path("outputs")
-_say = Console(stderr=True, highlight=False)
+# What the machine, not the package, is at fault for: no room, no permission, no such place.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+
+
+class _Listeners(Console):
+    """Standard error, for whoever still reads it: a terminal that has gone changes no exit status."""
+
+    def print(self, *said: Any, **settings: Any) -> None:
+        """As rich does, but where nobody listens any more."""
+        with suppress(OSError):
+            super().print(*said, **settings)
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent; rich would end the process."""
+        self.quiet = True
+
+
+_say = _Listeners(stderr=True, highlight=False)
 
 
 def main() -> None:
@@ -39,8 +59,13 @@ def main() -> None:
         if signal_received():
             leave(signal_received())
         sys.exit(2 if isinstance(error, ParameterError) else 1)
-    except Exception as error:  # a fault of the package: the whole story, for whoever mends it
-        _tell_failure("".join(traceback.format_exception(error)))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            place = f"{error.filename}: " if error.filename else ""
+            fix = "Make room or give access there, or name another folder with --out."
+            _tell_failure(f"prodkit: {place}{error.strerror}. {fix}")
+        else:  # a fault of the package: the whole story, for whoever mends it
+            _tell_failure("".join(traceback.format_exception(error)))
         sys.exit(1)
 
 
@@ -104,7 +129,18 @@ _signed = _with(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Command(click.Group):
+    """A command that Ctrl-C ends as it would end any other program, not as a failure."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            leave(signal.SIGINT)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="notebook-prodkit")
 def prodkit() -> None:
     """Take a scikit-learn model from experiment to production without leaving notebooks."""
@@ -276,15 +312,50 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @prodkit.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one."
+)
+@click.option("-f", "files", type=Path, multiple=True, metavar="FILE", help="Params file; later ones win.")
+@click.option("-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Parameter; wins over files.")
+@_out
+def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str, str]], out: Path) -> None:
+    """Answer predictions over HTTP by whoever is champion; needs the extra [serve].
+
+    Without -f it reads params/flights.yaml, and params/serve.yaml if it is there.
+    """
+    try:
+        from prodkit.serve import serve as begin
+    except ImportError as error:
+        fix = 'Install it: pip install "notebook-prodkit[serve]".'
+        raise ParameterError("serve", rule=f"needs another package ({error.name})", fix=fix) from error
+    from prodkit.service import ServeParams
+
+    with using_outputs(_absolute(out)):
+        params = ServeParams.read(files or _default_files("serve"), pairs)
+        begin(
+            params,
+            host=host,
+            port=port,
+            tell=lambda address: _say.print(f"serving on {address}", markup=False),
+        )
+
+
+@prodkit.command()
 @_out
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
 def report(out: Path, open_page: bool) -> None:
     """Write outputs/index.html: all runs, the newest first."""
+    from prodkit.account import kept
     from prodkit.report import write_index
 
     folder = _absolute(out)
     files = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-    page = write_index(folder, [json.loads(path.read_text()) for path in files], [])
+    accounts = [kept(path.parent) for path in files]
+    for path, account in zip(files, accounts, strict=True):
+        if not account:
+            _say.print(f"{path} cannot be read: the run is left out", markup=False, soft_wrap=True)
+    page = write_index(folder, [account for account in accounts if account], [])
     print(page)
     if open_page:
         click.launch(page.as_uri())

@@ -21,7 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.exceptions import PapermillExecutionError
 
-from prodkit.draft import Draft, NoRoomError
+from prodkit.draft import FULL, Draft
 from prodkit.kernels import Kernel
 from prodkit.stops import Limits, Stop, hurried, signal_received
 
@@ -234,7 +234,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
 
 
 def _failure(error: Exception) -> Stop:
-    if isinstance(error, NoRoomError):
+    if isinstance(error, OSError) and error.errno in FULL:
         return Stop("failed", "interrupted", "No space is left on the disk. Free some, and run it again.")
     return Stop("failed", "interrupted", f"{type(error).__name__}: {error}")
 

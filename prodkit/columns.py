@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from prodkit.bins import Bins
+from prodkit.bins import Bins, factorized
 from prodkit.errors import DataError
+from prodkit.tally import MAX_DISTINCT, Blocks, level_tally, number_tally
 
-__all__ = ["ColumnProfile", "column_profile"]
-
-MAX_DISTINCT = 256
+__all__ = ["ColumnProfile", "column_profile", "level_profile", "number_profile"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +99,9 @@ class ColumnProfile:
         """Standard deviation of the values, within and between blocks; NaN as for the mean."""
         if math.isnan(self.mean):
             return math.nan
-        between = self.block_n * (self.block_means - self.mean) ** 2
-        return math.sqrt(float(self.block_m2s.sum() + between.sum()) / self.n)
+        with np.errstate(over="ignore"):
+            between = self.block_n * (self.block_means - self.mean) ** 2
+            return math.sqrt(float(self.block_m2s.sum() + between.sum()) / self.n)
 
     def share(self, count: int) -> float:
         """A count as a share of the rows; 0 if there are none."""
@@ -178,6 +177,8 @@ class ColumnProfile:
             "kind": self.kind,
             "cuts": list(self.bins.cuts),
             "levels": list(self.bins.levels),
+            "known": list(self.bins.known),
+            "novelty": self.bins.novelty,
             "low": self.bins.low,
             "high": self.bins.high,
             "values": None if self.values is None else [list(pair) for pair in sorted(self.values.items())],
@@ -196,6 +197,8 @@ class ColumnProfile:
             kind=document["kind"],
             cuts=tuple(document["cuts"]),
             levels=tuple(document["levels"]),
+            known=tuple(document.get("known", ())),
+            novelty=document.get("novelty", 0.0),
             low=document["low"],
             high=document["high"],
         )
@@ -219,7 +222,7 @@ class ColumnProfile:
 def column_profile(
     values: np.ndarray,
     *,
-    blocks: np.ndarray,
+    blocks: np.ndarray | Blocks,
     kind: str = "numeric",
     like: ColumnProfile | None = None,
     levels: Sequence[str] | None = None,
@@ -229,73 +232,54 @@ def column_profile(
 
     Args:
         values: floats, or text if categorical (n,); a date is in seconds since 1970.
-        blocks: label of each row's block (n,).
+        blocks: label of each row's block (n,), or the blocks made of them.
         kind: what the values are; that of ``like`` if it is given.
         like: take the bins of this profile instead of making new ones.
-        levels: known levels of a categorical; others count as unseen.
+        levels: known levels of a categorical, else those of the bins; others count as unseen.
         malformed: how many of the missing values are there but could not be read.
 
     >>> scores = column_profile(np.array([0.1, 0.4, np.inf]), blocks=np.array([7, 7, 8]))
     >>> scores.n, scores.missing, scores.malformed, scores.blocks.tolist(), scores.mean
     (2, 1, 1, [7, 8], 0.25)
     """
-    values = np.asarray(values)
+    values, days = np.asarray(values), blocks if isinstance(blocks, Blocks) else Blocks.of(blocks)
     kind = like.kind if like else kind
-    labels, block = np.unique(np.asarray(blocks, dtype=np.int64), return_inverse=True)
-    if kind != "categorical":
-        values = values.astype(float)
-        infinite = np.isinf(values)
-        malformed += int(infinite.sum())
-        values = np.where(infinite, math.nan, values)
+    if kind == "categorical":
+        codes, names = factorized(values)
+        counts = np.bincount(codes, minlength=len(names) + 1).tolist()
+        bins = like.bins if like else Bins.of_levels(dict(zip(names, counts[:-1], strict=True)))
+        seen = {*bins.levels, *bins.known} if levels is None else set(levels)
+        places = np.array([*bins.places(names, known=seen), bins.size])
+        return level_profile(codes, places, blocks=days, bins=bins, malformed=malformed)
+    values = values.astype(float, copy=False)
     bins = like.bins if like else Bins.freeze(values, kind=kind)
-    shape = (len(labels), bins.size + 1)
-    counts = np.bincount(block * shape[1] + bins.index(values), minlength=shape[0] * shape[1])
-    unseen = np.zeros(len(values), dtype=bool)
-    if levels is not None and kind == "categorical":
-        unseen = ~(pd.isna(values) | pd.Index(values, dtype=object).isin(list(levels)))
-    nothing = {"block_means": np.zeros(len(labels)), "block_m2s": np.zeros(len(labels))}
-    return ColumnProfile(
-        bins=bins,
-        blocks=labels,
-        block_counts=counts.reshape(shape),
-        block_unseen=np.bincount(block[unseen], minlength=len(labels)),
-        malformed=malformed,
-        **(nothing if kind == "categorical" else _numbers(values, block, bins, len(labels))),
-    )
+    return number_profile(values, blocks=days, bins=bins, malformed=malformed)
 
 
-def _numbers(values: np.ndarray, block: np.ndarray, bins: Bins, n_blocks: int) -> dict[str, Any]:
-    """What only numbers have: moments of each block, extremes, distinct values."""
-    present = ~np.isnan(values)
-    x, at = values[present], block[present]
-    n = np.maximum(np.bincount(at, minlength=n_blocks), 1)
-    means = np.bincount(at, weights=x, minlength=n_blocks) / n
-    low, high = (-math.inf if bins.low is None else bins.low), (math.inf if bins.high is None else bins.high)
-    return {
-        "block_means": means,
-        "block_m2s": np.bincount(at, weights=(x - means[at]) ** 2, minlength=n_blocks),
-        "beyond": int(((x < low) | (x > high)).sum()),
-        "zero": int((x == 0).sum()),
-        "min": float(x.min()) if len(x) else None,
-        "max": float(x.max()) if len(x) else None,
-        "values": _distinct(x),
-    }
+def number_profile(
+    values: np.ndarray,
+    *,
+    blocks: Blocks,
+    bins: Bins,
+    malformed: int = 0,
+    codes: np.ndarray | None = None,
+) -> ColumnProfile:
+    """Summarise floats (n,) against frozen bins; NaN is missing, an infinity malformed.
 
-
-def _distinct(x: np.ndarray) -> dict[float, int] | None:
-    """How often each value occurs, rounded to twelve significant digits; None if there are too many.
-
-    Whether there are too many depends on all values together, so that merging stays associative.
+    With ``codes`` (n,) the values are (d,), and each row has the one that its code names.
     """
-    codes, raw = pd.factorize(x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = 10.0 ** (11 - np.floor(np.log10(np.where(raw == 0, 1, np.abs(raw)))))
-        rounded = np.where(np.isfinite(raw * scale), np.round(raw * scale) / scale, raw)
-    names, where = np.unique(rounded, return_inverse=True)
-    if len(names) > MAX_DISTINCT:
-        return None
-    counts = np.bincount(where[codes], minlength=len(names))
-    return {float(name): int(count) for name, count in zip(names, counts, strict=True)}
+    fields = number_tally(values, blocks, cuts=np.array(bins.cuts), low=bins.low, high=bins.high, codes=codes)
+    fields["malformed"] += malformed
+    unseen = np.zeros(len(blocks.labels), dtype=np.int64)
+    return ColumnProfile(bins=bins, blocks=blocks.labels, block_unseen=unseen, **fields)
+
+
+def level_profile(
+    codes: np.ndarray, places: np.ndarray, *, blocks: Blocks, bins: Bins, malformed: int = 0
+) -> ColumnProfile:
+    """Summarise codes (n,) of levels that have these places (see :meth:`Bins.places`) in frozen bins."""
+    fields = level_tally(codes, blocks, places=places, size=bins.size)
+    return ColumnProfile(bins=bins, blocks=blocks.labels, malformed=malformed, **fields)
 
 
 def _added(a: Mapping[float, int] | None, b: Mapping[float, int] | None) -> dict[float, int] | None:
@@ -308,7 +292,9 @@ def _added(a: Mapping[float, int] | None, b: Mapping[float, int] | None) -> dict
 def _pooled(a: ColumnProfile, b: ColumnProfile) -> tuple[np.ndarray, np.ndarray]:
     """Means and squared deviations of blocks in two parts (Chan, Golub & LeVeque 1983)."""
     n = np.maximum(a.block_n + b.block_n, 1)
-    delta = b.block_means - a.block_means
-    # An empty half has mean 0 by convention, and then weight 0.
-    means = (a.block_n * a.block_means + b.block_n * b.block_means) / n
-    return means, a.block_m2s + b.block_m2s + delta**2 * a.block_n * b.block_n / n
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = b.block_means - a.block_means
+        # An empty half has mean 0 by convention, and then weight 0.
+        means = (a.block_n * a.block_means + b.block_n * b.block_means) / n
+        m2s = a.block_m2s + b.block_m2s + delta * (delta * (a.block_n * b.block_n / n))
+    return np.nan_to_num(means), np.nan_to_num(m2s)

@@ -1,7 +1,7 @@
 """Where the zygote of a place listens, and how it is started when nobody does.
 
-Sockets lie in ``$XDG_RUNTIME_DIR/prodkit``, or in ``prodkit-UID`` of the folder for temporary files: a folder that
-nobody but this user can enter. Beside each lies a log, for when a zygote cannot be started.
+Sockets lie in ``$XDG_RUNTIME_DIR/prodkit`` if that is this user's, or in ``prodkit-UID`` of the folder for temporary
+files: a folder that nobody but this user can enter. Beside each lies a log, for when a zygote cannot be started.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class ZygoteError(Exception):
 def _directory() -> Path:
     """The folder of this user's zygotes; raises ZygoteError if it is, or may be, somebody else's."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    name = "prodkit" if os.path.isdir(runtime) else f"prodkit-{os.getuid()}"
-    folder = Path(runtime if os.path.isdir(runtime) else tempfile.gettempdir(), name)
+    folder = Path(runtime, "prodkit")
+    if not _is_own(runtime):  # sudo, for one, leaves the name of another user's
+        folder = Path(tempfile.gettempdir(), f"prodkit-{os.getuid()}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -47,6 +48,14 @@ def _directory() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ZygoteError(f"{folder} must be a folder that only this user can enter")
     return folder
+
+
+def _is_own(folder: str) -> bool:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 @dataclass(frozen=True)

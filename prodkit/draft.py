@@ -16,13 +16,13 @@ from typing import Any
 from prodkit.files import Ballast, write_text
 from prodkit.stops import Stop
 
-__all__ = ["BANNER_TAG", "Draft", "NoRoomError", "close_notebook", "headline", "notebook_text"]
+__all__ = ["BANNER_TAG", "FULL", "Draft", "NoRoomError", "close_notebook", "headline", "notebook_text"]
 
 BANNER_TAG = (
     "papermill-error-cell-tag"  # papermill's own: it takes such cells out when it runs a notebook again
 )
 _SAVE_SECONDS = 2.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NoRoomError(OSError):
@@ -61,7 +61,7 @@ class Draft:
             write_text(self.path, text)
             self._ballast.hold(2 * len(text) + 2**20)  # the notebook once more, its page, its record
         except OSError as error:
-            if error.errno not in _FULL or not self._ballast.held:
+            if error.errno not in FULL or not self._ballast.held:
                 raise
             self._ballast.drop()
             write_text(self.path, text)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from prodkit.columns import ColumnProfile, column_profile
 from prodkit.profiles import Profile
+from prodkit.shifts import MIN_BLOCKS, combined, divergence, mean_shift_p, property_shift, shift
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "adjusted",
     "compare_columns",
     "comparison",
+    "differences",
     "jensen_shannon",
     "kolmogorov_smirnov",
     "psi",
     "score_profile",
     "wasserstein",
 ]
-
-MIN_BLOCKS = 5  # fewer days say nothing of how days differ
 
 
 def psi(reference: np.ndarray, current: np.ndarray) -> float:
@@ -67,10 +69,7 @@ def jensen_shannon(reference: np.ndarray, current: np.ndarray) -> float:
     """
     if not (reference.sum() and current.sum()):
         return math.nan
-    p, q = _shares(reference), _shares(current)
-    middle = np.where(p + q > 0, (p + q) / 2, 1.0)
-    terms = [x * np.log2(np.where(x > 0, x, 1.0) / middle, where=x > 0, out=np.zeros(len(x))) for x in (p, q)]
-    return math.sqrt(max(0.0, float(sum(term.sum() for term in terms)) / 2))
+    return math.sqrt(float(divergence(_shares(reference), _shares(current))))
 
 
 def kolmogorov_smirnov(reference: np.ndarray, current: np.ndarray) -> float:
@@ -117,105 +116,83 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
     return out
 
 
-class _Shift(NamedTuple):
-    """How far two histograms lie apart, and whether that is more than days differ anyway."""
-
-    effect: float
-    p_value: float = math.nan
-    design_effect: float = math.nan
-
-
-def _shift(reference: np.ndarray, current: np.ndarray) -> _Shift:
-    """Effect and test of two histograms, given as counts by block (b, bins)."""
-    distance = jensen_shannon(reference.sum(axis=0), current.sum(axis=0))
-    if math.isnan(distance):
-        return _Shift(math.nan)
-    p_value, design_effect = _homogeneity(reference, current)
-    used = int((reference.sum(axis=0) + current.sum(axis=0) > 0).sum())
-    unit = 1 / reference.sum() + 1 / current.sum()
-    chance = (used - 1) * np.nan_to_num(design_effect, nan=1.0) * unit / (8 * math.log(2))
-    return _Shift(math.sqrt(max(0.0, distance**2 - chance)), p_value, design_effect)
-
-
-def _homogeneity(reference: np.ndarray, current: np.ndarray) -> tuple[float, float]:
-    """P-value and design effect of a test that two histograms are alike; NaN with fewer than 5 blocks.
-
-    The rows of a block, a day, are not independent. Pearson's X2 is then a sum of chi-squares weighted with
-    the generalised design effects, eigenvalues of a covariance V that is estimated between blocks. Their
-    mean, tr(V) / (k - 1), is the design effect that divides X2 (first order); for their spread the degrees of
-    freedom become tr(V)^2 / tr(V^2) (second order); for V being estimated F takes the place of chi-square.
-
-    Source: Rao & Scott (1981, 1984); Thomas & Rao (1987).
-    """
-    n1, n2 = int(reference.sum()), int(current.sum())
-    reference, current = (c[c.sum(axis=1) > 0] for c in (reference, current))
-    if min(len(reference), len(current)) < MIN_BLOCKS:
-        return math.nan, math.nan
-    pooled = (reference.sum(axis=0) + current.sum(axis=0)) / (n1 + n2)
-    used = pooled > 0
-    k, unit = int(used.sum()), 1 / n1 + 1 / n2
-    if k < 2:
-        return 1.0, 1.0
-    gap = (_shares(current.sum(axis=0)) - _shares(reference.sum(axis=0)))[used]
-    # Scaled so that independent rows give a projection: eigenvalues 1 (k - 1 times) and 0.
-    scale = np.sqrt(pooled[used] * unit)
-    v = (_covariance(reference) + _covariance(current))[np.ix_(used, used)] / np.outer(scale, scale)
-    trace, square = float(np.trace(v)), float((v * v).sum())
-    # Days that resemble each other more than chance would are no reason to be surer than chance allows.
-    effect = max(1.0, trace / (k - 1))
-    df = min(k - 1.0, trace**2 / square) if square > 0 else k - 1.0
-    df_blocks = len(reference) + len(current) - 2
-    x2 = float(((gap / scale) ** 2).sum())
-    from scipy.special import fdtrc  # here, for importing it takes longer than any comparison
-
-    return float(fdtrc(df, df_blocks, x2 / (effect * (k - 1)))), effect
-
-
-def _covariance(counts: np.ndarray) -> np.ndarray:
-    """Covariance (bins, bins) of the shares of all rows, from how blocks (b, bins) differ from them.
-
-    The linearised estimator of a ratio: blocks may differ in size.
-    """
-    blocks, n = len(counts), counts.sum()
-    residuals = counts - counts.sum(axis=1, keepdims=True) * _shares(counts.sum(axis=0))
-    covariance: np.ndarray = residuals.T @ residuals * (blocks / (blocks - 1) / n**2)
-    return covariance
-
-
 def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[str, Any]:
     """Everything that differs between two profiles of one column, one entry a column of :func:`comparison`.
 
     ``effect`` is the Jensen-Shannon distance less what chance makes of it: the histograms of few rows, or of
-    few days, differ even without drift. By its second-order expansion the squared distance is about X2
-    (1/n1 + 1/n2) / (8 ln 2), and X2 is about (bins - 1) design effects without drift, so
-    ``effect = sqrt(max(0, JS^2 - (bins - 1) deff (1/n1 + 1/n2) / (8 ln 2)))``. ``missing_effect`` and
-    ``unseen_effect`` are the same for the two shares.
+    few independent days, differ even without drift. ``floor`` is that of :func:`prodkit.shifts.shift`, and
+    ``p_value`` combines its test with that of the mean. ``missing_`` and ``unseen_`` are the same for the two
+    shares; levels that occur once in the reference tell how many new ones to expect (Good 1953).
 
     Raises:
         DataError: the bins differ.
     """
     reference.merge(current)  # refuses other bins
     counts = reference.counts, current.counts
-    seen = _shift(reference.block_counts[:, :-1], current.block_counts[:, :-1])
-    missing = _shift(*(_two(profile, profile.block_counts[:, -1]) for profile in (reference, current)))
-    unseen = _shift(*(_two(profile, profile.block_unseen) for profile in (reference, current)))
+    values = reference.block_counts[:, :-1], current.block_counts[:, :-1]
+    seen = shift(*values, ordered=reference.kind != "categorical")
+    moments = [(profile.block_n, profile.block_means, profile.block_m2s) for profile in (reference, current)]
+    of_mean = math.nan if reference.kind in ("categorical", "boolean") else mean_shift_p(*moments)
+    p_value = combined([seen.p_value, of_mean])
+    missing = property_shift(
+        *(_two(profile, profile.block_counts[:, -1]) for profile in (reference, current))
+    )
+    unseen = property_shift(
+        *(_two(profile, profile.block_unseen) for profile in (reference, current)),
+        expected=reference.bins.novelty,
+    )
     return {
         "kind": reference.kind,
         "effect": seen.effect,
+        "floor": seen.floor,
         "psi": psi(*counts),
         "ks": math.nan if reference.kind == "categorical" else kolmogorov_smirnov(*counts),
         "wasserstein": wasserstein(reference, current),
-        "p_value": seen.p_value,
+        "p_value": p_value,
         "design_effect": seen.design_effect,
         "missing_reference": reference.share(reference.missing),
         "missing_current": current.share(current.missing),
         "missing_p": missing.p_value,
         "missing_effect": missing.effect,
+        "missing_floor": missing.floor,
         "unseen": current.share(current.unseen),
         "unseen_p": unseen.p_value,
         "unseen_effect": unseen.effect,
-        "note": _note(reference, current),
+        "unseen_floor": unseen.floor,
+        "note": _note(reference, current, tested=not math.isnan(p_value)),
     }
+
+
+def differences(
+    reference: Profile,
+    current: Profile,
+    *,
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    importance: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Compare each column of two profiles: the rows of :func:`comparison`, made without pandas."""
+    if reference.columns.keys() != current.columns.keys():
+        reference.merge(current)  # says which
+    rows = [
+        {"column": name} | compare_columns(column, current.columns[name])
+        for name, column in reference.columns.items()
+    ]
+    tests = [(row, prefix) for row in rows for prefix in ("", "missing_", "unseen_")]
+    p_values = adjusted(np.array([row[f"{prefix}p" if prefix else "p_value"] for row, prefix in tests]))
+    for (row, prefix), p_value in zip(tests, p_values.tolist(), strict=True):
+        row[f"{prefix}p_adjusted"] = p_value
+        floor = max(min_effect, row[f"{prefix}floor"])
+        row[f"{prefix}drifted"] = p_value < alpha and row[f"{prefix}effect"] >= floor
+    for row in rows:
+        row["note"] = current.notes.get(row["column"]) or reference.notes.get(row["column"]) or row["note"]
+        row["importance"] = math.nan
+        weight = 1.0
+        if importance is not None:
+            row["importance"] = weight = max(0.0, importance.get(row["column"], 0.0))
+        effects = [row["effect"], row["missing_effect"], row["unseen_effect"]]
+        row["damage"] = weight * max((x for x in effects if not math.isnan(x)), default=0.0)
+    return sorted(rows, key=lambda row: (-row["damage"], -np.nan_to_num(row["effect"], nan=-1.0)))
 
 
 def comparison(
@@ -228,9 +205,10 @@ def comparison(
 ) -> pd.DataFrame:
     """Compare each column of two profiles; one row a column, the most harmful first.
 
-    A column has drifted if its shift is both sure (``p_adjusted < alpha``) and large (``effect >=
-    min_effect``); the same holds for ``missing_drifted`` and ``unseen_drifted``. ``damage`` is the
-    largest of the three effects, times the importance where one is given.
+    A column has drifted if its shift is sure (``p_adjusted < alpha``), large (``effect >= min_effect``) and
+    larger than windows of the reference commonly differ from its rest (``effect >= floor``); the same holds
+    for ``missing_drifted`` and ``unseen_drifted``. P-values are adjusted over all tests of all columns.
+    ``damage`` is the largest of the three effects, times the importance where one is given.
 
     Args:
         reference: profile of the training rows.
@@ -240,28 +218,17 @@ def comparison(
         importance: what each column is worth to the model; others count 0, and negative ones, too.
 
     Returns:
-        Columns as :func:`compare_columns` gives them, then ``p_adjusted``, ``drifted``, ``missing_drifted``,
-        ``unseen_drifted``, ``importance`` (NaN if not given) and ``damage``; the index is called ``column``.
+        Columns as :func:`compare_columns` gives them, then ``p_adjusted`` and ``drifted``, both also with
+        ``missing_`` and ``unseen_`` before them, ``importance`` (NaN if not given) and ``damage``; the index
+        is called ``column``.
 
     Raises:
         DataError: the columns or their bins differ.
     """
-    if reference.columns.keys() != current.columns.keys():
-        reference.merge(current)  # says which
-    rows = {
-        name: compare_columns(column, current.columns[name]) for name, column in reference.columns.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="column")
-    for name, prefix in (("drifted", ""), ("missing_drifted", "missing_"), ("unseen_drifted", "unseen_")):
-        p = adjusted(table[prefix + ("p" if prefix else "p_value")].to_numpy())
-        if not prefix:
-            table["p_adjusted"] = p
-        table[name] = (p < alpha) & (table[f"{prefix}effect"] >= min_effect)
-    weights = 1.0 if importance is None else pd.Series(importance).reindex(table.index, fill_value=0).clip(0)
-    effects = table[["effect", "missing_effect", "unseen_effect"]].max(axis="columns").fillna(0.0)
-    table["importance"] = math.nan if importance is None else weights
-    table["damage"] = effects * weights
-    return table.sort_values(["damage", "effect"], ascending=False, kind="stable")
+    import pandas as pd
+
+    rows = differences(reference, current, alpha=alpha, min_effect=min_effect, importance=importance)
+    return pd.DataFrame(rows).set_index("column")
 
 
 def score_profile(
@@ -287,13 +254,13 @@ def _shares(counts: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _note(reference: ColumnProfile, current: ColumnProfile) -> str:
+def _note(reference: ColumnProfile, current: ColumnProfile, *, tested: bool) -> str:
     """Why a row of the table holds no numbers, if so."""
     for when, profile in (("reference", reference), ("window", current)):
         if not profile.rows:
             return f"no rows in the {when}"
         if not profile.n:
             return f"all missing in the {when}"
-        if (profile.block_n > 0).sum() < MIN_BLOCKS:
-            return f"too few days in the {when}"
-    return ""
+    if (reference.block_n > 0).sum() < MIN_BLOCKS:
+        return "too few days in the reference"
+    return "" if tested else "too few independent rows"

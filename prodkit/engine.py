@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
@@ -114,6 +115,15 @@ class _Atomic:
         return path
 
 
+def _kernel(source: Path) -> dict[str, str]:
+    """The kernel of a notebook that names none, as one that was never saved by Jupyter does not: Python's."""
+    about = json.loads(source.read_text(encoding="utf-8")).get("metadata", {})
+    named, language = about.get("kernelspec", {}), about.get("language_info", {}).get("name", "python")
+    return (
+        {} if named.get("name") or language != "python" else {"kernel_name": "python3", "language": language}
+    )
+
+
 def execute(source: Path, values: Mapping[str, Any], order: Order) -> None:
     """Have papermill inject the parameters and run a notebook with this engine.
 
@@ -133,6 +143,7 @@ def execute(source: Path, values: Mapping[str, Any], order: Order) -> None:
             None,  # the engine saves
             parameters=dict(values),
             engine_name="prodkit",
+            **_kernel(source),
             progress_bar=False,
             order=order,
         )

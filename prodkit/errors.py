@@ -13,6 +13,7 @@
     │   ├── VersionError    no such version, or one that may not be used so
     │   ├── ArtifactError   the bytes are not those that were registered
     │   └── ConflictError   the champion changed after it was judged
+    ├── RequestError        a request to the service that cannot be answered; it carries the HTTP status
     └── RunError            a notebook failed, or was stopped
         └── KernelError     its kernel did not start (a RuntimeError, too, as jupyter_client would raise)
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 __all__ = [
     "ArtifactError",
@@ -36,6 +38,7 @@ __all__ = [
     "ModelError",
     "ParameterError",
     "ProdkitError",
+    "RequestError",
     "RunError",
     "SchemaError",
     "StoreError",
@@ -122,6 +125,22 @@ class ArtifactError(StoreError):
 
 class ConflictError(StoreError):
     """The champion changed after it was judged."""
+
+
+class RequestError(ProdkitError):
+    """A request to the service that cannot be answered; ``status`` is the HTTP status that says so."""
+
+    status = 400
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"status": self.status})
+
+    @classmethod
+    def of(cls, status: int, name: str, *, rule: str, value: object = None, fix: str = "") -> Self:
+        """The error with this status."""
+        error = cls(name, rule=rule, value=value, place="the request", fix=fix)
+        error.status = status
+        return error
 
 
 class RunError(ProdkitError):

@@ -36,7 +36,7 @@ from prodkit.errors import KernelError
 from prodkit.leash import Leash, fork_kernel
 from prodkit.place import coldness
 
-__all__ = ["START_SECONDS", "Kernel", "KernelClient", "WarmProvisioner"]
+__all__ = ["START_SECONDS", "Kernel", "KernelClient", "WarmProvisioner", "socket_folder"]
 
 START_SECONDS = 60.0
 
@@ -138,6 +138,8 @@ class KernelClient(AsyncKernelClient):
         self._created_context = True
         context = zmq.asyncio.Context()
         context.setsockopt(zmq.RECONNECT_IVL, 5)  # ms; by default a kernel is asked again after 100
+        # A kernel throws output away when 1,000 messages wait for a reader; here all are taken in, and wait for us.
+        context.setsockopt(zmq.RCVHWM, 0)
         return context
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:
@@ -192,6 +194,15 @@ class KernelClient(AsyncKernelClient):
             raise KernelError("the kernel", rule="did not answer in time", place="its start")
 
 
+def socket_folder() -> str:
+    """A new folder of our own for a kernel's sockets, whose names may have 107 bytes."""
+    folder = tempfile.mkdtemp(prefix="prodkit-")
+    if len(os.fsencode(folder)) > 90:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="prodkit-", dir="/tmp")
+    return folder
+
+
 class Kernel(AsyncKernelManager):
     """One kernel: started on private sockets, and ended with all its processes.
 
@@ -226,10 +237,7 @@ class Kernel(AsyncKernelManager):
 
     def _use_private_sockets(self) -> None:
         """Talk through a folder of its own: no ports to race for, and nobody else can listen in."""
-        folder = tempfile.mkdtemp(prefix="prodkit-")
-        if len(os.fsencode(folder)) > 90:  # a socket's name has 107 bytes
-            os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="prodkit-", dir="/tmp")
+        folder = socket_folder()
         self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.transport, self.ip, self.connection_file = "ipc", f"{folder}/k", f"{folder}/kernel.json"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils import get_tags
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from prodkit.cells import texts
 from prodkit.errors import ModelError, ProdkitError
@@ -172,8 +173,14 @@ def fit_model(model: Pipeline, frame: pd.DataFrame, *, schema: Schema) -> Pipeli
         ) from error
 
 
-def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema) -> np.ndarray:
+def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema, coerced: bool = False) -> np.ndarray:
     """Predict rows that hold at least the schema's columns.
+
+    Args:
+        model: a fitted pipeline.
+        frame: (n, m) rows.
+        schema: what the model was fitted on.
+        coerced: ``frame`` is what :meth:`prodkit.schema.Schema.coerce` gave.
 
     Returns:
         (n,) probability of the second class for ``binary``, (n, k) probabilities in the order of
@@ -182,7 +189,7 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema) -> np.ndarra
     Raises:
         ModelError: it does not answer each row once.
     """
-    columns, regression = schema.coerce(frame), schema.task == "regression"
+    columns, regression = frame if coerced else schema.coerce(frame), schema.task == "regression"
     with _threads(len(frame)):
         said = np.asarray(model.predict(columns) if regression else model.predict_proba(columns), dtype=float)
     if len(said) != len(columns):
@@ -198,7 +205,13 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema) -> np.ndarra
 
 def _threads(rows: int) -> Any:
     """One thread for small work: waiting for one another on a busy machine makes it fifty times slower."""
-    return threadpool_limits(limits=1 if rows < _SMALL_ROWS else None)
+    return _pools().limit(limits=1) if rows < _SMALL_ROWS else nullcontext()
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The pools of this process; to look for them takes longer than to predict a row."""
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from prodkit.columns import ColumnProfile, column_profile
 from prodkit.errors import DataError, SchemaError
-from prodkit.schema import Schema
+from prodkit.tally import Blocks
+
+if TYPE_CHECKING:  # whoever reads profiles back, or makes them of files, does not wait for pandas
+    import pandas as pd
+
+    from prodkit.schema import Schema
 
 __all__ = ["ColumnProfile", "Profile", "column_profile", "profile"]
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What is kept of a table: its rows, and a :class:`ColumnProfile` for each feature."""
+    """What is kept of a table.
+
+    Attributes:
+        rows: how many there are.
+        columns: a summary of each feature.
+        notes: why a column has no values, where it could not be read.
+    """
 
     rows: int
     columns: Mapping[str, ColumnProfile]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def blocks(self) -> np.ndarray:
@@ -45,18 +56,20 @@ class Profile:
             differing = sorted(self.columns.keys() ^ other.columns.keys())
             raise DataError("columns", rule="must be the same in both profiles", value=", ".join(differing))
         merged = {name: column.merge(other.columns[name]) for name, column in self.columns.items()}
-        return Profile(rows=self.rows + other.rows, columns=merged)
+        notes = {name: max(self.notes.get(name, ""), other.notes.get(name, "")) for name in merged}
+        notes = {name: note for name, note in notes.items() if note}
+        return Profile(self.rows + other.rows, merged, notes)
 
     def to_dict(self) -> dict[str, Any]:
         """A strict JSON form."""
         columns = {name: column.to_dict() for name, column in self.columns.items()}
-        return {"rows": self.rows, "columns": columns}
+        return {"rows": self.rows, "columns": columns, "notes": dict(self.notes)}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Profile:
         """Read back what :meth:`to_dict` wrote."""
         columns = {name: ColumnProfile.from_dict(part) for name, part in document["columns"].items()}
-        return cls(rows=document["rows"], columns=columns)
+        return cls(document["rows"], columns, document.get("notes", {}))
 
 
 def profile(
@@ -79,10 +92,11 @@ def profile(
     absent = {name: math.nan for name in schema.names if name not in frame.columns}
     rows = frame.assign(**absent) if absent else frame
     malformed, clean = schema.malformed(rows), schema.coerce(rows)
+    days = Blocks.of(blocks)
     columns = {
         column.name: column_profile(
             _array(clean[column.name], column.kind),
-            blocks=blocks,
+            blocks=days,
             kind=column.kind,
             like=None if like is None else _counterpart(like, column.name, kind=column.kind),
             levels=column.levels,

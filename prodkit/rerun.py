@@ -22,11 +22,13 @@ from queue import Empty
 from typing import Any
 
 import pytest
+import zmq
 from jupyter_client.manager import KernelManager
 from nbval.kernel import NbvalKernelspecManager, RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 
 from prodkit.clocks import Span
+from prodkit.kernels import socket_folder
 from prodkit.likeness import Difference, Likeness
 from prodkit.messages import outputs_of
 from prodkit.redaction import Redaction, references
@@ -63,6 +65,7 @@ def pytest_sessionfinish(session: Any) -> None:
         Path(asked["answer"]).write_text(json.dumps(session.config.rerun_answer))
     else:
         shutil.rmtree(asked["scratch"], ignore_errors=True)
+        os._exit(3)  # nobody is left who would end this process if its own end were to wait for something
 
 
 class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
@@ -71,20 +74,26 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
     Args:
         name: of its kernelspec.
         folder: its working folder.
-        scratch: a folder for its sockets and its log.
+        scratch: a folder for its log.
         runner: the process that waits for the answer; without it there is nothing left to do.
     """
 
     def __init__(self, name: str, *, folder: str, scratch: str, runner: int) -> None:
-        own = {"transport": "ipc", "ip": f"{scratch}/kernel"} if os.name == "posix" else {}
+        self._sockets = socket_folder()
+        own = {"transport": "ipc", "ip": f"{self._sockets}/k"} if os.name == "posix" else {}
         self.km = KernelManager(kernel_name=name, kernel_spec_manager=NbvalKernelspecManager(), **own)
         self._runner = runner
         with Path(scratch, "kernel.log").open("wb") as log:
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
         self.kc = self.km.client()
-        self.kc.start_channels()
-        self.kc.wait_for_ready(timeout=_START_SECONDS)
-        self._ensure_iopub_up()
+        self.kc.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast
+        try:
+            self.kc.start_channels()
+            self.kc.wait_for_ready(timeout=_START_SECONDS)
+            self._ensure_iopub_up()
+        except BaseException:
+            self.end()  # nobody else holds it yet
+            raise
 
     def get_message(self, stream: str, timeout: float | None = None) -> Any:
         """The next message; raises RuntimeError when the kernel has died, Empty after the timeout."""
@@ -116,6 +125,9 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         if group and group != os.getpgrp():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+        for context in (self.kc.context, self.km.context):
+            context.destroy(linger=0)  # a socket that is still open would be waited for at the end, for ever
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class ColdNotebook(IPyNbFile):  # type: ignore[misc]

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -23,7 +24,7 @@ from prodkit.files import write_text
 from prodkit.grammars import grammars_skipped
 from prodkit.notebook import Notebook, read_notebook
 from prodkit.params import Facts
-from prodkit.places import outputs_folder, resolve
+from prodkit.places import names_read, outputs_folder, resolve
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.stops import Limits, Stop, heeding_signals
 from prodkit.store import Store
@@ -46,7 +47,9 @@ class Run:
 
 
 def _warn(sentence: str) -> None:
-    print(f"prodkit: {sentence}", file=sys.stderr)
+    if sys.stderr is not None:  # as it is where it was closed; print would take stdout instead
+        with suppress(OSError):  # nobody listens any more
+            print(f"prodkit: {Redaction.of(names_read()).text(sentence)}", file=sys.stderr)
 
 
 def run_notebook(
@@ -207,7 +210,10 @@ def _acts(work: _Work, account: Mapping[str, Any]) -> list[str]:
     """What a run that ended early had changed by then."""
     if account["status"] == "succeeded" or not work.reads_store:
         return []
-    events = [event for event in work.records.history() if event.run_id == account["run_id"]]
+    try:
+        events = [event for event in work.records.history() if event.run_id == account["run_id"]]
+    except StoreError as error:
+        return [f"what it did before that is not known: {error}"]
     return [
         f"before that it did: {event.kind} of version {event.version} (event {event.number})"
         for event in events
@@ -266,7 +272,7 @@ def _interrupt(folder: Path, account: Mapping[str, Any]) -> None:
 
     executed = folder / "notebook.ipynb"
     stop = Stop("interrupted", "interrupted", "The runner was killed, or the machine went down.")
-    if executed.exists():
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):  # what is damaged stays as it is
         notebook = nbformat.from_dict(json.loads(executed.read_text(encoding="utf-8")))
         close_notebook(notebook, stop)
         write_text(executed, notebook_text(notebook))

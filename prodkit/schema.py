@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from prodkit.cells import Kind, Label, booleans, labels, moments, native_kind, numbers, present, texts
+from prodkit.cells import Kind, Label, booleans, kind_of, labels, moments, numbers, present, texts
 from prodkit.errors import LabelError, ParameterError, SchemaError, missing_column
 
 __all__ = ["MAX_LEVELS", "Column", "Kind", "Label", "Schema"]
@@ -20,7 +18,6 @@ _Task = Literal["binary", "multiclass", "regression"]
 
 MAX_LEVELS = 1000  # of a categorical column, the most frequent; also the most classes of a target
 _MAX_INTEGER_CLASSES = 20  # an integer target with more distinct values is a quantity
-_ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}([T ]|\s*$)")
 _READ = {"numeric": numbers, "boolean": booleans, "categorical": texts, "datetime": moments}
 
 
@@ -172,7 +169,7 @@ def _values(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _column(values: pd.Series) -> Column:
-    name, kind = str(values.name), _kind(values)
+    name, kind = str(values.name), kind_of(values)
     if kind == "numeric":
         seen = numbers(values).dropna()
         return Column(name, kind, integer=bool(len(seen) and (seen % 1 == 0).all()))
@@ -181,21 +178,6 @@ def _column(values: pd.Series) -> Column:
         frequent = sorted(counts.items(), key=lambda level: (-level[1], str(level[0])))[:MAX_LEVELS]
         return Column(name, kind, levels=tuple(sorted(str(level) for level, _ in frequent)))
     return Column(name, kind)
-
-
-def _kind(values: pd.Series) -> Kind:
-    """By dtype; of text and objects, by what all that is there can be read as."""
-    native, seen = native_kind(values.dtype), values[present(values)]
-    if native:
-        return native
-    if not len(seen):
-        return "numeric"  # and stays missing
-    if all(isinstance(cell, bool | np.bool_) for cell in seen):
-        return "boolean"
-    if numbers(seen).notna().all():
-        return "numeric"
-    dated = all(isinstance(cell, date) or _ISO_DATE.match(str(cell)) for cell in seen)
-    return "datetime" if dated and moments(seen).notna().all() else "categorical"
 
 
 def _task(values: pd.Series, given: _Task | None) -> tuple[_Task, tuple[Label, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from prodkit.result import current_run
 from prodkit.store import Store
 from prodkit.survey import Inspection
 
-__all__ = ["Scored", "remember_scoring", "score_window", "scoring_evidence"]
+__all__ = ["Scored", "figure_rows", "remember_scoring", "score_window", "scoring_evidence"]
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,12 @@ def _score_batch(
     rows: pd.DataFrame, ids: pd.Series, params: ScoreParams, version: int, bundle: Bundle, distrust: str
 ) -> pd.DataFrame:
     began = time.perf_counter()
-    answers = guarded(bundle, rows, distrust=distrust)
+    answers = guarded(bundle, rows, distrust=distrust, version=version)
     took_ms = (time.perf_counter() - began) * 1000
     table = pd.DataFrame({"row_id": ids.to_numpy(), "time": rows[params.time_column].to_numpy()})
     for name, values in zip(_prediction_names(bundle), np.atleast_2d(answers.predicted.T), strict=True):
         table[name] = values
-    table["version"] = version
+    table["version"] = answers.version
     table["degraded"] = answers.degraded
     table["reason"] = answers.reason
     table["latency_ms"] = took_ms / len(rows)
@@ -146,29 +147,27 @@ def remember_scoring(
         "latency_p50_ms": float(latency.quantile(0.5)),
         "latency_p99_ms": float(latency.quantile(0.99)),
     }
-    store.record_metrics(
-        [_metric_row(params, version, name, value, len(latency)) for name, value in figures.items()]
-    )
+    store.record_metrics(figure_rows(params, figures, version=version, n=len(latency)))
     document = inspection.current.to_dict()
     store.save_profile(
         params.window, document, run_id=current_run(params), version=version, clean=inspection.sound
     )
 
 
-def _metric_row(params: Facts, version: int, name: str, value: float, n: int) -> dict[str, Any]:
-    return {
+def figure_rows(params: Facts, figures: Mapping[str, float], *, version: int, n: int) -> list[dict[str, Any]]:
+    """Figures of a scored window (n rows) as the store takes them."""
+    facts = {
         "run_id": current_run(params),
         "notebook": params.notebook,
         "version": version,
         "window_start": params.window.start.isoformat(),
         "window_end": params.window.end.isoformat(),
-        "name": name,
-        "value": value,
         "low": None,
         "high": None,
         "n": n,
         "known_at": params.moment.isoformat(),
     }
+    return [facts | {"name": name, "value": value} for name, value in figures.items()]
 
 
 def scoring_evidence(params: ScoreParams, scored: Scored) -> list[Evidence]:

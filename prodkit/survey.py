@@ -150,15 +150,16 @@ def drift_evidence(report: DriftReport) -> list[Evidence]:
     for name, row in report.columns.iterrows():
         for prefix, said in signals.items():
             if row[f"{prefix}drifted"]:
-                effect, limit = row[f"{prefix}effect"], report.min_effect
+                effect, limit = row[f"{prefix}effect"], max(report.min_effect, row[f"{prefix}floor"])
                 kind = f".{prefix.rstrip('_')}" if prefix else ""
                 note = f"{name} {said} since training"
                 found.append(
                     Evidence(f"drift.{name}{kind}", "fail", value=effect, limit=limit, n=n, rung=5, note=note)
                 )
     shift = report.predictions
-    if shift["p_value"] < report.alpha and shift["effect"] >= report.min_effect:
-        note, limit = "the champion's predictions have moved", report.min_effect
+    limit = max(report.min_effect, shift["floor"])
+    if shift["p_value"] < report.alpha and shift["effect"] >= limit:
+        note = "the champion's predictions have moved"
         found.append(
             Evidence("drift.predictions", "fail", value=shift["effect"], limit=limit, n=n, rung=5, note=note)
         )

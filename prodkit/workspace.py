@@ -25,15 +25,19 @@ _DEMO_ROWS = 12_000  # enough for a model worth looking at, few enough to fit in
 _DEMO_SPAN = timedelta(days=90)
 
 
-def open_store(params: Facts) -> Store:
+def open_store(params: Facts, *, timeout_seconds: float = 10.0) -> Store:
     """Open the store that the parameters name.
 
     ``demo`` makes a seeded store in memory, from rows older than the window: version 1, trained on
     the older half of them, and version 2 on all. Version 2 is champion and 1 its predecessor; for ``validate`` 1 is
     champion and 2 the challenger; for ``train`` there is none. It is gone when the process ends.
+
+    Args:
+        params: that name it.
+        timeout_seconds: how long to wait for another writer.
     """
     if params.store != "demo":
-        return Store.open(resolve(params.store), resolve(params.artifacts))
+        return Store.open(resolve(params.store), resolve(params.artifacts), timeout_seconds=timeout_seconds)
     store = Store.open("sqlite://", f"memory://{uuid.uuid4().hex}")  # in memory: nothing is left behind
     if params.notebook != "train":
         _furnish(store, params)

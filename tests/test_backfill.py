@@ -140,6 +140,22 @@ def test_what_moves_the_champion_is_not_done_side_by_side(prodkit: Command, out)
         assert "rollback moves the champion" in told
 
 
+def test_why_a_window_failed_is_told_without_secrets(prodkit: Command, out, monkeypatch):
+    """The name of the variable stands where its value was, also in the list of what failed."""
+    monkeypatch.setenv("SHOP_PASSWORD", "swordfish-99")
+    (out.parent / "swordfish-99").mkdir()
+    (out.parent / "swordfish-99" / "store.db").write_text(
+        "no database at all, but long enough to look like one"
+    )
+    status, _, told = prodkit(
+        *("backfill", "drift", "--windows", "2013-04-01/2013-05-01/MS", "--out", out),
+        *("-p", "store", f"sqlite:///{out.parent}/${{SHOP_PASSWORD}}/store.db"),
+    )
+    assert status == 1
+    assert "${SHOP_PASSWORD}" in told
+    assert "swordfish" not in told
+
+
 def test_a_notebook_without_a_window_is_refused(tmp_path):
     """Only what takes a window can be run over windows."""
     with pytest.raises(ParameterError, match="must have a parameter `window`"):

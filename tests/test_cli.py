@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,7 @@ from tables import PROJECT, Command, contents, opened, own_notebook, places, pro
 from prodkit import cli
 from prodkit.errors import ParameterError, StoreError
 from prodkit.places import expand
-from prodkit.runs import Run
+from prodkit.runs import Run, _warn
 
 __all__ = ["places", "prodkit"]  # fixtures
 
@@ -398,3 +401,58 @@ def test_a_failure_does_not_show_what_was_read_from_the_environment(prodkit, mon
     assert "postgresql://me:${SHOP_PASSWORD}@db" in told
     assert "swordfish" not in told
     assert ("Traceback" in told) == (fault is RuntimeError)
+
+
+# When things go wrong around it
+
+
+@pytest.mark.parametrize("listener", ["closed", "pipe", "terminal"])
+def test_nobody_who_listens_changes_no_exit_status(listener):
+    """A wrong call ends with 2 also where standard error is closed, or its reader has gone."""
+    reader, writer = os.openpty() if listener == "terminal" else os.pipe()
+    os.close(reader)
+    command = [shutil.which("prodkit"), "run", "no-such-notebook"]
+    if listener == "closed":
+        command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, cwd=PROJECT, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_a_warning_never_goes_to_stdout(prodkit: Command, monkeypatch, capsys):
+    """Where standard error is closed, what the runner has to say is lost rather than mixed with the answer."""
+    monkeypatch.setattr(sys, "stderr", None)
+    _warn("something happened")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt_is_no_failure(prodkit: Command, monkeypatch):
+    """Ctrl-C ends with 130: 1 would say that a verification does not match, or that a check found something."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prodkit.store.Store.open", interrupt)
+    assert prodkit("models", "check")[0] == 130
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_machine_refuses_is_one_sentence(prodkit: Command, monkeypatch, number):
+    """A full disk or a folder that cannot be written to is no fault of the package: no traceback, but a next step."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "/data/outputs")
+
+    monkeypatch.setattr("prodkit.store.Store.open", refuse)
+    status, printed, told = prodkit("models", "check")
+    assert (status, printed) == (1, "")
+    assert told.startswith(f"prodkit: /data/outputs: {os.strerror(number)}. Make room or give access")
+
+
+def test_the_report_leaves_out_what_cannot_be_read(prodkit: Command, tmp_path):
+    """One damaged record costs its own line in the list of all runs, and is named."""
+    (tmp_path / "runs" / "broken").mkdir(parents=True)
+    (tmp_path / "runs" / "broken" / "result.json").write_text("{half")
+    status, _, told = prodkit("report", "--out", tmp_path)
+    assert status == 0
+    assert "broken/result.json cannot be read" in told

@@ -485,6 +485,15 @@ def test_a_notebook_that_was_marked_can_be_run_again(out, tmp_path):
     assert "This run failed" not in json.dumps(saved)
 
 
+def test_a_notebook_that_names_no_kernel_runs_in_python(out, tmp_path):
+    """A notebook that no Jupyter has saved yet has no kernelspec; it is taken for Python, as Jupyter would."""
+    path = own_notebook(tmp_path, START, "print(a)")
+    bare = json.loads(path.read_text()) | {"metadata": {}}
+    path.write_text(json.dumps(bare))
+    done = run_notebook(str(path), {"a": 2})
+    assert (done["status"], printed(strict(done.folder / "notebook.ipynb"))) == ("succeeded", "2\n")
+
+
 def test_braces_in_a_path_are_braces(out, tmp_path):
     """A folder named like a placeholder is found."""
     folder = tmp_path / "{a}"

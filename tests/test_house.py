@@ -20,26 +20,30 @@ HOUSE = [
     [
         *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
         *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
-        *("traces",),
+        *("traces", "breaker", "calls", "forest", "tails", "tally"),
     ],
     [
         *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading"),
+        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading", "arrays", "parts"),
+        *("shifts",),
     ],
     [
         *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("rerun", "verdict"),
+        *("verdict", "interface", "mutations", "rows", "telemetry", "counts"),
     ],
-    ["notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers", "snapshot"],
+    [
+        *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
+        *("snapshot", "encoding", "requestlog"),
+    ],
     [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
-        *("sequential",),
+        *("compiled", "tables", "sequential"),
     ],
-    ["bundle", "client", "claims", "basis", "actions", "alerts"],
-    ["guard", "survey", "trial", "workspace", "engine", "dossier"],
-    ["scoring", "contest", "counterfactual", "explore", "papermill", "runs", "verification", "outcomes"],
-    ["ladder", "journal", "backfill", "vitals", "rehearsal"],
-    ["lifecycle"],
+    ["rerun", "bundle", "client", "claims", "basis", "actions", "service", "alerts"],
+    ["survey", "trial", "workspace", "engine", "dossier", "resident"],
+    ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
+    ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads", "outcomes"],
+    ["bulk", "lifecycle", "serve", "vitals", "rehearsal"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
@@ -99,7 +103,7 @@ STORES = ("numpy", "pyarrow", "sqlalchemy", "fsspec", "pydantic", "yaml")
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        (["drift"], ("sklearn", "matplotlib", *RUNNERS[:4])),
+        (["drift", "tables"], (*ANALYSIS, *RUNNERS, "sqlalchemy", "pydantic", "fsspec")),
         (["cli"], (*ANALYSIS, *RUNNERS, *STORES)),  # help, and a mistyped name
         # a notebook of one's own is run, without the engine that runs it
         (

@@ -471,6 +471,23 @@ def test_a_ready_kernel_is_quiet():
     assert asyncio.run(go()) == [False, False]
 
 
+def test_no_output_is_lost_while_nobody_listens():
+    """What a cell puts out faster than it is taken in waits, however much it is."""
+
+    async def go():
+        async with running() as (_, client):
+            client.execute("for number in range(5000): print(number, flush=True)")
+            await client.get_shell_msg(timeout=60)
+            heard = {"content": {}}
+            texts = []
+            while heard["content"].get("execution_state") != "idle":
+                heard = await client.get_iopub_msg(timeout=5)
+                texts.append(heard["content"].get("text", ""))
+            return "".join(texts).split()
+
+    assert asyncio.run(go()) == [str(number) for number in range(5000)]
+
+
 def test_a_kernel_ends_as_an_interpreter_does(tmp_path):
     """Exit handlers run, threads are waited for, files that a cell or its module left open are flushed."""
     (tmp_path / "mine.py").write_text("kept = open('module', 'w')\nkept.write('module')\n")
@@ -599,6 +616,14 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, monkeypatch, caplog
     with pytest.raises(ZygoteError, match="must be a folder that only this user can enter"), door(os.environ):
         pass
     assert parent(forked=False) == os.getpid()
+
+
+def test_the_runtime_folder_of_another_user_is_left_alone(monkeypatch):
+    """Where the environment still names the folder of whoever called sudo, nothing is put there."""
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(ZygoteError, match=r"prodkit-54321 must be a folder"), door({}):
+        pass
+    Path(tempfile.gettempdir(), "prodkit-54321").rmdir()
 
 
 def test_odd_commands_and_folders_get_a_plain_kernel(tmp_path):

@@ -25,7 +25,7 @@ from tables import (
 
 from prodkit.answers import RESULT_MIME
 from prodkit.client import StoppedError
-from prodkit.errors import RunError
+from prodkit.errors import LockedError, RunError
 from prodkit.places import using_outputs
 from prodkit.runs import run_notebook
 from prodkit.stops import Stop
@@ -157,6 +157,31 @@ def test_a_run_that_was_killed_does_not_stand_in_the_way(said, tmp_path):
     second = run_notebook(path, {})
     assert (second.repeated, second["run_id"]) == (False, f"{first['run_id']}-2")
     assert (first.folder / "notebook.ipynb").exists()
+
+
+def test_a_damaged_notebook_of_a_killed_run_stops_no_other(said, out, tmp_path):
+    """What a runner that was killed has left is marked as far as it can be read, and the next run goes ahead."""
+    first = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
+    (first.folder / "result.json").write_text(json.dumps({**first.document, "status": "running"}))
+    (first.folder / "notebook.ipynb").write_text("{half")
+    (first.folder / ".running").write_text("process 1 on nowhere")
+    other = run_notebook(str(own_notebook(tmp_path, "b = 1", name="other")), {})
+    assert (other["status"], strict(first.folder / "result.json")["status"]) == ("succeeded", "interrupted")
+    assert not (first.folder / ".running").exists()
+
+
+def test_a_failure_is_on_record_though_the_store_cannot_be_asked(said, monkeypatch, tmp_path, orders_file):
+    """When a run of the kit fails and the store is locked by then, its record is closed all the same, and says so."""
+
+    def refuse(_):
+        raise LockedError("store", rule="must come free")
+
+    monkeypatch.setattr("prodkit.store.Store.history", refuse)
+    said["stop"] = Stop("failed", "failed", "The kernel died.")
+    run = run_notebook("train", {**FACTS, "data": orders_file, "window": "2024-01-01/2024-02-10"})
+    assert strict(run.folder / "result.json")["status"] == "failed"
+    assert run["reasons"][0] == "The kernel died."
+    assert run["reasons"][1] == "what it did before that is not known: store must come free."
 
 
 def test_a_notebook_that_records_nothing_is_inconclusive(said, tmp_path, monkeypatch):

@@ -79,7 +79,9 @@ def test_a_secret_that_is_too_short_is_said(tmp_path):
     path = canary_notebook(tmp_path)
     done = run(path, tmp_path / "out", "-p", "other", "['${SHOP_PIN}']")
     assert done.returncode == 0
-    assert "${SHOP_PIN} is too short to be kept out of what is written" in done.stderr
+    assert (
+        "${SHOP_PIN} has fewer than 6 characters: too short to be kept out of what is written" in done.stderr
+    )
 
 
 def test_a_secret_that_is_not_set_is_an_error(tmp_path):

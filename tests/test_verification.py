@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
 import sqlalchemy as sa
+import zmq
 from matplotlib.figure import Figure
 from tables import (
     FACTS,
@@ -41,6 +43,7 @@ from prodkit import verification
 from prodkit.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.places import using_outputs
+from prodkit.rerun import ColdKernel
 from prodkit.runs import run_notebook
 from prodkit.sandbox import lend_outputs
 from prodkit.verdict import Verdict
@@ -423,7 +426,7 @@ def test_a_verification_that_is_killed_leaves_no_kernel_behind(
     )
     code = "import sys; sys.argv[0] = 'prodkit'; from prodkit.cli import main; main()"
     command = [sys.executable, "-c", code, "verify", mine.run_id, "--out", str(mine.out)]
-    scratch = tmp_path / "scratch"
+    scratch = tmp_path / ("scratch" * 12)  # longer than the name of a socket may be
     scratch.mkdir()
     environment = os.environ | {"TMPDIR": str(scratch)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
@@ -435,6 +438,38 @@ def test_a_verification_that_is_killed_leaves_no_kernel_behind(
     kernel, child = map(int, told.read_text().split())
     wait_for(lambda: not is_running(kernel) and not is_running(child), seconds=20)
     wait_for(lambda: not list(scratch.iterdir()), seconds=20)
+
+
+def test_long_temporary_folders_and_hasty_cells_make_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is verified where the path is too long for a socket, and where output comes faster than it is read."""
+    monkeypatch.chdir(PROJECT)
+    with using_outputs(tmp_path / "out"):
+        lines = "for number in range(3000): print(number, flush=True)"
+        run = run_notebook(str(own_notebook(tmp_path, "a = 1", lines)), {})
+        scratch = tmp_path / ("long" * 20)
+        scratch.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(scratch))
+        verdict = verify_run(run["run_id"])
+    assert (verdict.refused, verdict.differences) == ("", [])
+    assert not list(scratch.iterdir())
+
+
+def test_a_kernel_that_ends_badly_leaves_no_socket() -> None:
+    """Where its manager fails on the way, its sockets are closed all the same: the interpreter would wait for them."""
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("no way to end it")
+
+    kernel, contexts = ColdKernel.__new__(ColdKernel), [zmq.Context(), zmq.Context()]
+    for context in contexts:
+        context.socket(zmq.DEALER)
+    kernel.km = SimpleNamespace(provisioner=None, shutdown_kernel=fail, context=contexts[0])
+    kernel._sockets = "/no/such/folder"
+    kernel.kc = SimpleNamespace(stop_channels=lambda: None, context=contexts[1])
+    kernel.end()
+    assert [context.closed for context in contexts] == [True, True]
 
 
 def test_a_kernel_that_cannot_be_started_is_said(copy: Record) -> None:

@@ -1,0 +1,156 @@
+"""The compiled row path: the pipeline's answers to any row, or no path at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from tables import orders, version_of
+from test_models import table
+
+from prodkit.bundle import unpack
+from prodkit.compiled import compiled
+from prodkit.errors import ModelError
+from prodkit.models import build_model, fit_model, predictions
+from prodkit.mutations import mutated
+from prodkit.rows import Reader
+from prodkit.schema import Schema
+
+FEATURES = ["amount", "city", "member", "when", "street"]
+TREES, LOGISTIC, RIDGE = "auto", "sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"
+FITTING = {LOGISTIC: {"max_iter": 2000}, TREES: {"max_iter": 25}}
+
+
+def streets(rows=1200, seed=0):
+    """The table of every kind of column, with a column of many levels."""
+    frame, draw = table(rows, seed=seed), np.random.default_rng(seed)
+    names = np.array([f"street {number}" for number in range(400)], dtype=object)
+    return frame.assign(street=names[(draw.random(rows) ** 2 * 400).astype(int)])
+
+
+def label(frame, task):
+    """What is to be learned, from several columns."""
+    lately = frame["when"].dt.month.eq(2).to_numpy() * 1.0
+    drive = frame["amount"].fillna(0) + (frame["city"] == "Rome") + lately
+    if task == "regression":
+        return drive * 100
+    return np.digitize(drive, [0.7] if task == "binary" else [0.0, 1.2])
+
+
+def learned(path, task, frame):
+    """A fitted model of the kit and its schema."""
+    frame = frame.assign(label=label(frame, task))
+    schema = Schema.infer(frame, features=FEATURES, target="label", task=task)
+    model = build_model(path, schema=schema, arguments=FITTING.get(path, {}))
+    return fit_model(model, frame, schema=schema), schema
+
+
+@pytest.mark.parametrize(
+    ("path", "task"),
+    [
+        (TREES, "binary"),
+        (TREES, "multiclass"),
+        (TREES, "regression"),
+        (LOGISTIC, "binary"),
+        (LOGISTIC, "multiclass"),
+        (RIDGE, "regression"),
+    ],
+)
+def test_it_gives_the_answers_of_the_pipeline(path, task):
+    """Rows that it has never seen, mutated in every way: the same numbers, singly, as rows and as a table."""
+    frame, later = streets(), streets(200, seed=1)
+    model, schema = learned(path, task, frame)
+    quick = compiled(model, schema=schema, golden=frame.head(16))
+    reader = Reader(schema)
+    rows = [reader.read(row)[0] for row in mutated(later, schema=schema, rows=800, seed=7)]
+    expected = predictions(model, reader.frame(rows), schema=schema)
+    assert np.allclose(quick.predict_rows(rows), expected, rtol=1e-10, atol=1e-12)
+    assert np.allclose(quick.predict(schema.coerce(reader.frame(rows))), expected, rtol=1e-10, atol=1e-12)
+    assert np.allclose([quick.predict_row(row) for row in rows], expected, rtol=1e-10, atol=1e-12)
+    assert quick.predict_rows([]).shape == (0, *expected.shape[1:])
+
+
+def test_a_model_that_saw_only_some_of_the_classes_gives_the_others_nothing():
+    """Shares stand in the order of the schema, with zero for a class that was not in the rows learned from."""
+    frame = streets().assign(label=lambda f: f["city"].fillna("none"))
+    schema = Schema.infer(frame, features=["amount", "street", "city"], target="label", task="multiclass")
+    seen = frame[frame["label"] != "Lisbon"]
+    model = build_model("auto", schema=schema, arguments=FITTING[TREES])
+    fit_model(model, seen, schema=schema)
+    row = Reader(schema).read(mutated(frame, schema=schema, rows=1, seed=0)[0])[0]
+    said = compiled(model, schema=schema, golden=frame.head()).predict_row(row)
+    assert said.shape == (5,)
+    assert said[1] == 0
+    assert said.sum() == pytest.approx(1)
+
+
+def test_a_registered_version_has_a_compiled_path():
+    """What the store gives back is compiled as what was fitted here."""
+    bundle = unpack(version_of(2)[0])
+    quick = compiled(bundle.model, schema=bundle.schema, golden=bundle.golden)
+    frame = orders(days=5, seed=3)
+    assert np.allclose(quick.predict(bundle.schema.coerce(frame)), bundle.predict(frame), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "why"),
+    [
+        ("sklearn.ensemble.RandomForestClassifier", "binary", "RandomForestClassifier is neither"),
+        ("sklearn.linear_model.PoissonRegressor", "regression", "answers differ from the pipeline's"),
+    ],
+)
+def test_other_models_are_refused_with_the_reason(path, task, why):
+    """A model that is made otherwise, or answers otherwise, has no path; the error says why."""
+    frame = streets(600)
+    frame = frame.assign(amount=frame["amount"].abs())
+    model, schema = learned(path, task, frame)
+    with pytest.raises(ModelError, match=f"has no compiled row path: .*{why}"):
+        compiled(model, schema=schema, golden=frame.head(16))
+
+
+def test_a_pipeline_of_somebody_elses_making_is_refused():
+    """A transformer of one's own may do anything, so nothing is guessed about it."""
+    frame = streets(600).assign(label=lambda f: label(f, "binary"))
+    schema = Schema.infer(frame, features=["amount"], target="label")
+    model = make_pipeline(FunctionTransformer(), HistGradientBoostingClassifier(max_iter=3))
+    fit_model(model, frame, schema=schema)
+    with pytest.raises(ModelError, match="it is not a pipeline of the kit's making"):
+        compiled(model, schema=schema, golden=frame.head())
+
+
+@pytest.mark.parametrize("spoil", ["leaf", "threshold", "missing", "level"])
+def test_a_path_that_answers_otherwise_is_found_out(spoil, monkeypatch):
+    """One wrong leaf, threshold, direction or level is enough: the comparison refuses the path."""
+    frame = streets()
+    model, schema = learned(TREES, "binary", frame)
+    from prodkit import compiled as module
+
+    class Spoiled(module.Forest):
+        def __init__(self, estimator):
+            super().__init__(estimator)
+            used = [
+                column for column, first in enumerate(self.first) if first >= 0 and self.thresholds[column]
+            ]
+            if spoil == "leaf":
+                self._values[1:60] += 1e-6
+            elif spoil == "threshold":
+                self.thresholds[used[0]] = [cut + 0.5 for cut in self.thresholds[used[0]]]
+            elif spoil == "missing":
+                self.missing[used[0]] = self.first[used[0]]
+            else:
+                self.categories[0] -= 1
+
+    monkeypatch.setattr(module, "Forest", Spoiled)
+    with pytest.raises(ModelError, match="answers differ from the pipeline's"):
+        compiled(model, schema=schema, golden=frame.head(16))
+
+
+def test_whatever_is_strange_inside_scikit_learn_refuses_the_path():
+    """A release that names its private attributes otherwise means no path, and no crash."""
+    frame = streets(600)
+    model, schema = learned(TREES, "binary", frame)
+    del model.named_steps["model"]._baseline_prediction
+    with pytest.raises(ModelError, match="has no compiled row path: AttributeError"):
+        compiled(model, schema=schema, golden=frame.head())
