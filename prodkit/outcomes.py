@@ -66,7 +66,10 @@ def judge_matured(store: Store, params: MonitorParams) -> dict[str, str]:
     """Judge each window of the page that has matured since the last look, and keep what was found.
 
     Returns:
-        For each window that could not be judged, why: its labels are young, it was not scored, or what went wrong.
+        For each window that could not be judged, why: it was not scored, or what went wrong.
+
+    Raises:
+        ParameterError: ``value`` does not fit the classes of the champion.
     """
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
@@ -75,6 +78,8 @@ def judge_matured(store: Store, params: MonitorParams) -> dict[str, str]:
             continue
         try:
             rows += _judged(store, params, window)
+        except ParameterError:
+            raise  # it would be the same for every window
         except ProdkitError as error:  # one bad window must not hide the others
             missing[str(window)] = str(error)
     store.record_metrics(rows)

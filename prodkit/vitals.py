@@ -295,7 +295,8 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
     """Rung 3: the newest mature window, and all days since the promotion."""
     known = vitals.signs[vitals.signs["state"] == "realised"]
     if known.empty:
-        note = "no window on this page has mature labels yet"
+        why = list(vitals.missing.values())[-1:]
+        note = "; ".join(["no window on this page has mature labels that could be judged", *why])
         return [Evidence("performance.labels", "inconclusive", rung=3, note=note)]
     row, window = known.iloc[-1], str(known.index[-1])
     n, found = int(row[f"{vitals.loss}_n"]), []

@@ -16,6 +16,7 @@ from tables import orders, params_for, run_cells, version_of, written
 from prodkit.answers import RESULT_MIME
 from prodkit.bundle import unpack
 from prodkit.data import labelled, read_window
+from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate, Evidence, overall
 from prodkit.history import Champion
 from prodkit.metrics import row_losses
@@ -209,13 +210,21 @@ def test_the_business_outcome_is_added_up(lived, table, champion, value, value_m
         assert vitals.signs.iloc[0]["value"] == pytest.approx(rows["earned"].mean())
 
 
-def test_a_cost_matrix_that_does_not_fit_is_said_for_each_window(lived, table, champion):
-    """A class without a row of costs: no figure, the reason in the table, and no crash."""
-    params = watching(table, value={"0": {"send": 0.0}})
+def test_a_cost_matrix_that_does_not_fit_is_refused(lived, table):
+    """A class without a row of costs is a wrong parameter, and said as one."""
+    with pytest.raises(ParameterError, match=r"value.1 must give each decision a value"):
+        judge_matured(lived, watching(table, value={"0": {"send": 0.0}}))
+
+
+def test_a_window_that_cannot_be_judged_says_why_and_hides_no_other(lived, table, champion):
+    """With the table gone there is no figure, and the reason stands in the table and in the evidence."""
+    params = watching("/nowhere/orders.parquet")
     vitals = looked(lived, params, champion=champion)
-    assert "must give each decision a value" in vitals.missing[WINDOWS[0]]
-    assert "must give each decision a value" in vitals.coverage()["why"].iloc[0]
-    assert overall(vital_evidence(params, vitals)) != "pass"
+    assert set(vitals.missing) == set(WINDOWS)
+    assert "/nowhere/orders.parquet" in vitals.coverage()["why"].iloc[0]
+    item = next(item for item in vital_evidence(params, vitals) if item.name == "performance.labels")
+    assert item.outcome == "inconclusive"
+    assert "/nowhere/orders.parquet" in item.note
 
 
 def test_what_scoring_has_not_written_is_said_and_does_not_pass(store, table, champion):
