@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prodkit.data import read_window
 from prodkit.params import Facts, MonitorParams, ScoreParams
+from prodkit.places import environment_set
 from prodkit.scoring import remember_scoring, score_window
 from prodkit.spans import earlier_windows
 from prodkit.store import Store
@@ -24,4 +25,7 @@ def demonstrate_past(store: Store, params: MonitorParams) -> None:
         rows = read_window(then)
         inspection = inspect_window(store, then, rows, version=version, bundle=bundle)
         scored = score_window(then, rows, version=version, bundle=bundle, distrust=inspection.distrust)
-        remember_scoring(store, then, scored, inspection, version=version)
+        with environment_set(
+            PRODKIT_RUN=f"score-{window}"
+        ):  # each by a run of its own, or one would replace the other
+            remember_scoring(store, then, scored, inspection, version=version)

@@ -120,8 +120,8 @@ def _answer(text: str, outcome: Outcome, reasons: Sequence[str], evidence: Seque
 
 
 def shown_in_full(table: pd.DataFrame) -> Markdown:
-    """A table of sentences, which pandas would cut off."""
-    return Markdown(_markdown(table))
+    """A table of sentences, which pandas would cut off; a word where it has no rows."""
+    return Markdown("None." if table.empty else _markdown(table))
 
 
 def _markdown(table: pd.DataFrame) -> str:

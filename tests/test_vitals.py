@@ -21,6 +21,7 @@ from prodkit.evidence import Estimate, Evidence, overall
 from prodkit.history import Champion
 from prodkit.metrics import row_losses
 from prodkit.outcomes import judge_matured, served_parts
+from prodkit.rehearsal import demonstrate_past
 from prodkit.scoring import remember_scoring, score_window
 from prodkit.spans import Window, earlier_windows
 from prodkit.store import Store
@@ -331,6 +332,14 @@ def test_the_notebook_watches_an_own_table(lived, table, tmp_path):
     kept = lived.metrics(notebook="monitor")
     assert {"realised.log_loss", "loss.served"} <= set(kept["name"])
     assert RESULT_MIME
+
+
+def test_the_demonstration_has_a_past_under_a_runner_too(store, table, champion, monkeypatch):
+    """Every window of the page is scored by a run of its own, also where the runner has given this one a name."""
+    monkeypatch.setenv("PRODKIT_RUN", "monitor-1")
+    params = watching(table, store="demo")
+    demonstrate_past(store, params)
+    assert looked(store, params, champion=champion).signs["rows"].tolist() == [300] * 4
 
 
 EMPTY = None
