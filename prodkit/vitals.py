@@ -368,6 +368,8 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
         "calibration_error": params.calibration_limit,
         vitals.loss: vitals.loss_limit(params.loss_margin),
     }
+    if vitals.lead != vitals.loss:
+        limits[vitals.lead] = vitals.score_limit(params.score_margin)
     if params.value_min is not None:
         limits["value"] = params.value_min
     return panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
