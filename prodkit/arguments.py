@@ -14,7 +14,7 @@ from prodkit.annotations import checked, require_plain
 from prodkit.declarations import NO_DEFAULT, Parameter
 from prodkit.errors import ParameterError
 from prodkit.notebook import Notebook, read_notebook
-from prodkit.params import FLIGHTS, NOTEBOOKS, Facts, unknown_parameter
+from prodkit.params import FLIGHTS, NOTEBOOKS, Facts, kind_of, unknown_parameter
 from prodkit.places import beside
 from prodkit.reading import read_node, read_text, written_mapping
 
@@ -80,7 +80,8 @@ def written(path: Path) -> dict[str, yaml.Node]:
 
 def _kinds(notebook: Notebook) -> dict[str, Any]:
     """What each parameter may be: as its model says, or as the notebook declares it."""
-    fields = NOTEBOOKS[notebook.name].model_fields if notebook.name in NOTEBOOKS else {}
+    kind = kind_of(notebook.name, notebook.parameters)
+    fields = kind.model_fields if kind else {}
     return {
         name: fields[name].annotation if name in fields else declared.kind
         for name, declared in notebook.parameters.items()
@@ -137,9 +138,9 @@ def check(notebook: Notebook, given: Mapping[str, Any]) -> Arguments:
             require_plain(value)
         except ValueError as error:
             raise ParameterError(name, rule=f"must be plain: {error}", place=place) from error
-    if notebook.name in NOTEBOOKS:
+    if kind := kind_of(notebook.name, notebook.parameters):
         _require_literals(notebook)
-        return Arguments(values, NOTEBOOKS[notebook.name].check({**defaults, **values}))
+        return Arguments(values, kind.check({**defaults, **values}))
     return Arguments(_checked(notebook, values, place=place), None)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.notebook import read_notebook
-from prodkit.params import NOTEBOOKS
-from prodkit.places import names_read, outputs_folder, using_outputs
+from prodkit.params import kind_of
+from prodkit.places import names_read, outputs_folder, outputs_in
 from prodkit.redaction import Redaction
 from prodkit.runs import run_notebook
 from prodkit.spans import Window, iso
@@ -126,10 +126,10 @@ class _Job:
         return Filled(window, **said, reason=next(iter(run["reasons"]), ""), repeated=run.repeated)
 
     def _place(self) -> AbstractContextManager[None]:
-        """In another process, be where the command was typed and write where it said."""
+        """In another process, be where the command was typed and write where it said, whatever its other threads do."""
         if self.folder.is_dir():
             os.chdir(self.folder)
-        return using_outputs(self.outputs)
+        return outputs_in(self.outputs)
 
 
 def _shown(text: str) -> str:
@@ -166,7 +166,7 @@ def backfilled(
     source = read_notebook(notebook)
     if "window" not in source.parameters:
         raise ParameterError("NOTEBOOK", rule="must have a parameter `window`", value=source.name)
-    kind = NOTEBOOKS.get(source.name)
+    kind = kind_of(source.name, source.parameters)
     if kind is not None and kind.moves_champion and (jobs != 1 or dask):
         fix = "Leave --jobs and --dask out."
         rule = "moves the champion, so that each window must find what the one before has left"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
+_MOST_FILES = 100_000
 _IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose outputs are not compared
 
 
@@ -36,7 +39,7 @@ def basis(
 
     Args:
         path: the notebook's source; its folder is the kernel's.
-        values: the parameters that were given.
+        values: the parameters, defaults among them.
         params: the same, checked; None for a notebook that is not of the kit.
         store: the real store that it works with, if it does.
 
@@ -68,17 +71,31 @@ def _table_digest(params: Facts) -> str:
 
 
 def files_digest(values: Mapping[str, Any], folder: Path) -> str:
-    """SHA-256 of all files that parameters name; empty if they name none.
+    """SHA-256 of what a notebook of the user's own is known to read; empty if nothing is.
 
-    What a notebook of the user's own reads beside them cannot be known.
+    That are the files, folders and patterns that its parameters name, and the modules beside it. Of a single file the
+    bytes count, of the others their names, sizes and times. What else it reads cannot be known.
     """
     found = hashlib.sha256()
     named = [value for _, value in sorted(values.items()) if isinstance(value, str) and 0 < len(value) < 4096]
-    files = [path for path in (os.path.join(folder, value) for value in named) if os.path.isfile(path)]
-    for path in files:
-        with open(path, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest() if files else ""
+    places = [os.path.join(folder, value) for value in named if "\0" not in value]
+    for place in [*places, *sorted(glob.glob(os.path.join(glob.escape(str(folder)), "*.py")))]:
+        if os.path.isfile(place):
+            with open(place, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        for path in _beneath(place):
+            about = os.stat(path)
+            found.update(f"{path} {about.st_size} {about.st_mtime_ns}".encode(errors="replace"))
+    return "" if found.digest() == hashlib.sha256().digest() else found.hexdigest()
+
+
+def _beneath(place: str) -> list[str]:
+    """The files in a folder, or those that fit a pattern."""
+    if os.path.isdir(place):
+        place = os.path.join(glob.escape(place), "**")
+    elif not glob.has_magic(place):
+        return []
+    return sorted(filter(os.path.isfile, itertools.islice(glob.iglob(place, recursive=True), _MOST_FILES)))
 
 
 def working_folder(said: str) -> Path:

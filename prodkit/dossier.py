@@ -17,7 +17,7 @@ from prodkit.account import opened, said
 from prodkit.basis import INJECTED, cells_digest, unchecked_cells
 from prodkit.errors import ParameterError, RunError
 from prodkit.likeness import Difference, Likeness
-from prodkit.params import NOTEBOOKS
+from prodkit.params import kind_of
 from prodkit.places import outputs_folder
 
 __all__ = ["Dossier", "code_cells", "read_dossier"]
@@ -48,6 +48,11 @@ class Dossier:
         """When it ran."""
         start = datetime.fromisoformat(self.document["started"])
         return start, start + timedelta(seconds=float(self.document["seconds"]))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters that it ran with, defaults among them."""
+        return {**_assigned(self.notebook, "parameters"), **_assigned(self.notebook, INJECTED)}
 
     def contradictions(self, kept: Mapping[str, Any]) -> list[Difference]:
         """Everything in the record that cannot be true together, without executing anything.
@@ -100,7 +105,7 @@ class Dossier:
         yield from _named("parameter", injected, self.given, "papermill's note")
         expected, found = {**defaults, **injected}, self.document.get("params", {})
         told = said(self.folder / "notebook.ipynb")
-        if (kind := NOTEBOOKS.get(self.document.get("notebook", ""))) is not None:
+        if (kind := kind_of(self.document.get("notebook", ""), defaults)) is not None:
             try:
                 expected = kind.check(expected).plain()
             except ParameterError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -333,6 +333,17 @@ NOTEBOOKS: dict[str, type[Facts]] = {
     kind.notebook: kind
     for kind in (TrainParams, ValidateParams, ScoreParams, MonitorParams, DriftParams, RollbackParams)
 }
+
+
+def kind_of(name: str, declared: Container[str]) -> type[Facts] | None:
+    """The model of a notebook's parameters, if it is one of the kit: a name alone does not make it one.
+
+    Args:
+        name: of the notebook.
+        declared: the parameters that it has; one of the kit has all project facts.
+    """
+    kind = NOTEBOOKS.get(name)
+    return kind if kind and all(fact in declared for fact in Facts.model_fields) else None
 
 
 def unknown_parameter(name: str, *, known: Any, place: str) -> ParameterError:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from prodkit.errors import ParameterError
@@ -18,6 +19,7 @@ __all__ = [
     "expand",
     "names_read",
     "outputs_folder",
+    "outputs_in",
     "project_folder",
     "resolve",
     "store_places",
@@ -36,15 +38,28 @@ def project_folder(start: Path | None = None) -> Path:
     return next((folder for folder in folders if (folder / "notebooks").is_dir()), here)
 
 
+_outputs: ContextVar[str] = ContextVar("outputs", default="")
+
+
 def outputs_folder() -> Path:
     """Where results go: ``PRODKIT_OUT`` (set by ``--out``), else ``outputs/`` of the project."""
-    named = os.environ.get("PRODKIT_OUT")
+    named = _outputs.get() or os.environ.get("PRODKIT_OUT")
     return Path(named) if named else project_folder() / "outputs"
 
 
 def using_outputs(folder: Path) -> AbstractContextManager[None]:
     """Let all that lies under ``outputs/`` lie in this folder, here and in kernels that are started meanwhile."""
     return environment_set(PRODKIT_OUT=str(folder.resolve()))
+
+
+@contextmanager
+def outputs_in(folder: Path) -> Iterator[None]:
+    """The same for this thread alone; kernels have to be told."""
+    before = _outputs.set(str(folder.resolve()))
+    try:
+        yield
+    finally:
+        _outputs.reset(before)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from prodkit.files import write_text
 from prodkit.grammars import grammars_skipped
 from prodkit.notebook import Notebook, read_notebook
 from prodkit.params import Facts
+from prodkit.place import warm_seconds
 from prodkit.places import names_read, outputs_folder, resolve
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.stops import Limits, Stop, heeding_signals
@@ -78,6 +80,7 @@ def run_notebook(
         ParameterError: before any kernel starts.
         StoreError: the same.
     """
+    warm_seconds(os.environ)  # a wrong PRODKIT_WARM is a wrong call
     work = _Work(read_notebook(notebook), given)
     runs = outputs_folder() / "runs"
     with heeding_signals(), work.records as records:
@@ -130,7 +133,8 @@ class _Work:
     def basis(self) -> dict[str, Any]:
         """What the run stands on but its parameters."""
         store = self.records if self.reads_store else None
-        return basis(self.source.path, self.values, params=self.params, store=store)
+        values = {**self.source.defaults, **self.values}
+        return basis(self.source.path, values, params=self.params, store=store)
 
     def _champion(self) -> list[Any]:
         """What the notebook will find on the throne; training asks nobody."""

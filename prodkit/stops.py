@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
+from prodkit.errors import ParameterError
+
 __all__ = ["Limits", "Stop", "heeding_signals", "hurried", "leave", "signal_received"]
 
 _HEEDED = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
+_ECHO_SECONDS = 0.3  # wrappers pass a signal on that the whole group has had already
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,20 @@ class Limits:
         notebook_seconds: all cells of a notebook together.
         start_seconds: until a kernel answers.
         grace_seconds: what a cell is given to end after it was interrupted, before its kernel is killed.
+
+    Raises:
+        ParameterError: one of them is not a positive number, or without end.
     """
 
     cell_seconds: float = 3600.0
     notebook_seconds: float = 6 * 3600.0
     start_seconds: float = 60.0
     grace_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ParameterError(name, rule="must be a positive number of seconds", value=value)
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ class _Heard:
     listeners: int = 0
     number: int = 0
     times: int = 0
+    latest: float = float("-inf")
 
 
 _heard = _Heard()
@@ -72,7 +88,9 @@ def hurried() -> bool:
 
 def _note(number: int, frame: FrameType | None) -> None:
     _heard.number = _heard.number or number
-    _heard.times += 1
+    if time.monotonic() - _heard.latest > _ECHO_SECONDS:
+        _heard.times += 1
+    _heard.latest = time.monotonic()
     if _heard.times > 3:  # whoever asks four times is not being heard: something hangs
         leave(number)
 
@@ -86,7 +104,7 @@ def heeding_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or _heard.listeners:
         yield
         return
-    _heard.listeners, _heard.number, _heard.times = 1, 0, 0
+    _heard.listeners, _heard.number, _heard.times, _heard.latest = 1, 0, 0, float("-inf")
     ignored = {each for each in _HEEDED if signal.getsignal(each) is signal.SIG_IGN}  # as under nohup
     before = {each: signal.signal(each, _note) for each in _HEEDED if each not in ignored}
     try:

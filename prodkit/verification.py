@@ -22,7 +22,7 @@ from prodkit.dossier import Dossier, code_cells, read_dossier
 from prodkit.environment import environment
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.likeness import Difference
-from prodkit.params import NOTEBOOKS
+from prodkit.params import kind_of
 from prodkit.places import names_read, outputs_folder, resolve
 from prodkit.redaction import Redaction, references
 from prodkit.sandbox import lend_outputs, sandbox_environment, sandbox_names
@@ -96,13 +96,13 @@ def _kept(dossier: Dossier, places: tuple[str, str]) -> Mapping[str, Any]:
 
 def _require_data(dossier: Dossier) -> None:
     """DataError when the data is not what the run has read."""
-    kind, then = NOTEBOOKS.get(dossier.document["notebook"]), dossier.basis["data"]
+    kind, then = kind_of(dossier.document["notebook"], dossier.values), dossier.basis["data"]
     if kind is not None:
         params = kind.check(dossier.document["params"])
         found, place = source_digest(params), params.data
     else:
-        found = files_digest(dossier.given, working_folder(dossier.basis["folder"]))
-        place = "the files that parameters name"
+        found = files_digest(dossier.values, working_folder(dossier.basis["folder"]))
+        place = "what parameters name, and the modules beside the notebook"
     if found != then:
         rule = f"must have the digest {then[:12]}..., as when the run was recorded"
         fix = "The data changed since: restore it, or do the run again."
@@ -113,8 +113,8 @@ def _changes(dossier: Dossier) -> Iterator[str]:
     """What is not as it was, and may explain a difference."""
     if code_digest() != dossier.basis["code"]:
         yield "prodkit's own code has changed since the run was recorded"
-    if not dossier.basis["data"]:
-        yield "no parameter names a file: what the notebook reads is not known, and may have changed since"
+    if kind_of(dossier.document["notebook"], dossier.values) is None:
+        yield "what the notebook reads beyond what its parameters name is not known, and may have changed since"
     then, now = dossier.document.get("environment") or {}, environment()
     for name in then:
         if now.get(name, then[name]) != then[name]:

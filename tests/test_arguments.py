@@ -17,7 +17,7 @@ from tables import own_notebook, prodkit
 from prodkit.arguments import REAL_STORE, check, neutral_facts, read_files, typed_value
 from prodkit.errors import ParameterError
 from prodkit.notebook import read_notebook
-from prodkit.params import TrainParams
+from prodkit.params import Facts, TrainParams
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -312,7 +312,8 @@ def test_a_parameter_without_default_has_to_be_given(tmp_path):
 
 def test_the_kit_declares_literals_only(tmp_path):
     """A notebook that is checked by a model of the kit must say all of its defaults."""
-    path = str(own_notebook(tmp_path, "seed = int('1')", name="train"))
+    facts = [f"{name} = ''" for name in Facts.model_fields if name != "seed"]
+    path = str(own_notebook(tmp_path, "\n".join([*facts, "seed = int('1')"]), name="train"))
     with pytest.raises(ParameterError, match=r"seed must be a literal \(in train\.ipynb\)"):
         check(read_notebook(path), {})
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -17,7 +18,7 @@ from tables import PROJECT, Command, own_notebook, prodkit
 
 from prodkit.backfill import backfilled, windows_between
 from prodkit.errors import ParameterError
-from prodkit.places import using_outputs
+from prodkit.places import outputs_folder, outputs_in, using_outputs
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -209,3 +210,26 @@ def test_a_cluster_that_does_not_answer_is_a_wrong_call(tmp_path, monkeypatch):
     monkeypatch.setattr("prodkit.backfill._ANSWER_SECONDS", 0.5)
     with pytest.raises(ParameterError, match=r"(?s)--dask must be a scheduler that answers.*Start one"):
         fill(notebook(tmp_path), dask="tcp://127.0.0.1:9")
+
+
+def test_threads_that_work_elsewhere_do_not_move_one_another(tmp_path):
+    """Where a worker's thread puts its results is its own affair; the others, and the process, keep theirs."""
+    inside, go_on = threading.Event(), threading.Event()
+    found = {}
+
+    def other():
+        with outputs_in(tmp_path / "other"):
+            inside.set()
+            go_on.wait(10)
+            found["other"] = outputs_folder()
+
+    thread = threading.Thread(target=other)
+    before = outputs_folder()
+    thread.start()
+    inside.wait(10)
+    with outputs_in(tmp_path / "mine"):
+        assert outputs_folder() == tmp_path / "mine"
+    assert outputs_folder() == before
+    go_on.set()
+    thread.join()
+    assert found["other"] == tmp_path / "other"

@@ -41,6 +41,7 @@ from prodkit.errors import (
 )
 from prodkit.params import NOTEBOOKS
 from prodkit.store import Store
+from prodkit.workspace import open_store
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
@@ -374,7 +375,8 @@ def test_a_store_without_a_champion_says_how_to_get_one(notebook, out, orders_fi
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores wait for others a moment only."""
-    monkeypatch.setitem(Store.open.__func__.__kwdefaults__, "timeout_seconds", 0.1)  # type: ignore[attr-defined]
+    for door in (Store.open.__func__, open_store):  # type: ignore[attr-defined]
+        monkeypatch.setitem(door.__kwdefaults__, "timeout_seconds", 0.1)
 
 
 LOCKED = (

@@ -18,18 +18,18 @@ PACKAGE = ROOT / "prodkit"
 # A module imports only from rows above its own.
 HOUSE = [
     [
-        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "stops", "clocks"),
-        *("grammars", "preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox"),
-        *("traces", "breaker", "calls", "forest", "tails", "tally"),
+        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "clocks", "grammars"),
+        *("preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox", "traces"),
+        *("breaker", "calls", "forest", "tails", "tally"),
     ],
     [
-        *("params", "places", "schema", "history", "columns", "drills", "flights", "sources", "artifacts"),
-        *("draft", "likeness", "place", "zygote", "warm", "annotations", "reading", "arrays", "parts"),
-        *("shifts",),
+        *("stops", "params", "places", "schema", "history", "columns", "drills", "flights", "sources"),
+        *("artifacts", "likeness", "place", "zygote", "warm", "annotations", "reading", "arrays"),
+        *("parts", "shifts"),
     ],
     [
-        *("dataset", "door", "profiles", "metrics", "models", "units", "decide", "database", "declarations"),
-        *("verdict", "interface", "mutations", "rows", "telemetry", "counts"),
+        *("draft", "dataset", "door", "profiles", "metrics", "models", "units", "decide", "database"),
+        *("declarations", "verdict", "interface", "mutations", "rows", "telemetry", "counts"),
     ],
     [
         *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),

@@ -25,10 +25,10 @@ from tables import (
 
 from prodkit.answers import RESULT_MIME
 from prodkit.client import StoppedError
-from prodkit.errors import LockedError, RunError
+from prodkit.errors import LockedError, ParameterError, RunError
 from prodkit.places import using_outputs
 from prodkit.runs import run_notebook
-from prodkit.stops import Stop
+from prodkit.stops import Limits, Stop
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
@@ -275,3 +275,51 @@ def test_the_parameters_of_an_own_notebook_reach_it(prodkit: Command, out, tmp_p
     assert result.keys() == KEYS
     assert result["outputs"] == {"said": "00123 3"}
     assert result["params"] == {"label": "00123", "amounts": [1, 2]}
+
+
+# What the identity of a notebook of one's own covers
+
+
+def test_what_parameters_name_and_modules_beside_the_notebook_are_part_of_the_work(said, tmp_path):
+    """A changed file, folder, pattern or module is other work; named by a default or by a value, it counts alike."""
+    (tmp_path / "day").mkdir()
+    path = str(own_notebook(tmp_path, 'table = "a.csv"\nfolder = "day"\nfiles = "day/*.txt"'))
+    seen = [run_notebook(path, {})["run_id"]]
+    for change, text in (
+        ("a.csv", "1"),
+        ("a.csv", "2"),
+        ("day/x.txt", "1"),
+        ("day/y.bin", "1"),
+        ("own.py", "a"),
+    ):
+        (tmp_path / change).write_text(text)
+        run = run_notebook(path, {})
+        assert not run.repeated, change
+        assert run_notebook(path, {}).repeated
+        seen.append(run["run_id"])
+    assert len(set(seen)) == len(seen)
+    (tmp_path / "other.csv").write_text("1")
+    assert run_notebook(path, {}).repeated
+    assert not run_notebook(path, {"table": "other.csv"}).repeated
+
+
+def test_a_notebook_of_ones_own_may_be_called_train(said, tmp_path):
+    """A name makes no notebook one of the kit: its own parameters hold, and no other."""
+    run = run_notebook(str(own_notebook(tmp_path, "n = 1", name="train")), {"n": 2})
+    assert (run["notebook"], run["params"]) == ("train", {"n": 2})
+    with pytest.raises(ParameterError, match="folds is not a parameter"):
+        run_notebook(str(own_notebook(tmp_path, "n = 1", name="train")), {"folds": 3})
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_every_limit_is_finite(limit):
+    """No run may last for ever, by any spelling of it."""
+    with pytest.raises(ParameterError, match="cell_seconds must be a positive number of seconds"):
+        Limits(cell_seconds=limit)
+
+
+def test_a_wrong_idle_time_is_a_wrong_call(said, tmp_path, monkeypatch):
+    """PRODKIT_WARM is checked before anything runs."""
+    monkeypatch.setenv("PRODKIT_WARM", "soon")
+    with pytest.raises(ParameterError, match="PRODKIT_WARM"):
+        run_notebook(str(own_notebook(tmp_path, "a = 1")), {})

@@ -74,7 +74,7 @@ CELLS = {
     "rewritten": "print('gone')\nclear_output()\nshown = display(1, display_id=True)\nshown.update(2)",
     "widget": "interact(lambda x: print('inside', x), x=3);",
     "ignored": "random.random()",
-    "fate": "from pathlib import Path\nexec(Path('fate.py').read_text())",
+    "fate": "from pathlib import Path\nexec(Path('fate.txt').read_text())",
     "result": f"display({{{RESULT_MIME!r}: {RESULT!r}, 'text/plain': 'recorded'}}, raw=True)",
 }
 NUMBERS = {name: number for number, name in enumerate(["parameters", "injected", *list(CELLS)[1:]], 1)}
@@ -130,7 +130,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[list(CELLS).index("ignored")].metadata["tags"] = ["nbval-ignore-output"]
     nbformat.write(notebook, path)
-    (home / "fate.py").write_text("print('all is well')")
+    (home / "fate.txt").write_text("print('all is well')")
     with pytest.MonkeyPatch.context() as patch, using_outputs(home / "out"):
         patch.setenv("VERIFY_CANARY", CANARY)
         run = run_notebook(str(path), {"amount": 2, "label": "x"})
@@ -148,7 +148,7 @@ def copy(mine: Record, tmp_path: Path) -> Record:
 @pytest.fixture
 def fate(mine: Record) -> Iterator[Path]:
     """A script that the notebook runs, and that may be another one the second time."""
-    path = mine.home / "fate.py"
+    path = mine.home / "fate.txt"
     before = path.read_text()
     yield path
     path.write_text(before)
