@@ -7,6 +7,7 @@ from typing import Any
 # nothing and a process that only compares profiles never loads scikit-learn.
 _HOMES = {
     "actions": ["carry_out"],
+    "alerts": ["alert_table", "ranked_alerts", "send_alerts"],
     "bulk": ["remember_bulk", "score_files"],
     "bundle": ["assemble", "manifest", "pack"],
     "contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
@@ -21,12 +22,22 @@ _HOMES = {
         "draw_scores",
         "explore_calibration",
         "explore_columns",
+        "explore_signs",
     ],
     "gates": ["improvement"],
     "ladder": ["gain_table", "ladder_evidence", "remember_trial"],
     "metrics": ["calibration_curve"],
     "models": ["fit_model"],
-    "params": ["DriftParams", "RollbackParams", "ScoreParams", "TrainParams", "ValidateParams"],
+    "outcomes": ["judge_matured"],
+    "params": [
+        "DriftParams",
+        "MonitorParams",
+        "RollbackParams",
+        "ScoreParams",
+        "TrainParams",
+        "ValidateParams",
+    ],
+    "rehearsal": ["demonstrate_past"],
     "result": [
         "bottom_line",
         "conclude",
@@ -35,8 +46,10 @@ _HOMES = {
         "finding",
         "rounded",
         "scores_table",
+        "shown_in_full",
     ],
     "schema": ["Schema"],
+    "sequential": ["loss_rise", "rise_path"],
     "spans": ["Window"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
     "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
@@ -49,6 +62,7 @@ _HOMES = {
         "search_arguments",
         "split_window",
     ],
+    "vitals": ["draw_answers", "draw_quality", "standing", "steady", "vital_evidence", "vital_signs"],
     "workspace": ["champion_of", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

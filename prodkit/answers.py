@@ -9,7 +9,7 @@ __all__ = ["ACTIONS", "FINDINGS", "MEASURED", "RESULT_MIME"]
 
 RESULT_MIME = "application/vnd.prodkit.result+json"
 # What a notebook measures on its machine, so that no two executions of it agree: places in its document.
-MEASURED = (".environment", ".evidence[budget.latency].value")
+MEASURED = (".environment", ".evidence[budget.latency].value", ".outputs.notified")
 
 ACTIONS: dict[Action, str] = {
     "keep": "Keep the champion.",
@@ -32,6 +32,12 @@ FINDINGS: dict[str, dict[Outcome, str]] = {
         "fail": "Scored, but not as promised: the simple rule answered where the model must not.",
         "inconclusive": "Scored; some checks could not be made.",
         "error": "Scored by the simple rule: the input could not be checked.",
+    },
+    "monitor": {
+        "pass": "Yes: every sign that decides lies within its limit.",
+        "fail": "No: a sign lies beyond its limit. Watch it; what to do is for rollback to say.",
+        "inconclusive": "Nothing is known to be wrong, but not everything could be told.",
+        "error": "It cannot be told: the evidence is not usable.",
     },
     "drift": {
         "pass": "Nothing has drifted that is both sure and large.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 
 from prodkit import plots
 from prodkit.metrics import calibration_curve
@@ -16,7 +17,7 @@ from prodkit.plots import Chart
 from prodkit.profiles import ColumnProfile, Profile
 from prodkit.trial import Trial
 
-__all__ = ["Picker", "draw_column", "draw_scores", "explore_calibration", "explore_columns"]
+__all__ = ["Picker", "draw_column", "draw_scores", "explore_calibration", "explore_columns", "explore_signs"]
 
 
 class Picker(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -73,6 +74,16 @@ def _labels(column: ColumnProfile) -> Sequence[Any]:
 def explore_columns(reference: Profile, current: Profile) -> Picker:
     """Pick a column, see it in both summaries."""
     return Picker("column", list(reference.columns), partial(draw_column, reference, current))
+
+
+def explore_signs(tables: Mapping[str, pd.DataFrame]) -> Picker:
+    """Pick a sign of the last windows, see it alone; the first is drawn."""
+    draw = partial(_draw_sign, tables)
+    return Picker("sign", list(tables), draw)
+
+
+def _draw_sign(tables: Mapping[str, pd.DataFrame], name: str) -> Chart:
+    return plots.panels({name: tables[name]}, title=f"{name} in the last windows")
 
 
 def explore_calibration(trial: Trial) -> Picker:

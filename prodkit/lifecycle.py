@@ -81,7 +81,7 @@ class Lifecycle:
     @property
     def steps(self) -> int:
         """How many notebooks run if nothing has to be retrained."""
-        return 2 + 3 * len(self.windows) + sum(drill.kind == "bad release" for drill in self.drills)
+        return 2 + 4 * len(self.windows) + sum(drill.kind == "bad release" for drill in self.drills)
 
     @cached_property
     def journal(self) -> Journal:
@@ -142,12 +142,13 @@ class Lifecycle:
         return RunError("validate", rule=rule, value=value, place=place, fix=fix)
 
     def _month(self, window: Window) -> None:
-        """Score, look at the data, decide, and do what was decided."""
+        """Score, look at the data and at the model, decide, and do what was decided."""
         drill = next((drill for drill in self.drills if drill.month == f"{window.start:%Y-%m-%d}"), None)
         if drill and drill.kind == "bad release":
             self._force_bad_release(window, drill)
         faults: dict[str, Any] = {"drill": drill.faults} if drill and drill.kind == "broken feed" else {}
-        self._run_both(("score", "drift"), window=window, **faults)
+        self._run("score", window=window, **faults)
+        self._run_both(("drift", "monitor"), window=window, **faults)
         judged = self._run("rollback", window=window, **faults)
         said = judged["action"] + (" (proposed)" if judged["approval"] == "proposed" else "")
         if judged["action"] == "retrain" and not judged["approval"]:

@@ -27,6 +27,7 @@ __all__ = [
     "daily_auc",
     "intervals",
     "row_losses",
+    "row_values",
     "scores",
 ]
 
@@ -164,7 +165,20 @@ def calibration_curve(
 def business_value(
     y_true: ArrayLike, y_pred: ArrayLike, *, costs: Mapping[str, Mapping[str, float]], classes: Sequence[Any]
 ) -> float:
-    """Mean value of a row, when each is given the decision of highest expected value.
+    """Mean value of a row, when each is given the decision of highest expected value: of :func:`row_values`.
+
+    >>> costs = {"no": {"wait": 0, "call": -1}, "yes": {"wait": -10, "call": -1}}
+    >>> business_value([0, 1], [0.05, 0.9], costs=costs, classes=["no", "yes"])
+    -0.5
+    """
+    values = row_values(y_true, y_pred, costs=costs, classes=classes)
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def row_values(
+    y_true: ArrayLike, y_pred: ArrayLike, *, costs: Mapping[str, Mapping[str, float]], classes: Sequence[Any]
+) -> Floats:
+    """The (n,) value of each row, when given the decision of highest expected value; NaN without a prediction.
 
     Args:
         y_true: (n,) class indices.
@@ -176,8 +190,8 @@ def business_value(
         ParameterError: a class has no row, or the rows name different decisions.
 
     >>> costs = {"no": {"wait": 0, "call": -1}, "yes": {"wait": -10, "call": -1}}
-    >>> business_value([0, 1], [0.05, 0.9], costs=costs, classes=["no", "yes"])
-    -0.5
+    >>> row_values([0, 1], [0.05, 0.9], costs=costs, classes=["no", "yes"]).tolist()
+    [0.0, -1.0]
     """
     names = [str(name) for name in classes]
     decisions = list(costs.get(names[0], {}))
@@ -191,9 +205,10 @@ def business_value(
     matrix = np.array([[costs[name][decision] for decision in decisions] for name in names], dtype=float)
     truth, guess = _checked(y_true, y_pred, "binary" if np.ndim(y_pred) == 1 else "multiclass")
     chances = np.column_stack([1 - guess, guess]) if guess.ndim == 1 else guess
-    if len(truth) == 0 or not np.isfinite(chances).all():
-        return float("nan")
-    return float(matrix[truth.astype(int), (chances @ matrix).argmax(axis=1)].mean())
+    known = np.isfinite(truth) & np.isfinite(chances).all(axis=1)
+    values = np.full(len(truth), np.nan)
+    values[known] = matrix[truth[known].astype(int), (chances[known] @ matrix).argmax(axis=1)]
+    return values
 
 
 def _checked(y_true: ArrayLike, y_pred: ArrayLike, task: Task) -> tuple[Floats, Floats]:

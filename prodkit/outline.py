@@ -146,4 +146,5 @@ def read_outline(params: TrainParams, span: Window) -> Outline:
         hundredth = float(f"{np.abs(values - np.median(values)).mean() / 100:.2g}")
         policies["rollback"] |= {"rollback_margin": hundredth, "retrain_cost": hundredth}
         policies["validate"] |= {"slice_margin": 4 * hundredth}
+        policies["monitor"] = {"loss_margin": 4 * hundredth}
     return replace(laid, rest=rest)

@@ -12,7 +12,7 @@ from prodkit.errors import DataError, ParameterError
 from prodkit.evidence import Estimate
 from prodkit.metrics import block_codes
 
-__all__ = ["always_valid", "difference"]
+__all__ = ["always_valid", "difference", "running_mean"]
 
 Floats = NDArray[np.float64]
 
@@ -90,14 +90,43 @@ def always_valid(
     pair = _paired(loss_a, loss_b, blocks)
     if pair.count < 2 or not np.isfinite(pair.mean):
         return pair.unbounded()
+    return _sequence(pair, alpha=(1 - confidence) / (look * (look + 1)), horizon=horizon)
+
+
+def running_mean(
+    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45
+) -> Estimate:
+    """A mean loss from sums of blocks, with an interval that holds after each block: :func:`always_valid` of one model.
+
+    Args:
+        sums: (blocks,) sum of the losses of each block, in order.
+        rows: (blocks,) how many rows it holds.
+        confidence: of all looks together, both sides.
+        horizon: number of blocks at which the interval shall be tightest; choose it before looking.
+
+    Raises:
+        DataError: lengths differ.
+    """
+    totals, sizes = np.asarray(sums, dtype=float), np.asarray(rows, dtype=float)
+    if totals.shape != sizes.shape or totals.ndim != 1:
+        raise DataError(
+            "sums, rows", rule="must be of the same blocks", value=f"{totals.shape}, {sizes.shape}"
+        )
+    pair = _Pair(totals, sizes)
+    if pair.count < 2 or not np.isfinite(pair.mean) or sizes.sum() <= 0:
+        return pair.unbounded()
+    return _sequence(pair, alpha=1 - confidence, horizon=horizon)
+
+
+def _sequence(pair: _Pair, *, alpha: float, horizon: int) -> Estimate:
+    """The confidence sequence of :func:`always_valid` at the last block of a pair."""
     rest, rows, count = pair.rest, pair.rows, pair.count
-    alpha = (1 - confidence) / (look * (look + 1))
     prior = horizon / (1 - 2 * np.log(alpha) + np.log(-2 * np.log(alpha)))  # tightest at the horizon
     # With x = sums - m rows, T = sum x and Q = (count + prior) sum x^2, a mean of m is excluded once its
     # e-value sqrt(prior / (count + prior)) (Q / (Q - T^2))^(count / 2) reaches 1 / alpha: a quadratic in m.
     ratio = np.exp((np.log((count + prior) / prior) - 2 * np.log(alpha)) / count)
     scale = (ratio - 1) * (count + prior)
-    curve = ratio * pair.n**2 - scale * (rows @ rows)
+    curve = ratio * rows.sum() ** 2 - scale * (rows @ rows)
     if curve <= 0:
         return pair.unbounded()
     tilt = scale * (rest @ rows)
@@ -118,11 +147,11 @@ class _Pair:
 
     @property
     def n(self) -> int:
-        return int(self.rows.sum())
+        return round(float(self.rows.sum()))
 
     @property
     def mean(self) -> float:
-        return float(self.sums.sum() / self.n) if self.n else float("nan")
+        return float(self.sums.sum() / self.rows.sum()) if self.rows.sum() else float("nan")
 
     @property
     def rest(self) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -28,6 +29,7 @@ __all__ = [
     "DriftParams",
     "Duration",
     "Facts",
+    "MonitorParams",
     "RollbackParams",
     "ScoreParams",
     "Task",
@@ -59,6 +61,16 @@ def _fraction(share: float) -> float:
     return share
 
 
+def _by_reference(addresses: list[str]) -> list[str]:
+    for address in addresses:
+        if not _REFERENCE.search(address):
+            # the address itself is a secret, so it is not repeated
+            raise ValueError("an address is read from the environment: write ${NAME}, and export NAME=...")
+    return addresses
+
+
+_REFERENCE = re.compile(r"\$\{\w+\}")
+
 OptionalWindow = Annotated[
     Window | None,
     _from_text(Window.parse),
@@ -72,6 +84,7 @@ Moment = Annotated[
 ]
 Duration = Annotated[timedelta, _from_text(parse_duration), PlainSerializer(write_duration)]
 Share = Annotated[float, AfterValidator(_fraction)]
+Addresses = Annotated[list[str], AfterValidator(_by_reference)]
 OptionalTask = Annotated[
     Task | None, BeforeValidator(lambda given: given or None), PlainSerializer(lambda t: t or "")
 ]
@@ -87,7 +100,14 @@ class Facts(BaseModel):
     """The project facts: what the data is. Every notebook declares all of them, with these defaults."""
 
     # built when it is first used: a run needs one of these models, or none
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # an address may be a secret
+        defer_build=True,
+    )
     notebook: ClassVar[str] = ""
     moves_champion: ClassVar[bool] = False  # whether its runs depend on the order in which they are made
 
@@ -117,7 +137,7 @@ class Facts(BaseModel):
         0.005, ge=0, description="gain, in the loss, below which retraining does not pay"
     )
     backend: Literal["loky", "threading", "dask"] = Field("loky", description="joblib backend")
-    notify: list[str] = Field([], description="addresses that are told of alerts")
+    notify: Addresses = Field([], description="addresses that are told of alerts")
     store: str = Field(
         "demo", min_length=1, description="SQLAlchemy URL, or `demo` for one made for this run"
     )
@@ -164,7 +184,7 @@ class Facts(BaseModel):
             raise ParameterError(
                 ".".join(str(part) for part in first["loc"]),
                 rule=f"is wrong: {first['msg'].removeprefix('Value error, ')}",
-                value=repr(first["input"]) if first["type"] != "missing" else None,
+                value=None if first["type"] == "missing" or name == "notify" else repr(first["input"]),
                 place=f"the parameters of {cls.notebook}.ipynb",
                 fix=f"It means: {field.description}." if field else "",
             ) from error
@@ -277,8 +297,41 @@ class RollbackParams(Facts):
     )
 
 
+class MonitorParams(Facts):
+    """Policy of ``monitor.ipynb``."""
+
+    notebook: ClassVar[str] = "monitor"
+
+    window: GivenWindow = Field(
+        Window.parse("2013-04-22/2013-04-29"), description="newest window of the page, start/end"
+    )
+    windows: int = Field(
+        6, ge=1, le=60, description="windows on the page; each as long, whole months where this is one"
+    )
+    mature_share: Share = Field(
+        0.9, description="share of a window's rows old enough for a label, below which it is immature"
+    )
+    loss_margin: float = Field(
+        0.02, ge=0, description="rise of the loss over its reference that is nobody's business"
+    )
+    score_margin: float = Field(
+        0.05, ge=0, description="fall of the AUC below its reference that is nobody's business"
+    )
+    calibration_limit: float = Field(
+        0.1, gt=0, description="calibration error that the interval must not lie above"
+    )
+    value_min: float | None = Field(
+        None, description="mean business value of a row that the interval must not lie below"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
+    min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
+    min_effect: float = Field(0.1, gt=0, description="Jensen-Shannon distance that counts as drift")
+    alpha: float = Field(0.05, gt=0, lt=1, description="false discovery rate over the columns")
+
+
 NOTEBOOKS: dict[str, type[Facts]] = {
-    kind.notebook: kind for kind in (TrainParams, ValidateParams, ScoreParams, DriftParams, RollbackParams)
+    kind.notebook: kind
+    for kind in (TrainParams, ValidateParams, ScoreParams, MonitorParams, DriftParams, RollbackParams)
 }
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "folds",
     "importance",
     "learning_curve",
+    "panels",
     "score_histogram",
 ]
 
@@ -298,7 +299,76 @@ def score_histogram(
     )
 
 
-def daily(table: pd.DataFrame, *, unit: str, title: str, marks: Mapping[Any, str] | None = None) -> Chart:
+def panels(
+    tables: Mapping[str, pd.DataFrame], *, title: str, limits: Mapping[str, float] | None = None
+) -> Chart:
+    """Small figures side by side, one a sign, over the same windows.
+
+    Args:
+        tables: by name of the sign: index window; columns value, low, high, and ``estimated``, where a value was not
+            measured but estimated, which is drawn hollow and dashed. A window without a value keeps its place.
+        title: what they are about.
+        limits: by name of the sign, the value that it is held against.
+    """
+    if not any(len(_finite(table, "value")) for table in tables.values()):
+        return _nothing(title, "no sign is known yet")
+    columns = min(2, len(tables))
+    rows = math.ceil(len(tables) / columns)
+    figure, first = _canvas(title, height=0.4 + 1.9 * rows)
+    first.remove()
+    said = []
+    for place, (name, table) in enumerate(tables.items(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        limit = (limits or {}).get(name)
+        _draw_panel(axes, table, limit=limit)
+        axes.set_title(_plain(name, 44), fontsize=TEXT, color=INK, loc="left")
+        known = np.isfinite(table["value"].to_numpy(float))
+        against = "" if limit is None else f", limit {_number(limit)}"
+        count = f" in {known.sum()} of {_count(len(table), 'window')}" if known.any() else ""
+        said.append(f"{_plain(name, 44)} {_span(table['value'].to_numpy(float))}{count}{against}")
+    return _chart(figure, title, "; ".join(said))
+
+
+def _draw_panel(axes: Axes, table: pd.DataFrame, *, limit: float | None) -> None:
+    """One sign over the windows, its limit dashed."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(labelsize=SMALL, colors=INK, length=3)
+    axes.grid(axis="y", color=PALE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    places, values = np.arange(len(table), dtype=float), table["value"].to_numpy(float)
+    step = math.ceil(len(table) / 4)
+    axes.set_xticks(places[::step], [_plain(name, 12) for name in table.index[::step]])
+    axes.set_xlim(-0.5, len(table) - 0.5)
+    known = np.isfinite(values)
+    if not known.any():
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "not known yet", transform=axes.transAxes, ha="center", va="center",
+                  fontsize=TEXT, color=GREY)  # fmt: skip
+        return
+    guessed = table["estimated"].to_numpy(bool) if "estimated" in table else np.zeros(len(table), dtype=bool)
+    low, high = _ends(table, "value")
+    for shown, face, style in ((known & ~guessed, BLUE, "solid"), (known & guessed, "white", "dashed")):
+        axes.vlines(places[shown], low[shown], high[shown], color=BLUE, linewidth=1.6, linestyle=style)
+        axes.plot(places[shown], values[shown], linestyle="", marker="o", markersize=5.5, color=BLUE,
+                  markerfacecolor=face)  # fmt: skip
+    axes.plot(places, values, color=BLUE, linewidth=1, alpha=0.5)
+    if limit is not None and math.isfinite(limit):
+        axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    if values[known].min() == 0 <= low[known].min():  # a share or a count: nothing lies below
+        axes.set_ylim(0, 1.15 * max(high[known].max(), limit or 0.0) or 1.0)
+    bottom, top = axes.get_ylim()
+    axes.set_yticks([tick for tick in MaxNLocator(4).tick_values(bottom, top) if bottom <= tick <= top])
+
+
+def daily(
+    table: pd.DataFrame,
+    *,
+    unit: str,
+    title: str,
+    marks: Mapping[Any, str] | None = None,
+    limit: float | None = None,
+) -> Chart:
     """One line a column over time: index date; columns low and high are the band of the first other one.
 
     Args:
@@ -306,6 +376,7 @@ def daily(table: pd.DataFrame, *, unit: str, title: str, marks: Mapping[Any, str
         unit: what the vertical axis counts.
         title: what the figure is about.
         marks: what happened on which day.
+        limit: a level that the lines are held against.
     """
     names = [column for column in table.columns if column not in ("low", "high")][: len(_LINES)]
     if not names or not np.isfinite(table[names].to_numpy(float)).any():
@@ -323,7 +394,10 @@ def daily(table: pd.DataFrame, *, unit: str, title: str, marks: Mapping[Any, str
         axes.plot(dates, values, color=color, linewidth=1.6, marker=dots, markersize=3.5)
         if (last := values[np.isfinite(values)]).size:
             finals[_plain(column)] = last[-1], color
-    if len(names) > 1:
+    if limit is not None and math.isfinite(limit):
+        axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        finals[f"limit {_number(limit)}"] = limit, INK
+    if len(finals) > 1:
         _label_ends(axes, finals)
     _draw_marks(axes, marks or {}, dates)
     axes.set_xlim(_place(dates[0]) - 0.5, _place(dates[-1]) + 0.5)

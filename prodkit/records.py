@@ -128,6 +128,27 @@ class Records:
             text = rows.scalar(query.order_by(*newest).limit(1))
         return None if text is None else parsed_json(text, name="profile")
 
+    def profiles(self, within: Window, *, until: datetime) -> list[dict[str, Any]]:
+        """The profiles of windows within one, the newest of each, in the order of their windows.
+
+        Args:
+            within: they must lie in it.
+            until: windows that end later do not count.
+
+        Returns:
+            ``window_start`` and ``window_end`` (ISO text), ``version``, ``clean`` and ``document`` of each.
+        """
+        names = ("window_start", "window_end", "version", "clean", "document")
+        query = sa.select(*(PROFILES.c[name] for name in names)).order_by(
+            PROFILES.c.window_start, PROFILES.c.id
+        )
+        query = query.where(PROFILES.c.window_start >= _text(within.start))
+        query = query.where(PROFILES.c.window_end <= _text(min(within.end, until, key=_text)))
+        with self._database.read() as rows:
+            found = [dict(row) for row in rows.execute(query).mappings()]
+        newest = {(row["window_start"], row["window_end"]): row for row in found}
+        return [row | {"document": parsed_json(row["document"], name="profile")} for row in newest.values()]
+
     def record_run(self, document: Mapping[str, Any]) -> None:
         """Keep the record of a run; it replaces an earlier one of the same ``run_id``, in its place.
 

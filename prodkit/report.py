@@ -162,9 +162,8 @@ def _verdict(document: Mapping[str, Any], ended: str) -> str:
 
 def _answer(document: Mapping[str, Any]) -> str:
     """The sentence that answers the title's question."""
-    if document["action"] in ACTIONS:
-        return ACTIONS[document["action"]]
-    return FINDINGS.get(document["notebook"], {}).get(document["outcome"], f"Outcome: {document['outcome']}.")
+    finding = FINDINGS.get(document["notebook"], {}).get(document["outcome"])
+    return finding or ACTIONS.get(document["action"], f"Outcome: {document['outcome']}.")
 
 
 def write_index(

@@ -28,6 +28,7 @@ __all__ = [
     "finding",
     "rounded",
     "scores_table",
+    "shown_in_full",
 ]
 
 
@@ -116,6 +117,11 @@ def _answer(text: str, outcome: Outcome, reasons: Sequence[str], evidence: Seque
     drills = "".join(f"**{escape(item.note)}.**\n\n" for item in evidence if item.name == "drill")
     table = _markdown(evidence_table(item for item in evidence if item.name != "drill"))
     return Markdown(f"{drills}**{text}** Outcome: {outcome}.\n{listed}{tail}\n\n{table}")
+
+
+def shown_in_full(table: pd.DataFrame) -> Markdown:
+    """A table of sentences, which pandas would cut off; a word where it has no rows."""
+    return Markdown("None." if table.empty else _markdown(table))
 
 
 def _markdown(table: pd.DataFrame) -> str:

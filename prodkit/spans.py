@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-__all__ = ["Window", "iso", "parse_duration", "write_duration"]
+__all__ = ["Window", "earlier_windows", "iso", "parse_duration", "write_duration"]
 
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(w|d|h|min|s)")
@@ -45,6 +45,25 @@ class Window:
             case [start, end]:
                 return cls(datetime.fromisoformat(start.strip()), datetime.fromisoformat(end.strip()))
         raise ValueError(f"a window is written start/end, such as 2013-04-01/2013-05-01, found {text!r}")
+
+
+def earlier_windows(window: Window, count: int) -> list[Window]:
+    """So many windows up to this one, the oldest first: whole months if it is one, else each as long as it.
+
+    >>> [str(each) for each in earlier_windows(Window.parse("2013-03-01/2013-04-01"), 2)]
+    ['2013-02-01/2013-03-01', '2013-03-01/2013-04-01']
+    >>> str(earlier_windows(Window.parse("2013-03-08/2013-03-15"), 2)[0])
+    '2013-03-01/2013-03-08'
+    """
+    length, found = window.end - window.start, [window]
+    first = window.start
+    following = (first + timedelta(days=31)).replace(day=1)
+    is_month = first == datetime(first.year, first.month, 1, tzinfo=first.tzinfo) and window.end == following
+    while len(found) < count:
+        end = found[-1].start
+        start = (end - timedelta(days=1)).replace(day=1) if is_month else end - length
+        found.append(Window(start, end))
+    return found[::-1]
 
 
 def iso(moment: datetime) -> str:

@@ -12,10 +12,10 @@ from prodkit.bundle import Bundle, assemble, manifest, pack, unpack
 from prodkit.data import feature_columns, labelled, read_window
 from prodkit.errors import VersionError, WindowError
 from prodkit.models import fit_model
-from prodkit.params import Facts, TrainParams
+from prodkit.params import Facts, MonitorParams, TrainParams
 from prodkit.places import resolve
 from prodkit.schema import Schema
-from prodkit.spans import Window
+from prodkit.spans import Window, earlier_windows
 from prodkit.store import Store
 from prodkit.training import Split, importance, model_for, out_of_time, thinned
 
@@ -46,9 +46,12 @@ def open_store(params: Facts, *, timeout_seconds: float = 10.0) -> Store:
 
 def _furnish(store: Store, params: Facts) -> None:
     """Train and promote the two versions of the demonstration."""
-    end = params.window.start - params.label_delay
-    span = Window(end - _DEMO_SPAN, params.window.start)
-    before = params.model_copy(update={"as_of": params.window.start, "drill": {}})
+    start = params.window.start
+    if isinstance(params, MonitorParams):  # it looks back, and nobody is judged by what he has seen
+        start = earlier_windows(params.window, params.windows)[0].start
+    end = start - params.label_delay
+    span = Window(end - _DEMO_SPAN, start)
+    before = params.model_copy(update={"as_of": start, "drill": {}})
     try:
         rows = labelled(read_window(before, span), before)
     except WindowError as error:
@@ -76,7 +79,9 @@ def _add_version(store: Store, params: Facts, rows: pd.DataFrame, trained: Windo
     )
     model = model_for(settings, settings.model_args, schema=schema)
     tested = out_of_time(model, kept, schema=schema, params=settings)
-    split = Split(kept, rows, trained, Window(trained.end, params.window.start))
+    split = Split(
+        kept, rows, trained, Window(trained.end, max(trained.end + params.label_delay, params.window.start))
+    )
     weights = importance(tested, params=settings, repeats=1)
     fitted = fit_model(model, kept, schema=schema)
     bundle = assemble(
@@ -87,7 +92,7 @@ def _add_version(store: Store, params: Facts, rows: pd.DataFrame, trained: Windo
         params=settings,
         importance=dict(zip(weights.index, weights["mean"], strict=True)),
     )
-    store.register(pack(bundle), manifest(bundle, kept, params=settings, metrics={}))
+    store.register(pack(bundle), manifest(bundle, kept, params=settings, metrics=tested.intervals()))
 
 
 def load_version(store: Store, number: int) -> Bundle:

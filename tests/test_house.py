@@ -37,13 +37,13 @@ HOUSE = [
     ],
     [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
-        *("compiled", "tables"),
+        *("compiled", "tables", "sequential"),
     ],
-    ["rerun", "bundle", "client", "claims", "basis", "actions", "service"],
+    ["rerun", "bundle", "client", "claims", "basis", "actions", "service", "alerts"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads"],
-    ["bulk", "lifecycle", "serve"],
+    ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads", "outcomes"],
+    ["bulk", "lifecycle", "serve", "vitals", "rehearsal"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]

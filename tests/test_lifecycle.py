@@ -86,7 +86,7 @@ def test_the_plan_of_an_own_table_has_no_drills(tmp_path):
     assert str(life.first) == "2024-01-01/2024-04-01"
     assert [f"{window.start:%Y-%m}" for window in life.windows] == MONTHS
     assert life.drills == ()
-    assert life.steps == 2 + 3 * 3
+    assert life.steps == 2 + 4 * 3
     assert life.suits["rollback"]["min_rows"] < 500
 
 
@@ -99,7 +99,7 @@ def test_the_plan_of_the_flights_has_two_drills():
     assert life.drills == FLIGHTS_DRILLS
     starts = {f"{window.start:%Y-%m-%d}" for window in life.windows}
     assert {drill.month for drill in life.drills} <= starts
-    assert life.steps == 2 + 3 * 9 + 1
+    assert life.steps == 2 + 4 * 9 + 1
 
 
 def test_the_plan_keeps_to_the_window_that_is_given(tmp_path):

@@ -38,6 +38,7 @@ TABLES = {
     ),
     "distributions": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
     "score_histogram": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
+    "panels": pd.DataFrame(INTERVALS, index=HOSTILE),
     "daily": pd.DataFrame({"late, observed": VALUES, "late, predicted": VALUES / 2}, index=DAYS),
 }
 
@@ -54,6 +55,7 @@ DRAW = {
     "score_histogram": lambda table: plots.score_histogram(
         table.get("current", []), reference=table.get("reference"), title="Scores"
     ),
+    "panels": lambda table: plots.panels({"log$loss": table}, title="Signs", limits={"log$loss": 0.005}),
     "daily": lambda table: plots.daily(
         table, unit="share of flights", title="Late flights", marks={"2013-04-03": "release"}
     ),
