@@ -43,7 +43,7 @@ HOUSE = [
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
     ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads", "outcomes"],
-    ["bulk", "lifecycle", "serve", "vitals", "rehearsal"],
+    ["bulk", "lifecycle", "serve", "rehearsal", "vitals"],
     ["cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
