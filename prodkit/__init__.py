@@ -15,6 +15,7 @@ _HOMES = {
     "data": ["feature_columns", "label_coverage", "read_window"],
     "decide": ["judgement", "promotion"],
     "drift": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
+    "endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
     "explore": [
         "Picker",
         "draw_calibration",
@@ -34,6 +35,7 @@ _HOMES = {
         "MonitorParams",
         "RollbackParams",
         "ScoreParams",
+        "StressParams",
         "TrainParams",
         "ValidateParams",
     ],
@@ -44,6 +46,7 @@ _HOMES = {
         "current_run",
         "evidence_table",
         "finding",
+        "prose",
         "rounded",
         "scores_table",
         "shown_in_full",
@@ -52,6 +55,7 @@ _HOMES = {
     "sequential": ["loss_rise", "rise_path"],
     "spans": ["Window"],
     "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
+    "stress": ["contenders", "load_guards", "stress_guard", "stress_service"],
     "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
     "tables": ["compare_tables", "profile_table"],
     "training": [
@@ -63,6 +67,7 @@ _HOMES = {
         "split_window",
     ],
     "vitals": ["draw_answers", "draw_quality", "standing", "steady", "vital_evidence", "vital_signs"],
+    "volumes": ["cost_curve", "mix_table", "volume_table"],
     "workspace": ["champion_of", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -9,7 +9,19 @@ __all__ = ["ACTIONS", "FINDINGS", "MEASURED", "RESULT_MIME"]
 
 RESULT_MIME = "application/vnd.prodkit.result+json"
 # What a notebook measures on its machine, so that no two executions of it agree: places in its document.
-MEASURED = (".environment", ".evidence[budget.latency].value", ".outputs.notified")
+MEASURED = (
+    ".environment",
+    ".evidence[budget.latency].value",
+    ".outputs.notified",
+    ".outputs.measured",
+    ".evidence[memory.service]",
+    ".evidence[memory.volume]",
+    *(
+        f".evidence[load.{who}.latency_p{percent}_ms]"
+        for who in ("champion", "challenger", "service")
+        for percent in (50, 90, 95, 99)
+    ),
+)
 
 ACTIONS: dict[Action, str] = {
     "keep": "Keep the champion.",
@@ -44,5 +56,11 @@ FINDINGS: dict[str, dict[Outcome, str]] = {
         "fail": "The data has drifted: watch. Whether it matters is for rollback to say.",
         "inconclusive": "It cannot be told: there is too little data.",
         "error": "It cannot be told: the evidence is not usable.",
+    },
+    "stress": {
+        "pass": "It survives all of it, within the limits.",
+        "fail": "No: under this load, or with these faults, it does not do what was promised.",
+        "inconclusive": "It cannot be told: not everything could be measured.",
+        "error": "It cannot be told: something could not be tried at all.",
     },
 }

@@ -32,6 +32,8 @@ __all__ = [
     "MonitorParams",
     "RollbackParams",
     "ScoreParams",
+    "SecretName",
+    "StressParams",
     "Task",
     "TrainParams",
     "ValidateParams",
@@ -71,6 +73,19 @@ def _by_reference(addresses: list[str]) -> list[str]:
 
 _REFERENCE = re.compile(r"\$\{\w+\}")
 
+
+def _reference(text: str) -> str:
+    if text and not re.fullmatch(r"\$\{\w+\}", text):
+        raise ValueError("a secret is written as ${NAME} and read from the environment")
+    return text
+
+
+def _rising(numbers: list[Any]) -> list[Any]:
+    if not numbers or min(numbers) <= 0 or sorted(set(numbers)) != numbers:
+        raise ValueError("it must hold numbers above 0, each above the one before")
+    return numbers
+
+
 OptionalWindow = Annotated[
     Window | None,
     _from_text(Window.parse),
@@ -85,6 +100,7 @@ Moment = Annotated[
 Duration = Annotated[timedelta, _from_text(parse_duration), PlainSerializer(write_duration)]
 Share = Annotated[float, AfterValidator(_fraction)]
 Addresses = Annotated[list[str], AfterValidator(_by_reference)]
+SecretName = Annotated[str, AfterValidator(_reference)]
 OptionalTask = Annotated[
     Task | None, BeforeValidator(lambda given: given or None), PlainSerializer(lambda t: t or "")
 ]
@@ -329,9 +345,53 @@ class MonitorParams(Facts):
     alpha: float = Field(0.05, gt=0, lt=1, description="false discovery rate over the columns")
 
 
+class StressParams(Facts):
+    """Policy of ``stress.ipynb``."""
+
+    notebook: ClassVar[str] = "stress"
+
+    window: GivenWindow = Field(
+        Window.parse("2013-04-01/2013-05-01"), description="rows that requests are drawn from, start/end"
+    )
+    challenger: int = Field(
+        0, ge=0, description="version to load beside the champion; the newest if 0, if it is newer"
+    )
+    url: str = Field("", description="service to load; one of its own is started, loaded and broken if empty")
+    token: SecretName = Field(
+        "", description="${NAME} of the bearer token that `url` asks for; none if empty"
+    )
+    remote: bool = Field(False, description="whether `url` may lead to another machine")
+    promised_rate: float = Field(
+        250.0, gt=0, le=100_000, description="requests a second at which the service limits must hold"
+    )
+    rates: Annotated[list[float], AfterValidator(_rising)] = Field(
+        [125.0, 250.0], description="requests a second, rising"
+    )
+    step_seconds: float = Field(2.0, gt=0, le=3600, description="how long each rate is kept up")
+    arrivals: Literal["poisson", "even"] = Field(
+        "poisson", description="gaps between requests: those of many strangers, or all equal"
+    )
+    most_waiting: int = Field(256, ge=1, le=2000, description="requests on their way at once, at most")
+    deadline_ms: float = Field(250.0, gt=0, description="after which the next rung answers, milliseconds")
+    volume_rows: int = Field(1000, ge=1, description="rows of the smallest volume")
+    multiples: Annotated[list[int], AfterValidator(_rising)] = Field(
+        [1, 3, 10], description="volumes, as multiples of the smallest, rising"
+    )
+    mix_rows: int = Field(500, ge=20, description="rows of each mix")
+    memory_limit_mb: float = Field(900.0, gt=0, description="most memory of a process, megabytes")
+
+
 NOTEBOOKS: dict[str, type[Facts]] = {
     kind.notebook: kind
-    for kind in (TrainParams, ValidateParams, ScoreParams, MonitorParams, DriftParams, RollbackParams)
+    for kind in (
+        TrainParams,
+        ValidateParams,
+        ScoreParams,
+        MonitorParams,
+        DriftParams,
+        StressParams,
+        RollbackParams,
+    )
 }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "importance",
     "learning_curve",
     "panels",
+    "rising_load",
     "score_histogram",
 ]
 
@@ -184,6 +185,41 @@ def learning_curve(table: pd.DataFrame, *, metric: str) -> Chart:
     sizes = f"{_number(rows[0])} to {_number(rows[-1])} rows"
     ends = f"{_number(held[0])} to {_number(held[-1])}"
     return _chart(figure, title, f"learning curve: {sizes}, validation {name} {ends}")
+
+
+def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
+    """99th percentile of each who was loaded against the rate: index asked, columns rate, p99, p99_low, p99_high."""
+    title = "Latency against load: 99th percentile, from when a request was due"
+    table = _finite(table, "rate", "p99")
+    if table.empty:
+        return _nothing(title, "nobody was loaded")
+    figure, axes = _canvas(title, height=3.1)
+    axes.set_yscale("log")
+    finals, said = {}, []
+    everybody = list(dict.fromkeys(table.index))
+    for number, who in enumerate(everybody):
+        steps, color = table.loc[[who]], _LINES[number % len(_LINES)]
+        x, y = steps["rate"].to_numpy(float), steps["p99"].to_numpy(float)
+        shifted = x * (1 + 0.012 * (number - (len(everybody) - 1) / 2))  # lest the whiskers hide one another
+        _whiskers(
+            axes,
+            shifted,
+            y,
+            _ends(steps.rename(columns={"p99_low": "low", "p99_high": "high"}), "p99"),
+            color=color,
+        )
+        axes.plot(shifted, y, color=color, linewidth=1, alpha=0.5)
+        finals[_plain(who)] = y[-1], color
+        said.append(f"{_plain(who)} {_span(y)} ms")
+    if limit is not None:
+        axes.axhline(limit, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        finals[f"limit {_number(limit)}"] = limit, GREY
+    rates = np.unique(table["rate"].to_numpy(float))
+    axes.set_xticks(rates, [_number(rate) for rate in rates])
+    axes.minorticks_off()
+    _label_log_ends(axes, finals)
+    _axis_names(axes, "requests a second", "milliseconds, 95% interval")
+    return _chart(figure, title, f"load: {_count(len(rates), 'rate')}; {', '.join(said)}")
 
 
 def differences(
@@ -477,6 +513,19 @@ def _label_ends(axes: Axes, finals: Mapping[str, tuple[float, str]]) -> None:
         if not math.isfinite(value):
             continue
         place = max((value - bottom) / (top - bottom), place + 0.1)
+        axes.annotate(
+            label, (1, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+            va="center", fontsize=SMALL, color=color,
+        )  # fmt: skip
+
+
+def _label_log_ends(axes: Axes, finals: Mapping[str, tuple[float, str]]) -> None:
+    """The same where the vertical axis is logarithmic."""
+    axes.set_ylim(axes.get_ylim())
+    bottom, top = (math.log(end) for end in axes.get_ylim())
+    place = -math.inf
+    for label, (value, color) in sorted(finals.items(), key=lambda item: item[1][0]):
+        place = max((math.log(value) - bottom) / (top - bottom), place + 0.1)
         axes.annotate(
             label, (1, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
             va="center", fontsize=SMALL, color=color,

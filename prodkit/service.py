@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from prodkit.arguments import REAL_STORE, written
 from prodkit.errors import ParameterError
-from prodkit.params import NOTEBOOKS, Facts, GivenWindow, unknown_parameter
+from prodkit.params import NOTEBOOKS, Facts, GivenWindow, SecretName, unknown_parameter
 from prodkit.places import expand
 from prodkit.reading import read_node, read_text
 from prodkit.spans import Window
 
 __all__ = ["ServeParams"]
-
-
-def _reference(text: str) -> str:
-    if text and not re.fullmatch(r"\$\{\w+\}", text):
-        raise ValueError("a secret is written as ${NAME} and read from the environment")
-    return text
 
 
 class ServeParams(Facts):
@@ -33,7 +26,7 @@ class ServeParams(Facts):
     window: GivenWindow = Field(
         Window.parse("2013-04-01/2013-05-01"), description="what the models of a `demo` store are older than"
     )
-    token: Annotated[str, AfterValidator(_reference)] = Field(
+    token: SecretName = Field(
         "", description="${NAME} of the bearer token that requests must carry; none if empty"
     )
     deadline_ms: float = Field(1000.0, gt=0, description="after which the next rung answers, milliseconds")

@@ -49,7 +49,7 @@ EVERY = sorted(NOTEBOOKS)
 every_notebook = pytest.mark.parametrize("notebook", EVERY)
 SPANS = {
     "train": WINDOWS[2],
-    **{"validate": FEBRUARY, "score": FEBRUARY, "drift": FEBRUARY, "rollback": FEBRUARY},
+    **{"validate": FEBRUARY, "score": FEBRUARY, "drift": FEBRUARY, "rollback": FEBRUARY, "stress": FEBRUARY},
 }
 
 

@@ -25,11 +25,11 @@ HOUSE = [
     [
         *("stops", "params", "places", "schema", "history", "columns", "drills", "flights", "sources"),
         *("artifacts", "likeness", "place", "zygote", "warm", "annotations", "reading", "arrays"),
-        *("parts", "shifts"),
+        *("parts", "shifts", "load"),
     ],
     [
         *("draft", "dataset", "door", "profiles", "metrics", "models", "units", "decide", "database"),
-        *("declarations", "verdict", "interface", "mutations", "rows", "telemetry", "counts"),
+        *("declarations", "verdict", "interface", "mutations", "rows", "telemetry", "counts", "target"),
     ],
     [
         *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
@@ -39,12 +39,15 @@ HOUSE = [
         *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
         *("compiled", "tables", "sequential"),
     ],
-    ["rerun", "bundle", "client", "claims", "basis", "actions", "service", "alerts"],
+    ["rerun", "bundle", "client", "claims", "basis", "actions", "service", "alerts", "stage"],
     ["survey", "trial", "workspace", "engine", "dossier", "resident"],
     ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    ["scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads", "outcomes"],
-    ["bulk", "lifecycle", "serve", "rehearsal", "vitals"],
-    ["cli"],
+    [
+        *("scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads", "outcomes"),
+        *("faults", "volumes"),
+    ],
+    ["bulk", "lifecycle", "serve", "rehearsal", "vitals", "stress"],
+    ["endurance", "cli"],
 ]
 MODULES = [name for row in HOUSE for name in row]
 
