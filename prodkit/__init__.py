@@ -46,7 +46,6 @@ _HOMES = {
         "current_run",
         "evidence_table",
         "finding",
-        "prose",
         "rounded",
         "scores_table",
         "shown_in_full",

@@ -191,6 +191,7 @@ def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
     """99th percentile of each who was loaded against the rate: index asked, columns rate, p99, p99_low, p99_high."""
     title = "Latency against load: 99th percentile, from when a request was due"
     table = _finite(table, "rate", "p99")
+    table = table if table.empty else table[table["p99"] > 0]
     if table.empty:
         return _nothing(title, "nobody was loaded")
     figure, axes = _canvas(title, height=3.1)
@@ -219,7 +220,9 @@ def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
     axes.minorticks_off()
     _label_log_ends(axes, finals)
     _axis_names(axes, "requests a second", "milliseconds, 95% interval")
-    return _chart(figure, title, f"load: {_count(len(rates), 'rate')}; {', '.join(said)}")
+    return _chart(
+        figure, title, f"load: {_count(len(rates), 'rate')}, {_span(rates)} a second; {', '.join(said[:4])}"
+    )
 
 
 def differences(

@@ -27,7 +27,6 @@ __all__ = [
     "current_run",
     "evidence_table",
     "finding",
-    "prose",
     "rounded",
     "scores_table",
     "shown_in_full",
@@ -99,11 +98,6 @@ def finding(params: Facts, evidence: Sequence[Evidence]) -> Markdown:
     """The answer of a notebook that decides nothing, in one sentence, and its evidence."""
     outcome = overall(evidence)
     return _answer(FINDINGS[params.notebook][outcome], outcome, _reasons(evidence), evidence)
-
-
-def prose(table: pd.DataFrame) -> Markdown:
-    """A table of sentences, shown whole; pandas would cut them off."""
-    return Markdown(_markdown(table))
 
 
 def _reasons(evidence: Sequence[Evidence]) -> list[str]:

@@ -37,6 +37,15 @@ TABLES = {
         index=HOSTILE,
     ),
     "distributions": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
+    "rising_load": pd.DataFrame(
+        {
+            "rate": 100.0 * np.arange(1, 7),
+            "p99": SHARES,
+            "p99_low": SHARES / 2,
+            "p99_high": [*SHARES[:5] * 2, np.inf],
+        },
+        index=HOSTILE,
+    ),
     "score_histogram": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
     "panels": pd.DataFrame(INTERVALS, index=HOSTILE),
     "daily": pd.DataFrame({"late, observed": VALUES, "late, predicted": VALUES / 2}, index=DAYS),
@@ -52,6 +61,7 @@ DRAW = {
     "distributions": lambda table: plots.distributions(
         table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
     ),
+    "rising_load": lambda table: plots.rising_load(table, limit=0.25),
     "score_histogram": lambda table: plots.score_histogram(
         table.get("current", []), reference=table.get("reference"), title="Scores"
     ),
