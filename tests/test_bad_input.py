@@ -50,6 +50,7 @@ every_notebook = pytest.mark.parametrize("notebook", EVERY)
 SPANS = {
     "train": WINDOWS[2],
     **{"validate": FEBRUARY, "score": FEBRUARY, "drift": FEBRUARY, "rollback": FEBRUARY, "stress": FEBRUARY},
+    "monitor": FEBRUARY,
 }
 
 

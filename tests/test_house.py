@@ -47,7 +47,7 @@ HOUSE = [
         *("faults", "volumes"),
     ],
     ["bulk", "lifecycle", "serve", "rehearsal", "vitals", "stress"],
-    ["endurance", "cli"],
+    ["cli", "endurance"],
 ]
 MODULES = [name for row in HOUSE for name in row]
 
