@@ -45,12 +45,12 @@ from prodkit.workspace import open_store
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
-EVERY = sorted(NOTEBOOKS)
+# The monitor's history comes from the store: it reads rows only for windows that have been scored there.
+EVERY = sorted({*NOTEBOOKS} - {"monitor"})
 every_notebook = pytest.mark.parametrize("notebook", EVERY)
 SPANS = {
     "train": WINDOWS[2],
     **{"validate": FEBRUARY, "score": FEBRUARY, "drift": FEBRUARY, "rollback": FEBRUARY, "stress": FEBRUARY},
-    "monitor": FEBRUARY,
 }
 
 
