@@ -84,7 +84,7 @@ def test_the_exit_status_says_what_came_of_it(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "scroe"], r"found scroe\. There are: drift, rollback, score"),
+        (["run", "scroe"], r"found scroe\. There are: drift, monitor, rollback, score"),
         (
             ["run", "score", "-p", "batch_row", "5"],
             r"batch_row is not a parameter.*Did you mean batch_rows\?",

@@ -34,7 +34,7 @@ def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
 def test_a_notebook_that_is_not_there_names_those_that_are():
     """A wrong name is answered with the notebooks of the project."""
     with pytest.raises(
-        ParameterError, match=r"found trian\. There are: drift, rollback, score, train, validate"
+        ParameterError, match=r"found trian\. There are: drift, monitor, rollback, score, stress, train"
     ):
         read_notebook("trian")
 

@@ -112,7 +112,7 @@ def test_a_newcomers_table_through_the_real_command(prodkit: Command, tmp_path, 
     assert status == 0
     runs = {path.parent.name for path in out.glob("runs/*/result.json")}
     assert sorted(name.split("-")[0] for name in runs) == sorted(
-        ["train", "validate", *["score", "drift", "rollback"] * 2]
+        ["train", "validate", *["score", "drift", "monitor", "rollback"] * 2]
     )
     page = (out / "index.html").read_text()
     assert f"open {out / 'index.html'}" in table_shown
@@ -217,7 +217,7 @@ def test_a_table_of_ones_own_has_no_facts_of_the_flights(tmp_path):
     assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-01", "2024-01-22"]))
     with using_outputs(tmp_path / "out"):
         assert life._given("train", window=life.first)["window"] == str(life.first)
-    assert life.steps == 2 + 3 * len(life.windows)
+    assert life.steps == 2 + 4 * len(life.windows)  # score, drift, monitor, rollback
 
 
 def test_what_is_given_wins_over_what_suits_the_table(tmp_path):
