@@ -152,22 +152,21 @@ def nbval(folder: Path) -> None:
 
 
 def quarter(folder: Path) -> None:
-    """The same as lifecycle, for the first months of the story."""
-    lifecycle(folder, "-p", "window", "2013-01-01/2013-06-01")
+    """The same as lifecycle, with a loop over the first notebooks of the story alone."""
+    lifecycle(folder, most=14)
 
 
-def lifecycle(folder: Path, *words: str) -> None:
+def lifecycle(folder: Path, *, most: int | None = None) -> None:
     """The whole story, and a shell loop of papermill over the same notebooks and parameters."""
     out, bare = folder / "story", folder / "loop"
-    ours = seconds([*PRODKIT, "lifecycle", "--out", out, *words])
+    ours = seconds([*PRODKIT, "lifecycle", "--out", out])
     results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
     results.sort(key=lambda each: each["basis"]["began"])
     bare.mkdir()
     theirs, executed = 0.0, []
-    for each in results:
+    for each in results[:most]:
         _force_release(each, bare)
-        saved = bare / f"{each['run_id']}.ipynb"
-        given = bare / "given.yaml"
+        saved, given = bare / f"{each['run_id']}.ipynb", bare / "given.yaml"
         given.write_text(json.dumps(_injected(out / "runs" / each["run_id"] / "notebook.ipynb")))
         call = [*PAPERMILL, PROJECT / "notebooks" / f"{each['notebook']}.ipynb", saved, "-f", given]
         theirs += seconds(call, PRODKIT_OUT=str(bare), PRODKIT_RUN=each["run_id"])
@@ -175,10 +174,11 @@ def lifecycle(folder: Path, *words: str) -> None:
     inside = covered(in_cells(out / "runs" / each["run_id"] / "notebook.ipynb" for each in results))
     plain_inside = covered(in_cells(executed))
     print(
-        f"  {len(results)} notebooks: walls {ours:.1f} s and {theirs:.1f} s, "
+        f"  {len(results)} notebooks in {ours:.1f} s, {len(executed)} in {theirs:.1f} s; "
         f"inside cells {inside:.1f} s and {plain_inside:.1f} s"
     )
-    row("lifecycle, beyond the time inside cells", ours - inside, theirs - plain_inside, target=0.2)
+    per_notebook = (ours - inside) / len(results), (theirs - plain_inside) / len(executed)
+    row("story, a notebook, beyond the time inside cells", *per_notebook, target=0.2)
 
 
 def _injected(path: Path) -> dict[str, Any]:
