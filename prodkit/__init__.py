@@ -6,17 +6,17 @@ from typing import Any
 # Where each public name lives. A name is imported when it is first asked for, so that `import prodkit` costs
 # nothing and a process that only compares profiles never loads scikit-learn.
 _HOMES = {
-    "actions": ["carry_out"],
-    "alerts": ["alert_table", "ranked_alerts", "send_alerts"],
-    "bulk": ["remember_bulk", "score_files"],
-    "bundle": ["assemble", "manifest", "pack"],
-    "contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
-    "counterfactual": ["counterfactuals", "served_figures"],
-    "data": ["feature_columns", "label_coverage", "read_window"],
-    "decide": ["judgement", "promotion"],
-    "drift": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
-    "endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
-    "explore": [
+    "decisions.actions": ["carry_out"],
+    "monitoring.alerts": ["alert_table", "ranked_alerts", "send_alerts"],
+    "scoring.bulk": ["remember_bulk", "score_files"],
+    "models.bundle": ["assemble", "manifest", "pack"],
+    "decisions.contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
+    "decisions.counterfactual": ["counterfactuals", "served_figures"],
+    "data.windows": ["feature_columns", "label_coverage", "read_window"],
+    "decisions.decide": ["judgement", "promotion"],
+    "drift.comparison": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
+    "stress.endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
+    "figures.explore": [
         "Picker",
         "draw_calibration",
         "draw_column",
@@ -25,12 +25,12 @@ _HOMES = {
         "explore_columns",
         "explore_signs",
     ],
-    "gates": ["improvement"],
-    "ladder": ["gain_table", "ladder_evidence", "remember_trial"],
-    "metrics": ["calibration_curve"],
-    "models": ["fit_model"],
-    "outcomes": ["judge_matured"],
-    "params": [
+    "decisions.gates": ["improvement"],
+    "decisions.ladder": ["gain_table", "ladder_evidence", "remember_trial"],
+    "models.metrics": ["calibration_curve"],
+    "models.estimators": ["fit_model"],
+    "monitoring.outcomes": ["judge_matured"],
+    "settings.params": [
         "DriftParams",
         "MonitorParams",
         "RollbackParams",
@@ -39,8 +39,8 @@ _HOMES = {
         "TrainParams",
         "ValidateParams",
     ],
-    "rehearsal": ["demonstrate_past"],
-    "result": [
+    "monitoring.rehearsal": ["demonstrate_past"],
+    "decisions.result": [
         "bottom_line",
         "conclude",
         "current_run",
@@ -50,14 +50,20 @@ _HOMES = {
         "scores_table",
         "shown_in_full",
     ],
-    "schema": ["Schema"],
-    "sequential": ["loss_rise", "rise_path"],
+    "data.schema": ["Schema"],
+    "decisions.sequential": ["loss_rise", "rise_path"],
     "spans": ["Window"],
-    "scoring": ["remember_scoring", "score_window", "scoring_evidence"],
-    "stress": ["contenders", "load_guards", "stress_guard", "stress_service"],
-    "survey": ["drift_evidence", "drill_evidence", "drift_report", "inspect_window", "missing_table"],
-    "tables": ["compare_tables", "profile_table"],
-    "training": [
+    "scoring.batch": ["remember_scoring", "score_window", "scoring_evidence"],
+    "stress.course": ["contenders", "load_guards", "stress_guard", "stress_service"],
+    "decisions.survey": [
+        "drift_evidence",
+        "drill_evidence",
+        "drift_report",
+        "inspect_window",
+        "missing_table",
+    ],
+    "drift.tables": ["compare_tables", "profile_table"],
+    "models.training": [
         "importance",
         "learning_curve",
         "model_for",
@@ -65,9 +71,16 @@ _HOMES = {
         "search_arguments",
         "split_window",
     ],
-    "vitals": ["draw_answers", "draw_quality", "standing", "steady", "vital_evidence", "vital_signs"],
-    "volumes": ["cost_curve", "mix_table", "volume_table"],
-    "workspace": ["champion_of", "load_version", "open_store"],
+    "monitoring.vitals": [
+        "draw_answers",
+        "draw_quality",
+        "standing",
+        "steady",
+        "vital_evidence",
+        "vital_signs",
+    ],
+    "stress.volumes": ["cost_curve", "mix_table", "volume_table"],
+    "store.workspace": ["champion_of", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.places import names_read, project_folder, resolve, using_outputs
-from prodkit.stops import Limits, heeding_signals, leave, signal_received
+from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
+from prodkit.settings.places import names_read, project_folder, resolve, using_outputs
 
 if TYPE_CHECKING:
-    from prodkit.store import Champion, Store
+    from prodkit.store.registry import Champion, Store
 
 # A command imports what it needs when it is called: help and a mistyped name are answered at once.
 
@@ -159,7 +159,7 @@ def _default_files(notebook: str) -> list[Path]:
 
 def _given(notebook: str, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The parameters that the command names, in files or directly."""
-    from prodkit.arguments import read_files, typed_value
+    from prodkit.settings.arguments import read_files, typed_value
 
     given = read_files(notebook, files or _default_files(Path(notebook).stem))
     return given | {name: typed_value(notebook, name, text) for name, text in pairs}
@@ -188,7 +188,7 @@ def run(
 
     Without -f it reads params/flights.yaml and the notebook's own file in params/.
     """
-    from prodkit.runs import run_notebook
+    from prodkit.runs.runner import run_notebook
 
     with using_outputs(_absolute(out)), heeding_signals():
         limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
@@ -230,7 +230,7 @@ def lifecycle(
 ) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
-    from prodkit.params import NOTEBOOKS
+    from prodkit.settings.params import NOTEBOOKS
 
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in _default_files(name)))
     with using_outputs(_absolute(out)), heeding_signals(), _progress() as bar:
@@ -281,7 +281,7 @@ def backfill(
 
     One that fails does not stop the others; those that failed are listed at the end, with exit status 1.
     """
-    from prodkit.backfill import Filled, backfilled, windows_between
+    from prodkit.runs.backfill import Filled, backfilled, windows_between
 
     parts = windows_between(windows)
     limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
@@ -325,11 +325,11 @@ def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str
     Without -f it reads params/flights.yaml, and params/serve.yaml if it is there.
     """
     try:
-        from prodkit.serve import serve as begin
+        from prodkit.serving.app import serve as begin
     except ImportError as error:
         fix = 'Install it: pip install "notebook-prodkit[serve]".'
         raise ParameterError("serve", rule=f"needs another package ({error.name})", fix=fix) from error
-    from prodkit.service import ServeParams
+    from prodkit.serving.service import ServeParams
 
     with using_outputs(_absolute(out)):
         params = ServeParams.read(files or _default_files("serve"), pairs)
@@ -346,8 +346,8 @@ def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
 def report(out: Path, open_page: bool) -> None:
     """Write outputs/index.html: all runs, the newest first."""
-    from prodkit.account import kept
-    from prodkit.report import write_index
+    from prodkit.runs.account import kept
+    from prodkit.runs.report import write_index
 
     folder = _absolute(out)
     files = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -367,7 +367,7 @@ def report(out: Path, open_page: bool) -> None:
 @_json
 def verify(run_id: str, out: Path, as_json: bool) -> None:
     """Execute a recorded RUN again in a cold kernel and compare; ends with 1 if it is not as recorded."""
-    from prodkit.verification import verify_run
+    from prodkit.verification.verifier import verify_run
 
     with using_outputs(_absolute(out)):
         verdict = verify_run(run_id)
@@ -381,7 +381,7 @@ def models() -> None:
 
 
 def _store(out: Path, store: str, artifacts: str) -> Store:
-    from prodkit.store import Store
+    from prodkit.store.registry import Store
 
     with using_outputs(_absolute(out)):
         return Store.open(resolve(store), resolve(artifacts))

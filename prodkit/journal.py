@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.files import write_text
-from prodkit.runs import Run
+from prodkit.runs.runner import Run
 
 __all__ = ["Journal"]
 

@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prodkit.arguments import REAL_STORE, neutral_facts, read_files, typed_value
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
-from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
-from prodkit.places import outputs_folder, resolve
-from prodkit.report import write_index
-from prodkit.runs import Run, run_notebook
+from prodkit.runs.report import write_index
+from prodkit.runs.runner import Run, run_notebook
+from prodkit.runs.stops import Limits, signal_received
+from prodkit.settings.arguments import REAL_STORE, neutral_facts, read_files, typed_value
+from prodkit.settings.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
+from prodkit.settings.places import outputs_folder, resolve
 from prodkit.spans import Window
-from prodkit.stops import Limits, signal_received
-from prodkit.store import Store
+from prodkit.store.registry import Store
 
 __all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "plan"]
 
@@ -36,7 +36,7 @@ class Drill:
         month: first day of the window, as text.
         kind: ``bad release`` (a version trained with the fault is forced live before the window) or
             ``broken feed`` (the window's rows carry the fault).
-        faults: column to fault, see :func:`prodkit.data.read_window`.
+        faults: column to fault, see :func:`prodkit.data.windows.read_window`.
     """
 
     month: str
@@ -275,7 +275,7 @@ def plan(files: Sequence[Path], given: Sequence[tuple[str, str]], *, force: bool
         ParameterError: a wrong parameter, or a name in ``given`` that no notebook declares.
     """
     # these import pandas, which a process that only runs one of the notebooks does not need
-    from prodkit.data import time_span
+    from prodkit.data.windows import time_span
     from prodkit.outline import read_outline
 
     everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data import labelled, read_window
+from prodkit.data.schema import Schema
+from prodkit.data.windows import labelled, read_window
 from prodkit.errors import WindowError
-from prodkit.params import TrainParams
-from prodkit.schema import Schema
+from prodkit.settings.params import TrainParams
 from prodkit.spans import Window, write_duration
 
 __all__ = ["Outline", "chapters", "labelled_part", "outline", "read_outline"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tables import version_of
 
-from prodkit.bundle import pack, unpack
+from prodkit.models.bundle import pack, unpack
 
 __all__ = ["Led", "led_version"]
 

@@ -19,15 +19,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from prodkit.bundle import assemble, manifest, pack
 from prodkit.cli import main
-from prodkit.data import feature_columns, read_window
-from prodkit.models import fit_model
-from prodkit.notebook import read_notebook
-from prodkit.params import NOTEBOOKS, TrainParams
-from prodkit.schema import Schema
-from prodkit.store import Store
-from prodkit.training import model_for, out_of_time, split_window
+from prodkit.data.schema import Schema
+from prodkit.data.windows import feature_columns, read_window
+from prodkit.models.bundle import assemble, manifest, pack
+from prodkit.models.estimators import fit_model
+from prodkit.models.training import model_for, out_of_time, split_window
+from prodkit.settings.notebook import read_notebook
+from prodkit.settings.params import NOTEBOOKS, TrainParams
+from prodkit.store.registry import Store
 
 PROJECT = Path(__file__).parent.parent
 FEATURES = ["city", "price", "weight", "express"]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prodkit.alerts import alert_table, ranked_alerts, send_alerts
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
-from prodkit.params import MonitorParams
-from prodkit.store import Store
+from prodkit.monitoring.alerts import alert_table, ranked_alerts, send_alerts
+from prodkit.settings.params import MonitorParams
+from prodkit.store.registry import Store
 
 SECRET = "t0ken-that-nobody-sees"
 SLOW = Evidence("health.latency_p99_ms", "fail", value=500.0, limit=250.0, n=9, rung=2, note="slow")

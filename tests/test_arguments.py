@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from papermill.parameterize import parameterize_notebook
 from tables import own_notebook, prodkit
 
-from prodkit.arguments import REAL_STORE, check, neutral_facts, read_files, typed_value
 from prodkit.errors import ParameterError
-from prodkit.notebook import read_notebook
-from prodkit.params import Facts, TrainParams
+from prodkit.settings.arguments import REAL_STORE, check, neutral_facts, read_files, typed_value
+from prodkit.settings.notebook import read_notebook
+from prodkit.settings.params import Facts, TrainParams
 
 __all__ = ["prodkit"]  # a fixture
 

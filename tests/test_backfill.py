@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import PROJECT, Command, own_notebook, prodkit
 
-from prodkit.backfill import backfilled, windows_between
 from prodkit.errors import ParameterError
-from prodkit.places import outputs_folder, outputs_in, using_outputs
+from prodkit.runs.backfill import backfilled, windows_between
+from prodkit.settings.places import outputs_folder, outputs_in, using_outputs
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -207,7 +207,7 @@ def test_a_dask_cluster_of_separate_processes_does_the_same(out, tmp_path):
 def test_a_cluster_that_does_not_answer_is_a_wrong_call(tmp_path, monkeypatch):
     """An address at which nobody listens is refused with what to do."""
     pytest.importorskip("distributed", reason="needs the extra [dask]")
-    monkeypatch.setattr("prodkit.backfill._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("prodkit.runs.backfill._ANSWER_SECONDS", 0.5)
     with pytest.raises(ParameterError, match=r"(?s)--dask must be a scheduler that answers.*Start one"):
         fill(notebook(tmp_path), dask="tcp://127.0.0.1:9")
 

@@ -39,9 +39,9 @@ from prodkit.errors import (
     VersionError,
     WindowError,
 )
-from prodkit.params import NOTEBOOKS
-from prodkit.store import Store
-from prodkit.workspace import open_store
+from prodkit.settings.params import NOTEBOOKS
+from prodkit.store.registry import Store
+from prodkit.store.workspace import open_store
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prodkit.batches import Batches
 from prodkit.errors import RequestError
-from prodkit.guard import Answers, Standing
+from prodkit.scoring.guard import Answers, Standing
+from prodkit.serving.microbatches import Batches
 
 STANDING = Standing(None)
 
@@ -226,7 +226,7 @@ def test_one_client_alone_never_waits_for_others(monkeypatch):
     """With one request at a time nothing is gathered."""
     guard = Slow()
     guard.go.set()
-    monkeypatch.setattr("prodkit.batches.asyncio.sleep", None)  # whoever waited would fail
+    monkeypatch.setattr("prodkit.serving.microbatches.asyncio.sleep", None)  # whoever waited would fail
 
     async def story():
         batches = batches_of(guard)

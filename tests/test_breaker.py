@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prodkit.breaker import Breaker, Limits
-from prodkit.calls import Calls, LateError, ShedError
+from prodkit.scoring.breaker import Breaker, Limits
+from prodkit.scoring.calls import Calls, LateError, ShedError
 
 FEW = Limits(least_calls=4, window_calls=10, window_seconds=30.0, open_seconds=5.0, slow_seconds=0.5)
 

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from tables import opened, orders, params_for, places, trained, version_of, written
 
-from prodkit.bulk import remember_bulk, score_files
-from prodkit.bundle import unpack
 from prodkit.errors import DataError, SchemaError
+from prodkit.models.bundle import unpack
+from prodkit.scoring.bulk import remember_bulk, score_files
 
 __all__ = ["places"]  # fixture
 
@@ -29,8 +29,8 @@ ROWS = orders(days=20, seed=5)
 SCORER = """
 import json, sys
 from pathlib import Path
-from prodkit.bulk import remember_bulk, score_files
-from prodkit.bundle import unpack
+from prodkit.scoring.bulk import remember_bulk, score_files
+from prodkit.models.bundle import unpack
 given = json.loads(sys.argv[1])
 bundle = unpack(Path(given["model"]).read_bytes())
 score_files([Path(given["source"])], Path(given["out"]), version=2, bundle=bundle, keys=["order"], jobs=2)

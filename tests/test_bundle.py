@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tables import WINDOWS, orders, params_for, version_of
 
-from prodkit.bundle import lead_score, manifest, pack, unpack
-from prodkit.environment import environment
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate
+from prodkit.models.bundle import lead_score, manifest, pack, unpack
+from prodkit.models.environment import environment
 from prodkit.spans import Window
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from prodkit.claims import Claim, abandoned, claim
 from prodkit.errors import RunError
+from prodkit.runs.claims import Claim, abandoned, claim
 
 # claims the next attempt at some work, says which, and finishes it unless it is told to die
 RUNNER = """
 import json, os, sys
 from pathlib import Path
-from prodkit.claims import Claim, claim
+from prodkit.runs.claims import Claim, claim
 print("ready", flush=True)
 sys.stdin.readline()
 taken = None
@@ -135,7 +135,7 @@ def test_a_result_that_cannot_be_read_is_none(tmp_path, text):
 
 def test_trying_for_ever_comes_to_an_end(tmp_path, monkeypatch):
     """The error names the work and how often it was tried."""
-    monkeypatch.setattr("prodkit.claims._ATTEMPTS", 2)
+    monkeypatch.setattr("prodkit.runs.claims._ATTEMPTS", 2)
     finished(claim("work", tmp_path), "failed")
     finished(claim("work", tmp_path), "failed")
     with pytest.raises(RunError, match="work has been tried too often; found 2"):

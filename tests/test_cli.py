@@ -20,8 +20,8 @@ from tables import PROJECT, Command, contents, opened, own_notebook, places, pro
 
 from prodkit import cli
 from prodkit.errors import ParameterError, StoreError
-from prodkit.places import expand
-from prodkit.runs import Run, _warn
+from prodkit.runs.runner import Run, _warn
+from prodkit.settings.places import expand
 
 __all__ = ["places", "prodkit"]  # fixtures
 
@@ -48,7 +48,7 @@ def ended(monkeypatch, tmp_path):
         **{"reasons": ["all is well"], "params": {}},
     }
     run = Run(tmp_path, document)
-    monkeypatch.setattr("prodkit.runs.run_notebook", lambda *_, **__: run)
+    monkeypatch.setattr("prodkit.runs.runner.run_notebook", lambda *_, **__: run)
     return document
 
 
@@ -395,7 +395,7 @@ def test_a_failure_does_not_show_what_was_read_from_the_environment(prodkit, mon
             else fault("store", rule="must be there", value=repr(address))
         )
 
-    monkeypatch.setattr("prodkit.store.Store.open", fail)
+    monkeypatch.setattr("prodkit.store.registry.Store.open", fail)
     status, printed, told = prodkit("models", "list")
     assert (status, printed) == (2 if fault is ParameterError else 1, "")
     assert "postgresql://me:${SHOP_PASSWORD}@db" in told
@@ -432,7 +432,7 @@ def test_an_interrupt_is_no_failure(prodkit: Command, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("prodkit.store.Store.open", interrupt)
+    monkeypatch.setattr("prodkit.store.registry.Store.open", interrupt)
     assert prodkit("models", "check")[0] == 130
 
 
@@ -443,7 +443,7 @@ def test_what_the_machine_refuses_is_one_sentence(prodkit: Command, monkeypatch,
     def refuse(*_):
         raise OSError(number, os.strerror(number), "/data/outputs")
 
-    monkeypatch.setattr("prodkit.store.Store.open", refuse)
+    monkeypatch.setattr("prodkit.store.registry.Store.open", refuse)
     status, printed, told = prodkit("models", "check")
     assert (status, printed) == (1, "")
     assert told.startswith(f"prodkit: /data/outputs: {os.strerror(number)}. Make room or give access")

@@ -10,13 +10,13 @@ from sklearn.preprocessing import FunctionTransformer
 from tables import orders, version_of
 from test_models import table
 
-from prodkit.bundle import unpack
-from prodkit.compiled import compiled
+from prodkit.data.schema import Schema
 from prodkit.errors import ModelError
-from prodkit.models import build_model, fit_model, predictions
-from prodkit.mutations import mutated
-from prodkit.rows import Reader
-from prodkit.schema import Schema
+from prodkit.models.bundle import unpack
+from prodkit.models.estimators import build_model, fit_model, predictions
+from prodkit.scoring.compiled import compiled
+from prodkit.scoring.mutations import mutated
+from prodkit.scoring.rows import Reader
 
 FEATURES = ["amount", "city", "member", "when", "street"]
 TREES, LOGISTIC, RIDGE = "auto", "sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"
@@ -125,7 +125,7 @@ def test_a_path_that_answers_otherwise_is_found_out(spoil, monkeypatch):
     """One wrong leaf, threshold, direction or level is enough: the comparison refuses the path."""
     frame = streets()
     model, schema = learned(TREES, "binary", frame)
-    from prodkit import compiled as module
+    from prodkit.scoring.batch import compiled as module
 
     class Spoiled(module.Forest):
         def __init__(self, estimator):

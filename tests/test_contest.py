@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
 
-from prodkit.bundle import pack
-from prodkit.contest import budget_evidence, challenge, contest_evidence, slice_table
-from prodkit.decide import promotion
+from prodkit.decisions.contest import budget_evidence, challenge, contest_evidence, slice_table
+from prodkit.decisions.decide import promotion
 from prodkit.errors import LabelError, VersionError, WindowError
 from prodkit.evidence import overall
-from prodkit.metrics import row_losses
-from prodkit.workspace import load_version
+from prodkit.models.bundle import pack
+from prodkit.models.metrics import row_losses
+from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prodkit.contract import Limits, breaks
-from prodkit.data import blocks, read_window
-from prodkit.params import Facts
-from prodkit.profiles import Profile, profile
-from prodkit.schema import Column, Schema
+from prodkit.data.schema import Column, Schema
+from prodkit.data.windows import blocks, read_window
+from prodkit.drift.contract import Limits, breaks
+from prodkit.drift.profiles import Profile, profile
+from prodkit.drift.units import CONVERSIONS, Conversion
+from prodkit.settings.params import Facts
 from prodkit.spans import Window
-from prodkit.units import CONVERSIONS, Conversion
 
 MONTHS = range(4, 13)
 FAULTS = {

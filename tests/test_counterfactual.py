@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
 
-from prodkit.counterfactual import counterfactuals, fresh_challenger, judged_window, served_figures
-from prodkit.data import read_window
-from prodkit.decide import judgement
+from prodkit.data.windows import read_window
+from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, judged_window, served_figures
+from prodkit.decisions.decide import judgement
+from prodkit.decisions.ladder import performance_evidence
+from prodkit.decisions.survey import inspect_window
 from prodkit.errors import ModelError
-from prodkit.ladder import performance_evidence
-from prodkit.params import TrainParams
-from prodkit.survey import inspect_window
-from prodkit.workspace import load_version
+from prodkit.settings.params import TrainParams
+from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures
 
@@ -147,8 +147,8 @@ def test_a_broken_feed_trains_nobody(store, champion, orders_file, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a model was trained on a broken feed")
 
-    monkeypatch.setattr("prodkit.counterfactual.build_model", refuse)
-    monkeypatch.setattr("prodkit.counterfactual.fit_model", refuse)
+    monkeypatch.setattr("prodkit.decisions.counterfactual.build_model", refuse)
+    monkeypatch.setattr("prodkit.decisions.counterfactual.fit_model", refuse)
     params = params_of(orders_file, drill={"price": "scaled"})
     rows = read_window(params)
     inspection = inspect_window(store, params, rows, version=2, bundle=champion)
@@ -168,7 +168,7 @@ def test_a_challenger_that_cannot_be_trained_is_a_reason(store, champion, orders
     def fail(*_, **__):
         raise ModelError("model", rule="could not be fitted: no luck")
 
-    monkeypatch.setattr("prodkit.counterfactual.fit_model", fail)
+    monkeypatch.setattr("prodkit.decisions.counterfactual.fit_model", fail)
     params = params_of(orders_file)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
     assert trials.newest is None

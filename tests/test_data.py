@@ -20,7 +20,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prodkit.data import (
+from prodkit.data.dataset import flights_path, source_digest
+from prodkit.data.drills import broken
+from prodkit.data.flights import build_flights, flights_table
+from prodkit.data.sources import Files, open_source
+from prodkit.data.windows import (
     Coverage,
     blocks,
     digest,
@@ -29,8 +33,6 @@ from prodkit.data import (
     read_window,
     row_ids,
 )
-from prodkit.dataset import flights_path, source_digest
-from prodkit.drills import broken
 from prodkit.errors import (
     DataError,
     IdentityError,
@@ -39,9 +41,7 @@ from prodkit.errors import (
     SchemaError,
     WindowError,
 )
-from prodkit.flights import build_flights, flights_table
-from prodkit.params import Facts, TrainParams
-from prodkit.sources import Files, open_source
+from prodkit.settings.params import Facts, TrainParams
 from prodkit.spans import Window
 
 IDS = ["time", "carrier", "flight", "origin"]
@@ -201,7 +201,10 @@ def test_columns_mean_what_they_say(year: pd.DataFrame) -> None:
 
 def test_two_processes_build_at_once(tmp_path: Path, raw: object) -> None:
     """Two processes that need the flights at once both get the whole table, and leave nothing else behind."""
-    code = "import pandas as pd; from prodkit.dataset import flights_path; print(len(pd.read_parquet(flights_path())))"
+    code = (
+        "import pandas as pd; from prodkit.data.dataset import flights_path; "
+        "print(len(pd.read_parquet(flights_path())))"
+    )
     environment = {"PRODKIT_OUT": str(tmp_path)}
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
@@ -549,7 +552,7 @@ def test_digest_is_the_same_everywhere() -> None:
     """Equal frames have one digest, in another process and with another index too; it is pinned here."""
     frame = pd.DataFrame({"a": [1.0, np.nan, -0.0], "b": ["x", None, "y"], "c": [1, 2, 3]})
     assert digest(frame) == digest(frame.set_axis([7, 8, 9])) == digest(frame.assign(a=[1.0, np.nan, 0.0]))
-    code = "import pandas as pd; from prodkit.data import digest; print(digest(pd.DataFrame(" + (
+    code = "import pandas as pd; from prodkit.data.windows import digest; print(digest(pd.DataFrame(" + (
         "{'a': [1.0, float('nan'), -0.0], 'b': ['x', None, 'y'], 'c': [1, 2, 3]})))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -636,7 +639,7 @@ def test_the_columns_and_the_digest_of_a_table_need_no_pandas(table: Path, form:
     """The process that runs notebooks asks a table who it is without the libraries that read its rows."""
     where = f"sqlite:///{table / form}" if ".db" in form else str(table / form)
     code = (
-        f"import sys; from prodkit.sources import open_source; source = open_source({where!r})\n"
+        f"import sys; from prodkit.data.sources import open_source; source = open_source({where!r})\n"
         "print(source.columns, source.digest('when'), 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

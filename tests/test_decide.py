@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evidence import evidence
 
-from prodkit.decide import judgement, promotion
+from prodkit.decisions.decide import judgement, promotion
 from prodkit.evidence import Evidence
-from prodkit.history import Champion
+from prodkit.store.history import Champion
 
 NAMES = [
     *(

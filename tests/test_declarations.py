@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from prodkit.declarations import NO_DEFAULT, NOT_LITERAL, declarations
 from prodkit.errors import ParameterError
+from prodkit.settings.declarations import NO_DEFAULT, NOT_LITERAL, declarations
 
 
 def read(source: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from prodkit.drift import (
+from prodkit.drift.comparison import (
     adjusted,
     compare_columns,
     comparison,
@@ -20,8 +20,8 @@ from prodkit.drift import (
     score_profile,
     wasserstein,
 )
+from prodkit.drift.profiles import ColumnProfile, Profile, column_profile
 from prodkit.errors import DataError
-from prodkit.profiles import ColumnProfile, Profile, column_profile
 
 COUNTS = st.integers(2, 8).flatmap(
     lambda k: st.tuples(*[st.lists(st.integers(0, 50), min_size=k, max_size=k).filter(any)] * 2)

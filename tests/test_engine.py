@@ -14,12 +14,12 @@ import nbformat
 import pytest
 from tables import PROJECT, own_notebook
 
-from prodkit.client import Order, StoppedError
-from prodkit.draft import notebook_text
-from prodkit.engine import execute
-from prodkit.places import using_outputs
-from prodkit.runs import run_notebook
-from prodkit.stops import Limits, Stop
+from prodkit.runs.client import Order, StoppedError
+from prodkit.runs.draft import notebook_text
+from prodkit.runs.engine import execute
+from prodkit.runs.runner import run_notebook
+from prodkit.runs.stops import Limits, Stop
+from prodkit.settings.places import using_outputs
 
 START = "a = 1"
 SHORT = Limits(cell_seconds=60, grace_seconds=1)
@@ -397,7 +397,7 @@ def test_output_widgets_do_not_hang_it(out, tmp_path):
 LEAKS = """
 import os, sys, logging, json
 from IPython.display import HTML, Markdown, display
-from prodkit.places import expand
+from prodkit.settings.places import expand
 secret = expand(token)
 print(secret); print(repr(secret), file=sys.stderr)
 for n in range(len(secret)): print(secret[n], end="", flush=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tables import locked, opened, places, stocked, version_of
 
-from prodkit.breaker import Limits
-from prodkit.follower import Follower
-from prodkit.store import Store
+from prodkit.scoring.breaker import Limits
+from prodkit.serving.follower import Follower
+from prodkit.store.registry import Store
 
 __all__ = ["places"]  # fixture
 
@@ -108,7 +108,7 @@ def artifact(places, number):
 
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_in_place(tmp_path, follow, monkeypatch):
     """Damaged bytes: who has answered goes on, as predecessor, with the reason; repaired, the champion comes."""
-    monkeypatch.setattr("prodkit.follower._RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("prodkit.serving.follower._RETRY_SECONDS", 0.1)
     places = stocked(tmp_path, promoted=[1])
     followed = follow(places)
     path = artifact(places, 2)

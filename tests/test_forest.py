@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from prodkit.forest import Forest
+from prodkit.scoring.forest import Forest
 
 ROWS = 3000
 
@@ -81,7 +81,7 @@ def test_a_column_that_no_tree_looks_at_has_no_rows():
 
 def test_tables_beyond_all_measure_are_refused(monkeypatch):
     """Too many trees of too many leaves are not worth their memory."""
-    monkeypatch.setattr("prodkit.forest._MOST_BYTES", 2**20)
+    monkeypatch.setattr("prodkit.scoring.forest._MOST_BYTES", 2**20)
     X = columns()
     model = HistGradientBoostingRegressor(max_iter=100, max_leaf_nodes=500, min_samples_leaf=1)
     with pytest.raises(ValueError, match=r"100 trees of \d+ leaves need more than 1 MiB"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prodkit.gates import alternative, at_most, enough, improvement, slices
+from prodkit.decisions.gates import alternative, at_most, enough, improvement, slices
 
 DAYS = np.repeat(np.arange(20), 50)
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import FEATURES, orders, version_of
 
-from prodkit.breaker import Limits
-from prodkit.bundle import unpack
 from prodkit.errors import ModelError
-from prodkit.guard import Guard, Standing, guarded
-from prodkit.resident import Resident
+from prodkit.models.bundle import unpack
+from prodkit.scoring.breaker import Limits
+from prodkit.scoring.guard import Guard, Standing, guarded
+from prodkit.scoring.resident import Resident
 
 ROWS = orders(days=1, seed=9)
 

@@ -1,6 +1,7 @@
 """The architecture: which module may import which, what is public, what the project says of itself."""
 
 import ast
+import graphlib
 import importlib
 import re
 import subprocess
@@ -15,68 +16,58 @@ import prodkit
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "prodkit"
 
-# A module imports only from rows above its own.
+# A module imports from its own room and from those above it, and nowhere in a circle.
 HOUSE = [
-    [
-        *("errors", "evidence", "bins", "cells", "spans", "files", "environment", "clocks", "grammars"),
-        *("preloads", "offspring", "plots", "redaction", "messages", "pictures", "sandbox", "traces"),
-        *("breaker", "calls", "forest", "tails", "tally"),
-    ],
-    [
-        *("stops", "params", "places", "schema", "history", "columns", "drills", "flights", "sources"),
-        *("artifacts", "likeness", "place", "zygote", "warm", "annotations", "reading", "arrays"),
-        *("parts", "shifts", "load"),
-    ],
-    [
-        *("draft", "dataset", "door", "profiles", "metrics", "models", "units", "decide", "database"),
-        *("declarations", "verdict", "interface", "mutations", "rows", "telemetry", "counts", "target"),
-    ],
-    [
-        *("notebook", "data", "leash", "drift", "contract", "paired", "records", "moves", "answers"),
-        *("snapshot", "encoding", "requestlog"),
-    ],
-    [
-        *("arguments", "training", "outline", "kernels", "gates", "store", "account", "result", "report"),
-        *("compiled", "tables", "sequential"),
-    ],
-    ["rerun", "bundle", "client", "claims", "basis", "actions", "service", "alerts", "stage"],
-    ["survey", "trial", "workspace", "engine", "dossier", "resident"],
-    ["guard", "contest", "counterfactual", "explore", "papermill", "runs", "verification"],
-    [
-        *("scoring", "ladder", "journal", "backfill", "batches", "follower", "payloads", "outcomes"),
-        *("faults", "volumes"),
-    ],
-    ["bulk", "lifecycle", "serve", "rehearsal", "vitals", "stress"],
-    ["cli", "endurance"],
+    *("errors", "evidence", "spans", "files", "redaction"),
+    *("settings", "kernels", "data", "drift", "models", "store", "decisions", "runs", "scoring"),
+    *("figures", "monitoring", "serving", "stress", "verification"),
+    *("outline", "journal", "lifecycle", "cli"),
 ]
-MODULES = [name for row in HOUSE for name in row]
+
+
+def dotted(path: Path) -> str:
+    """The name of a module within the package."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MODULES = sorted(dotted(path) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
 def imports(name: str) -> set[str]:
     """The modules of the package that a module imports anywhere in its text."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "prodkit":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("prodkit."):
-            found.add(str(node.module).split(".")[1])
+    asked: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("prodkit."):
+            asked |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("prodkit.")}
-    return found
+            asked |= {alias.name for alias in node.names}
+    return {module.removeprefix("prodkit.") for module in asked} & set(MODULES)
 
 
-def test_every_module_has_a_row():
-    """The house lists each module of the package once, and no other."""
-    there = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert sorted(MODULES) == sorted(there)
+def test_every_room_is_in_the_house():
+    """The house lists each room of the package once, and no other."""
+    assert sorted(HOUSE) == sorted({name.split(".")[0] for name in MODULES})
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_rows_above(name):
-    """No module imports from its own row or from one below."""
-    row = next(number for number, names in enumerate(HOUSE) if name in names)
-    above = {module for names in HOUSE[:row] for module in names}
-    assert imports(name) <= above, f"{name} must not import {sorted(imports(name) - above)}"
+def test_a_module_imports_only_from_its_room_and_those_above(name):
+    """No module imports from a room below its own."""
+    allowed = set(HOUSE[: HOUSE.index(name.split(".")[0]) + 1])
+    low = {module for module in imports(name) if module.split(".")[0] not in allowed}
+    assert not low, f"{name} must not import {sorted(low)}"
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    """There is an order in which the modules can be read, each after those that it uses."""
+    order = graphlib.TopologicalSorter({name: imports(name) for name in MODULES}).static_order()
+    assert sorted(order) == MODULES
+
+
+def test_a_room_says_what_it_is_for_and_nothing_else():
+    """A room is a sentence and its modules: its own file imports nothing."""
+    for room in {name.split(".")[0] for name in MODULES if "." in name}:
+        (sentence,) = ast.parse((PACKAGE / room / "__init__.py").read_text()).body
+        assert isinstance(sentence, ast.Expr), room
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -95,7 +86,7 @@ def test_the_public_names_are_sorted_and_there():
     """Every name of `prodkit.__all__` can be imported, and none hides behind a module of the same name."""
     assert prodkit.__all__ == sorted(prodkit.__all__)
     assert [name for name in prodkit.__all__ if not callable(getattr(prodkit, name))] == []
-    assert set(prodkit.__all__).isdisjoint(MODULES)
+    assert set(prodkit.__all__).isdisjoint({*HOUSE, *MODULES})
 
 
 ANALYSIS = ("pandas", "scipy", "sklearn", "matplotlib", "IPython", "ipywidgets")
@@ -106,14 +97,21 @@ STORES = ("numpy", "pyarrow", "sqlalchemy", "fsspec", "pydantic", "yaml")
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        (["drift", "tables"], (*ANALYSIS, *RUNNERS, "sqlalchemy", "pydantic", "fsspec")),
+        (["drift.comparison", "drift.tables"], (*ANALYSIS, *RUNNERS, "sqlalchemy", "pydantic", "fsspec")),
         (["cli"], (*ANALYSIS, *RUNNERS, *STORES)),  # help, and a mistyped name
         # a notebook of one's own is run, without the engine that runs it
         (
-            ["cli", "arguments", "dataset", "store", "report", "answers", "environment"],
+            [
+                "cli",
+                "settings.arguments",
+                "data.dataset",
+                "store.registry",
+                "runs.report",
+                "models.environment",
+            ],
             (*ANALYSIS, *RUNNERS, "pyarrow"),
         ),
-        (["runs"], ANALYSIS),
+        (["runs.runner"], ANALYSIS),
         (["lifecycle"], ANALYSIS),  # by the processes, too, that it shares its notebooks out to
     ],
 )
@@ -130,9 +128,11 @@ def test_only_the_engine_imports_papermill():
     users = [
         name
         for name in MODULES
-        if re.search(r"^\s*(import|from) papermill", (PACKAGE / f"{name}.py").read_text(), re.M)
+        if re.search(
+            r"^\s*(import|from) papermill", (PACKAGE / f"{name.replace('.', '/')}.py").read_text(), re.M
+        )
     ]
-    assert sorted(users) == ["client", "engine"]
+    assert sorted(users) == ["runs.client", "runs.engine"]
 
 
 def test_pins_cover_the_dependencies_and_name_no_host():
@@ -163,6 +163,11 @@ def test_the_top_level_holds_what_was_agreed_and_no_more():
 
 
 def test_the_readme_draws_the_house_as_it_stands():
-    """The table of rows in the README is the one that this file holds."""
-    rows = re.findall(r"^\| \d+ \| ((?:`\w+` ?)+)\|$", (ROOT / "README.md").read_text(), re.M)
-    assert [re.findall(r"`(\w+)`", row) for row in rows] == HOUSE
+    """The table of rooms in the README is the house that this file holds, with the sentence of each room."""
+    table = (ROOT / "README.md").read_text().split("| room | what for |\n")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| (`.+`) \| (.+) \|$", table, re.M)
+    rooms = [(re.findall(r"`(\w+)`", names), job) for names, job in rows]
+    assert [room for names, _ in rooms for room in names] == HOUSE
+    for names, job in rooms:
+        if len(names) == 1 and (PACKAGE / names[0]).is_dir():
+            assert importlib.import_module(f"prodkit.{names[0]}").__doc__ == job

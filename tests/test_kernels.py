@@ -19,12 +19,12 @@ from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from traitlets.config import Config
 
-from prodkit.door import ZygoteError, door
 from prodkit.errors import KernelError, ParameterError
-from prodkit.grammars import grammars_skipped
-from prodkit.kernels import Kernel
-from prodkit.leash import Leash
-from prodkit.place import coldness, keyed_variables, place, warm_seconds
+from prodkit.kernels.door import ZygoteError, door
+from prodkit.kernels.grammars import grammars_skipped
+from prodkit.kernels.habitat import coldness, habitat, keyed_variables, warm_seconds
+from prodkit.kernels.leash import Leash
+from prodkit.kernels.provisioner import Kernel
 
 with grammars_skipped():
     import nbformat
@@ -226,7 +226,7 @@ def test_a_request_brings_environment_folder_and_streams(tmp_path):
     assert (tmp_path / "stdout").read_text() == "plainly\n"
 
 
-def test_what_the_imports_read_of_the_environment_is_part_of_the_place():
+def test_what_the_imports_read_of_the_environment_is_part_of_the_habitat():
     """Every variable that the preloaded modules look up has its own zygote, or says nothing to a kernel."""
     code = """
 import os, sys
@@ -237,7 +237,7 @@ class Watched(dict):
             self.read.add(name.decode())
         return dict.__getitem__(self, name)
 os.environ._data = Watched(os.environ._data)
-from prodkit.preloads import preload
+from prodkit.kernels.preloads import preload
 preload()
 print(*Watched.read)
 """
@@ -271,11 +271,11 @@ print(*Watched.read)
         "sys.executable += '3'",
     ],
 )
-def test_another_place_is_another_zygote(change):
-    """What a kernel inherits from its parent, and no request can bring, is part of the place."""
+def test_another_habitat_is_another_zygote(change):
+    """What a kernel inherits from its parent, and no request can bring, is part of the habitat."""
     code = (
-        "import os, resource, signal, sys; from prodkit.place import place; env = dict(os.environ)\n"
-        f"print(place(os.environ), place(os.environ)); {change}; print(place(os.environ))"
+        "import os, resource, signal, sys; from prodkit.kernels.habitat import habitat; env = dict(os.environ)\n"
+        f"print(habitat(os.environ), habitat(os.environ)); {change}; print(habitat(os.environ))"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -283,16 +283,16 @@ def test_another_place_is_another_zygote(change):
     assert first == again != changed
 
 
-def test_what_a_run_is_called_is_not_part_of_the_place():
+def test_what_a_run_is_called_is_not_part_of_the_habitat():
     """Variables of one run, its secrets among them, neither start a zygote nor reach one."""
-    assert place({"PRODKIT_RUN": "a", "SECRET": "x"}) == place({"PRODKIT_RUN": "b"})
+    assert habitat({"PRODKIT_RUN": "a", "SECRET": "x"}) == habitat({"PRODKIT_RUN": "b"})
     pid = parent(env={**os.environ, "SECRET_CANARY": "tweet"})
     assert b"tweet" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 CLIENT = """
 import asyncio, json, sys
-from prodkit.kernels import Kernel
+from prodkit.kernels.provisioner import Kernel
 async def main():
     kernel = Kernel(kernel_name="python3", warm=True)
     await kernel.start_kernel()
@@ -523,7 +523,7 @@ def test_configuration_that_is_read_at_import_is_watched_like_a_source(tmp_path)
     code = f"""
 import os, pathlib, sys
 import matplotlib, fsspec, prodkit.spans
-from prodkit.preloads import watched
+from prodkit.kernels.preloads import watched
 before = watched()
 rc, conf = pathlib.Path({str(tmp_path)!r}, "matplotlibrc"), pathlib.Path({str(tmp_path)!r}, "fsspec.json")
 for file, text in ((rc, "figure.dpi: 7"), (conf, "{{}}")):
@@ -557,7 +557,7 @@ def test_a_zygote_whose_socket_is_gone_ends(runtime):
     """A zygote that nobody can find any more does not wait for its idle time."""
     env = {**os.environ, "PRODKIT_WARM": "8"}
     zygote = parent(env=env)
-    (runtime / "prodkit" / f"{place(env)}.sock").unlink()
+    (runtime / "prodkit" / f"{habitat(env)}.sock").unlink()
     assert gone(zygote, within_seconds=6)
 
 
@@ -753,7 +753,7 @@ def test_nbval_runs_warm(is_warm, monkeypatch, by):
     else:
         monkeypatch.delenv("JUPYTER_DEFAULT_PROVISIONER_NAME", raising=False)
     quiet = [
-        *(["-p", "prodkit.warm"] if by == "plugin" else []),
+        *(["-p", "prodkit.kernels.warm"] if by == "plugin" else []),
         "-q",
         "-c",
         os.devnull,
@@ -776,7 +776,7 @@ def test_a_forked_process_of_the_client_holds_no_leash():
     """A child that the client forks, and that outlives it, does not keep the kernel alive."""
     code = """
 import asyncio, os, time
-from prodkit.kernels import Kernel
+from prodkit.kernels.provisioner import Kernel
 async def main():
     kernel = Kernel(kernel_name="python3"); await kernel.start_kernel()
     if os.fork() == 0:
@@ -818,7 +818,7 @@ def test_notebooks_are_read_without_grammars():
     """The format library loads without building grammars, still checks notebooks, and nothing stays blocked."""
     code = """
 import sys
-from prodkit.grammars import grammars_skipped
+from prodkit.kernels.grammars import grammars_skipped
 with grammars_skipped():
     import nbformat
     import papermill

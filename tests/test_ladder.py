@@ -11,12 +11,9 @@ import pytest
 from benchmarks.healthy import World, actions, share
 from tables import version_of
 
-from prodkit.bundle import unpack
-from prodkit.counterfactual import Counterfactuals
-from prodkit.decide import judgement
-from prodkit.evidence import Evidence
-from prodkit.history import Champion
-from prodkit.ladder import (
+from prodkit.decisions.counterfactual import Counterfactuals
+from prodkit.decisions.decide import judgement
+from prodkit.decisions.ladder import (
     earlier_gains,
     gain_table,
     health_evidence,
@@ -24,10 +21,13 @@ from prodkit.ladder import (
     performance_evidence,
     remember_trial,
 )
-from prodkit.metrics import row_losses
-from prodkit.params import RollbackParams
-from prodkit.store import Store
-from prodkit.trial import Trial
+from prodkit.decisions.trial import Trial
+from prodkit.evidence import Evidence
+from prodkit.models.bundle import unpack
+from prodkit.models.metrics import row_losses
+from prodkit.settings.params import RollbackParams
+from prodkit.store.history import Champion
+from prodkit.store.registry import Store
 
 WINDOW = "2024-03-01/2024-03-31"
 FIRST = (datetime(2024, 3, 1) - datetime(1970, 1, 1)).days

@@ -18,7 +18,7 @@ from prodkit.errors import ParameterError
 from prodkit.journal import Journal
 from prodkit.lifecycle import FLIGHTS_DRILLS, plan
 from prodkit.outline import chapters
-from prodkit.runs import Run
+from prodkit.runs.runner import Run
 from prodkit.spans import Window
 
 MONTHS = [f"2024-{month:02d}" for month in (4, 5, 6)]

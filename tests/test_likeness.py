@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from prodkit.clocks import Span, is_own_duration, shows_time_of
-from prodkit.likeness import Likeness
-from prodkit.messages import outputs_of
-from prodkit.pictures import figure_digest
-from prodkit.traces import settled_text
+from prodkit.verification.clocks import Span, is_own_duration, shows_time_of
+from prodkit.verification.likeness import Likeness
+from prodkit.verification.messages import outputs_of
+from prodkit.verification.pictures import figure_digest
+from prodkit.verification.traces import settled_text
 
 RECORDED = Span(
     datetime(2024, 5, 1, 12, tzinfo=UTC), datetime(2024, 5, 1, 12, 1, tzinfo=UTC), cell_seconds=2.0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prodkit.errors import ParameterError
-from prodkit.load import Step, apply_load, arrivals, knee, quantile
+from prodkit.stress.load import Step, apply_load, arrivals, knee, quantile
 
 
 def made(latencies_ms, *, rate=100.0, said="answered", late_seconds=0.0):

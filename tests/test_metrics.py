@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as known
 
+from prodkit.decisions.paired import always_valid, difference
 from prodkit.errors import DataError, LabelError, ParameterError
-from prodkit.metrics import (
+from prodkit.models.metrics import (
     business_value,
     calibration_curve,
     calibration_error,
@@ -19,8 +20,7 @@ from prodkit.metrics import (
     row_losses,
     scores,
 )
-from prodkit.paired import always_valid, difference
-from prodkit.params import LEAD, PRIMARY
+from prodkit.settings.params import LEAD, PRIMARY
 
 
 def binary(n, *, seed=0, ties=False):

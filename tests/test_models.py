@@ -14,9 +14,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from prodkit.data.schema import Schema
 from prodkit.errors import LabelError, ModelError
-from prodkit.models import Fallback, build_model, fit_model, predictions
-from prodkit.schema import Schema
+from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
 
 COLUMNS = ["amount", "city", "member", "when"]
 SETTINGS = {
@@ -280,7 +280,7 @@ def test_a_classifier_is_refused_for_a_regression():
 @pytest.mark.parametrize(("small", "threads"), [(1000, 1), (100, 3)])
 def test_small_work_has_one_thread_and_large_work_has_all(monkeypatch, small, threads):
     """Where small ends decides for fitting and predicting alike, and afterwards the threads are as before."""
-    monkeypatch.setattr("prodkit.models._SMALL_ROWS", small)
+    monkeypatch.setattr("prodkit.models.estimators._SMALL_ROWS", small)
     frame = table(500).assign(label=np.arange(500) % 2)
     with threadpool_limits(limits=3):
         model, schema = learned("test_models:Counting", frame, arguments={})

@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from prodkit.answers import RESULT_MIME
-from prodkit.notebook import read_notebook
-from prodkit.params import NOTEBOOKS, Facts
+from prodkit.decisions.answers import RESULT_MIME
+from prodkit.settings.notebook import read_notebook
+from prodkit.settings.params import NOTEBOOKS, Facts
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(NOTEBOOKS)

@@ -15,14 +15,14 @@ from joblib import parallel_config
 from tables import PROJECT, Command, orders, prodkit, run_cells, written
 
 import prodkit as package
-from prodkit.answers import RESULT_MIME
-from prodkit.client import Order
+from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError, RunError
 from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
-from prodkit.params import NOTEBOOKS
-from prodkit.places import environment_set, using_outputs
+from prodkit.runs.client import Order
+from prodkit.settings.params import NOTEBOOKS
+from prodkit.settings.places import environment_set, using_outputs
 from prodkit.spans import Window
-from prodkit.store import Store
+from prodkit.store.registry import Store
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -71,7 +71,7 @@ def here(monkeypatch):
 
     real = package.conclude
     monkeypatch.setattr(package, "conclude", conclude)
-    monkeypatch.setattr("prodkit.engine.execute", execute)
+    monkeypatch.setattr("prodkit.runs.engine.execute", execute)
     with parallel_config(backend="sequential"):
         yield
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prodkit.data.schema import Column, Schema
 from prodkit.errors import RequestError
-from prodkit.guard import Answer, Answers
-from prodkit.interface import ARROW, JSON, row_schema
-from prodkit.payloads import answer_bytes, answers_bytes, answers_stream, read_body
-from prodkit.schema import Column, Schema
+from prodkit.scoring.guard import Answer, Answers
+from prodkit.serving.interface import ARROW, JSON, row_schema
+from prodkit.serving.payloads import answer_bytes, answers_bytes, answers_stream, read_body
 
 BINARY = Schema((Column("price", "numeric"),), "returned", "binary", (0, 1))
 SEVERAL = Schema((Column("price", "numeric"),), "what", "multiclass", ("a", "b", "c"))

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from prodkit import plots
-from prodkit.metrics import calibration_curve
+from prodkit.figures import plots
+from prodkit.models.metrics import calibration_curve
 
 HOSTILE = ["<script>alert(1)</script>", "x" * 80, "$x^$ \\frac{", "日本\n🙂", "", "temp"]
 DAYS = pd.date_range("2013-04-01", periods=6)
@@ -252,7 +252,7 @@ def test_no_global_plotting_state_is_touched():
     """Importing and drawing neither import pyplot nor choose a backend nor change a setting."""
     code = (
         "import matplotlib, sys; before = matplotlib.rcParams.copy()\n"
-        "from prodkit import plots; plots.score_histogram([0.5, 0.5]).png\n"
+        "from prodkit.figures import plots; plots.score_histogram([0.5, 0.5]).png\n"
         "assert 'matplotlib.pyplot' not in sys.modules; assert matplotlib.rcParams.copy() == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prodkit.bins import Bins
+from prodkit.data.schema import Column, Schema
+from prodkit.drift.bins import Bins
+from prodkit.drift.profiles import Profile, column_profile, profile
 from prodkit.errors import DataError, SchemaError
-from prodkit.profiles import Profile, column_profile, profile
-from prodkit.schema import Column, Schema
 
 SCHEMA = Schema(
     (

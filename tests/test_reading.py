@@ -11,8 +11,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prodkit.annotations import checked
-from prodkit.reading import read_node, read_text, written_mapping
+from prodkit.settings.annotations import checked
+from prodkit.settings.reading import read_node, read_text, written_mapping
 from prodkit.spans import Window
 
 TRAPS = [

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from prodkit.decisions.result import escape
 from prodkit.redaction import SHORTEST, Redaction, references
-from prodkit.result import escape
 
 CANARY = "c4nary-\"q'/ü+b\\n&% é"
 values = st.text(min_size=SHORTEST, max_size=30).filter(lambda text: len(text.strip()) >= SHORTEST)

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from tables import FACTS, params_for
 
-from prodkit.data import read_window
-from prodkit.requestlog import RequestLog
-from prodkit.rows import Reader
-from prodkit.schema import Column, Schema
+from prodkit.data.schema import Column, Schema
+from prodkit.data.windows import read_window
+from prodkit.scoring.rows import Reader
+from prodkit.serving.requestlog import RequestLog
 
 SCHEMA = Schema(
     features=(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prodkit.rows import Reader
-from prodkit.schema import Column, Schema
+from prodkit.data.schema import Column, Schema
+from prodkit.scoring.rows import Reader
 
 SCHEMA = Schema(
     features=(

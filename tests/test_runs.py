@@ -23,12 +23,12 @@ from tables import (
     written,
 )
 
-from prodkit.answers import RESULT_MIME
-from prodkit.client import StoppedError
+from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import LockedError, ParameterError, RunError
-from prodkit.places import using_outputs
-from prodkit.runs import run_notebook
-from prodkit.stops import Limits, Stop
+from prodkit.runs.client import StoppedError
+from prodkit.runs.runner import run_notebook
+from prodkit.runs.stops import Limits, Stop
+from prodkit.settings.places import using_outputs
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
@@ -73,7 +73,7 @@ def said(monkeypatch):
         notebook.cells.append(nbformat.v4.new_code_cell("", outputs=[shown]))
         order.path.write_text(json.dumps(notebook))
 
-    monkeypatch.setattr("prodkit.engine.execute", execute)
+    monkeypatch.setattr("prodkit.runs.engine.execute", execute)
     return result
 
 
@@ -176,7 +176,7 @@ def test_a_failure_is_on_record_though_the_store_cannot_be_asked(said, monkeypat
     def refuse(_):
         raise LockedError("store", rule="must come free")
 
-    monkeypatch.setattr("prodkit.store.Store.history", refuse)
+    monkeypatch.setattr("prodkit.store.registry.Store.history", refuse)
     said["stop"] = Stop("failed", "failed", "The kernel died.")
     run = run_notebook("train", {**FACTS, "data": orders_file, "window": "2024-01-01/2024-02-10"})
     assert strict(run.folder / "result.json")["status"] == "failed"
@@ -187,7 +187,7 @@ def test_a_failure_is_on_record_though_the_store_cannot_be_asked(said, monkeypat
 def test_a_notebook_that_records_nothing_is_inconclusive(said, tmp_path, monkeypatch):
     """Whoever says nothing at the end has not passed."""
     monkeypatch.setattr(
-        "prodkit.engine.execute", lambda source, values, order: shutil.copy(source, order.path)
+        "prodkit.runs.engine.execute", lambda source, values, order: shutil.copy(source, order.path)
     )
     run = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
     assert (run["status"], run["outcome"], run["action"]) == ("succeeded", "inconclusive", None)
@@ -205,7 +205,7 @@ def test_a_result_that_is_not_strict_json_never_passes(said, tmp_path):
 def test_too_many_attempts_come_to_an_end(said, out, tmp_path, monkeypatch):
     """Trying for ever ends in an error that names the work."""
     path = str(own_notebook(tmp_path, "a = 1"))
-    monkeypatch.setattr("prodkit.claims._ATTEMPTS", 2)
+    monkeypatch.setattr("prodkit.runs.claims._ATTEMPTS", 2)
     run_notebook(path, {})
     run_notebook(path, {}, force=True)
     with pytest.raises(RunError, match=r"mine-[0-9a-f]{10} has been tried too often; found 2"):

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+from prodkit.data.schema import MAX_LEVELS, Column, Schema
 from prodkit.errors import LabelError, ParameterError, SchemaError
-from prodkit.schema import MAX_LEVELS, Column, Schema
 
 
 def objects(*cells: object) -> pd.Series:

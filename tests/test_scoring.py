@@ -14,23 +14,23 @@ import pandas as pd
 import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, trained, written
 
-from prodkit.bundle import unpack
-from prodkit.data import read_window
-from prodkit.guard import guarded
-from prodkit.scoring import remember_scoring, score_window, scoring_evidence
-from prodkit.survey import inspect_window
-from prodkit.workspace import load_version
+from prodkit.data.windows import read_window
+from prodkit.decisions.survey import inspect_window
+from prodkit.models.bundle import unpack
+from prodkit.scoring.batch import remember_scoring, score_window, scoring_evidence
+from prodkit.scoring.guard import guarded
+from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures
 
 # A process of its own that scores in small batches until somebody kills it.
 SCORER = """
 import json, sys
-from prodkit.data import read_window
-from prodkit.params import ScoreParams
-from prodkit.scoring import score_window
-from prodkit.store import Store
-from prodkit.workspace import load_version
+from prodkit.data.windows import read_window
+from prodkit.settings.params import ScoreParams
+from prodkit.scoring.batch import score_window
+from prodkit.store.registry import Store
+from prodkit.store.workspace import load_version
 given = json.loads(sys.argv[1])
 params = ScoreParams.check(given)
 with Store.open(params.store, params.artifacts) as store:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from prodkit.decisions.paired import always_valid, running_mean
+from prodkit.decisions.sequential import dependence, loss_rise, rise_path
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate
-from prodkit.paired import always_valid, running_mean
-from prodkit.sequential import dependence, loss_rise, rise_path
 
 KNOWN = Estimate(0.6, 0.57, 0.63, n=45_000, blocks=45)
 

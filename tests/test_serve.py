@@ -21,12 +21,12 @@ import pytest
 from led import led_version
 from tables import FACTS, FEATURES, locked, opened, orders, params_for, places, prodkit, stocked, version_of
 
-from prodkit.bundle import unpack
-from prodkit.data import read_window
+from prodkit.data.windows import read_window
 from prodkit.errors import ParameterError
-from prodkit.interface import ARROW
-from prodkit.mutations import records
-from prodkit.service import ServeParams
+from prodkit.models.bundle import unpack
+from prodkit.scoring.mutations import records
+from prodkit.serving.interface import ARROW
+from prodkit.serving.service import ServeParams
 
 __all__ = ["places", "prodkit"]  # fixtures
 

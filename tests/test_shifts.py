@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from prodkit.columns import column_profile
-from prodkit.drift import differences, jensen_shannon
-from prodkit.profiles import Profile
-from prodkit.shifts import combined, divergence, mean_shift_p, property_shift, shift
-from prodkit.tally import Blocks
+from prodkit.drift.columns import column_profile
+from prodkit.drift.comparison import differences, jensen_shannon
+from prodkit.drift.profiles import Profile
+from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
+from prodkit.drift.tally import Blocks
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 COUNTS = st.integers(1, 6).flatmap(

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from prodkit.errors import StoreError, VersionError
-from prodkit.places import destination, environment_set, store_places
-from prodkit.snapshot import take_snapshot
+from prodkit.settings.places import destination, environment_set, store_places
 from prodkit.spans import Window
-from prodkit.store import Store
+from prodkit.store.registry import Store
+from prodkit.store.snapshot import take_snapshot
 
 JANUARY = Window.parse("2013-01-01/2013-02-01")
 LATE = Window.parse("2013-02-01/2013-03-01").end

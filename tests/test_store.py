@@ -33,11 +33,11 @@ from prodkit.errors import (
     VersionError,
 )
 from prodkit.spans import Window
-from prodkit.store import Champion, Store
+from prodkit.store.registry import Champion, Store
 
 JANUARY, FEBRUARY = Window.parse("2013-01-01/2013-02-01"), Window.parse("2013-02-01/2013-03-01")
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["prodkit.store", "hypothesis.strategies", "pytest"])
+PROCESSES.set_forkserver_preload(["prodkit.store.registry", "hypothesis.strategies", "pytest"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

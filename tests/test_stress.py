@@ -15,20 +15,20 @@ import pandas as pd
 import pytest
 from tables import contents, opened, orders, params_for, places, stocked
 
-from prodkit.artifacts import Artifacts
-from prodkit.data import read_window
-from prodkit.database import Database
-from prodkit.endurance import fault_table, load_table, stress_evidence, stress_outputs
+from prodkit.data.windows import read_window
 from prodkit.errors import ParameterError, RunError, VersionError
 from prodkit.evidence import overall
-from prodkit.faults import Spoiled, guard_faults, tame_faults
-from prodkit.load import Step
-from prodkit.mutations import records
-from prodkit.resident import Resident
-from prodkit.stage import Stage, peak_mb
-from prodkit.store import Store
-from prodkit.stress import ServiceTrial, contenders, load_guards, stress_guard, stress_service
-from prodkit.volumes import cost_curve, mix_table, volume_table
+from prodkit.scoring.mutations import records
+from prodkit.scoring.resident import Resident
+from prodkit.store.artifacts import Artifacts
+from prodkit.store.database import Database
+from prodkit.store.registry import Store
+from prodkit.stress.course import ServiceTrial, contenders, load_guards, stress_guard, stress_service
+from prodkit.stress.endurance import fault_table, load_table, stress_evidence, stress_outputs
+from prodkit.stress.faults import Spoiled, guard_faults, tame_faults
+from prodkit.stress.load import Step
+from prodkit.stress.stage import Stage, peak_mb
+from prodkit.stress.volumes import cost_curve, mix_table, volume_table
 
 __all__ = ["places"]  # a fixture
 
@@ -299,7 +299,7 @@ def test_a_stage_keeps_to_itself_while_a_run_is_verified(places, tmp_path, monke
 def test_a_service_ends_with_whoever_started_it(places, tmp_path):
     """The kernel that stresses is killed: its service does not live on."""
     code = (
-        "import sys, time; from prodkit.store import Store; from prodkit.stage import Stage\n"
+        "import sys, time; from prodkit.store.registry import Store; from prodkit.stress.stage import Stage\n"
         "stage = Stage(Store.open(*sys.argv[1:])); stage.start(); print(stage.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(

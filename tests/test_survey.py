@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 from tables import FEATURES, FEBRUARY, opened, orders, orders_file, params_for, places, written
 
-from prodkit.data import blocks, read_window
-from prodkit.profiles import profile
+from prodkit.data.windows import blocks, read_window
+from prodkit.decisions.survey import (
+    drift_evidence,
+    drift_report,
+    drill_evidence,
+    inspect_window,
+    missing_table,
+)
+from prodkit.drift.profiles import profile
 from prodkit.spans import Window
-from prodkit.survey import drift_evidence, drift_report, drill_evidence, inspect_window, missing_table
-from prodkit.workspace import load_version
+from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures
 

@@ -21,11 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prodkit.data import blocks
+from prodkit.data.schema import Schema
+from prodkit.data.windows import blocks
+from prodkit.drift.profiles import Profile, profile
+from prodkit.drift.tables import compare_tables, profile_table
 from prodkit.errors import DataError, ParameterError, SchemaError
-from prodkit.profiles import Profile, profile
-from prodkit.schema import Schema
-from prodkit.tables import compare_tables, profile_table
 from tests.test_profiles import assert_same
 
 FLOATS = st.one_of(
@@ -329,7 +329,7 @@ def test_a_csv_that_contradicts_its_first_rows_is_read_as_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A word far down among numbers is one malformed value, not the end of the run."""
-    monkeypatch.setattr("prodkit.parts._CSV_BYTES", 200)
+    monkeypatch.setattr("prodkit.data.parts._CSV_BYTES", 200)
     lines = ["x,y", *(f"{i},{i / 2}" for i in range(500)), "oops,1", *(f"{i},0.5" for i in range(10))]
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "r.csv").write_text("\n".join(line for line in lines if "oops" not in line) + "\n")
@@ -402,7 +402,7 @@ def test_comparing_tables_needs_neither_pandas_nor_scipy(tmp_path: Path) -> None
         saved(shop(500, seed=seed).drop(columns="code"), tmp_path / f"{seed}.parquet") for seed in (0, 1)
     ]
     code = (
-        "import sys; from prodkit.tables import compare_tables; compare_tables(*sys.argv[1:], time_column='at');"
+        "import sys; from prodkit.drift.tables import compare_tables; compare_tables(*sys.argv[1:], time_column='at');"
         "print([m for m in ('pandas', 'scipy', 'sklearn', 'fsspec', 'sqlalchemy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)

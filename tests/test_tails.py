@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import fdtrc
 
-from prodkit.tails import f_tail
+from prodkit.drift.tails import f_tail
 
 DF = st.floats(0.5, 2000)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from prodkit.errors import ParameterError
-from prodkit.target import Target
+from prodkit.stress.target import Target
 
 GOOD = b'{"answers": [{"prediction": 0.5, "degraded": false}]}'
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import orders, params_for
 
+from prodkit.data.schema import Schema
 from prodkit.errors import LabelError, ModelError, WindowError
-from prodkit.metrics import row_losses
-from prodkit.schema import Schema
-from prodkit.training import (
+from prodkit.models.metrics import row_losses
+from prodkit.models.training import (
     folds,
     importance,
     learning_curve,
@@ -223,7 +223,7 @@ def test_the_last_round_of_halving_learns_from_all_rows(monkeypatch):
     """Early rounds are small, so that the last, which decides, is not."""
     frame, sizes = known(), []
     monkeypatch.setattr(
-        "prodkit.training._mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
+        "prodkit.models.training._mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
     )
     space = {"max_depth": [2, 3, 4, 5], "learning_rate": [0.1, 0.2]}
     params = params_of(folds=2, search="halving", search_space=space, model_args={"max_iter": 1})

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tables import FEBRUARY, orders_file, params_for, version_of
 
-from prodkit.bundle import Bundle, unpack
-from prodkit.data import read_window
+from prodkit.data.windows import read_window
+from prodkit.decisions.trial import run_trial
 from prodkit.errors import LabelError
-from prodkit.trial import run_trial
+from prodkit.models.bundle import Bundle, unpack
 
 __all__ = ["orders_file"]  # a fixture
 

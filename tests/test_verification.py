@@ -39,15 +39,15 @@ from tables import (
     written,
 )
 
-from prodkit import verification
-from prodkit.answers import RESULT_MIME
+from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
-from prodkit.places import using_outputs
-from prodkit.rerun import ColdKernel
-from prodkit.runs import run_notebook
-from prodkit.sandbox import lend_outputs
-from prodkit.verdict import Verdict
-from prodkit.verification import verify_run
+from prodkit.runs.runner import run_notebook
+from prodkit.settings.places import using_outputs
+from prodkit.verification.rerun import ColdKernel
+from prodkit.verification.sandbox import lend_outputs
+from prodkit.verification.verdict import Verdict
+from prodkit.verification.verifier import verifier as verification
+from prodkit.verification.verifier import verify_run
 
 __all__ = ["prodkit"]  # a fixture
 

@@ -13,20 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import orders, params_for, run_cells, version_of, written
 
-from prodkit.answers import RESULT_MIME
-from prodkit.bundle import unpack
-from prodkit.data import labelled, read_window
+from prodkit.data.windows import labelled, read_window
+from prodkit.decisions.answers import RESULT_MIME
+from prodkit.decisions.survey import inspect_window
 from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate, Evidence, overall
-from prodkit.history import Champion
-from prodkit.metrics import row_losses
-from prodkit.outcomes import judge_matured, served_parts
-from prodkit.rehearsal import demonstrate_past
-from prodkit.scoring import remember_scoring, score_window
+from prodkit.models.bundle import unpack
+from prodkit.models.metrics import row_losses
+from prodkit.monitoring.outcomes import judge_matured, served_parts
+from prodkit.monitoring.rehearsal import demonstrate_past
+from prodkit.monitoring.vitals import standing, steady, vital_evidence, vital_signs
+from prodkit.scoring.batch import remember_scoring, score_window
 from prodkit.spans import Window, earlier_windows
-from prodkit.store import Store
-from prodkit.survey import inspect_window
-from prodkit.vitals import standing, steady, vital_evidence, vital_signs
+from prodkit.store.history import Champion
+from prodkit.store.registry import Store
 
 CUTS = ["2024-02-01", "2024-02-06", "2024-02-11", "2024-02-16", "2024-02-21"]
 WINDOWS = [f"{start}/{end}" for start, end in pairwise(CUTS)]

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from served import flights_version, new_flights
 
-from prodkit.bulk import score_files
-from prodkit.bundle import unpack
+from prodkit.models.bundle import unpack
+from prodkit.scoring.bulk import score_files
 
 ROWS, GROUP = 1_000_000, 250_000
 
@@ -64,7 +64,7 @@ def write(path: Path, millions: int) -> None:
 def bare_rate(folder: Path) -> tuple[float, float]:
     """Rows a second, and microseconds of processor a row, of the pipeline over 1M rows in memory."""
     code = (
-        "import sys, time, pandas as pd; from prodkit.bundle import unpack; from pathlib import Path\n"
+        "import sys, time, pandas as pd; from prodkit.models.bundle import unpack; from pathlib import Path\n"
         "folder = Path(sys.argv[1]); bundle = unpack((folder / 'model').read_bytes())\n"
         "frame = bundle.schema.coerce(pd.read_parquet(folder / '1.parquet'))\n"
         "bundle.model.predict_proba(frame.head(1000)); began, used = time.perf_counter(), time.process_time()\n"

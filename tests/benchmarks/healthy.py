@@ -16,14 +16,14 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from prodkit.counterfactual import Counterfactuals
-from prodkit.decide import judgement
+from prodkit.decisions.counterfactual import Counterfactuals
+from prodkit.decisions.decide import judgement
+from prodkit.decisions.ladder import daily_gains, performance_evidence
+from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
-from prodkit.history import Champion
-from prodkit.ladder import daily_gains, performance_evidence
-from prodkit.params import RollbackParams
+from prodkit.settings.params import RollbackParams
 from prodkit.spans import Window
-from prodkit.trial import Trial
+from prodkit.store.history import Champion
 
 MODELS = ("champion", "predecessor", "challenger")
 START = datetime(2024, 1, 1)
@@ -126,7 +126,7 @@ def judged(life: Life, world: World, *, cautious: bool = True) -> str:
             whole, trial_of(life, days[world.window // 2 :], "champion", "challenger"), window, {}
         )
         look = 1 + start // world.window
-        with patch("prodkit.ladder.daily_auc", lambda _, said, **__: pd.Series(said).dropna()):
+        with patch("prodkit.decisions.ladder.daily_auc", lambda _, said, **__: pd.Series(said).dropna()):
             past = earlier[earlier.index < pd.Timestamp(begin)]
             found = performance_evidence(params, trials, look=look, earlier=past)
         gains = daily_gains(trials)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jupyter_client.manager import AsyncKernelManager
 
-from prodkit.kernels import Kernel
+from prodkit.kernels.provisioner import Kernel
 
 CELL = "import os, pandas, sklearn.ensemble, matplotlib.pyplot; kept = os.getppid()"
 STEPS = ("start", "ready", "imports", "end", "total")

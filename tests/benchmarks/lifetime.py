@@ -3,7 +3,7 @@
 Lives are simulated at the level of what a day leaves: for each of the four comparisons that can act, the daily
 gain of the other model. Gains are normal, with an assumed spread from day to day (the false rate hardly depends
 on it, the delay does, so delays are given for three); the intervals are those of
-:func:`prodkit.paired.always_valid`, written for all lives at once and checked against it.
+:func:`prodkit.decisions.paired.always_valid`, written for all lives at once and checked against it.
 
 "Each day" looks at a window that grows day by day until the next begins; "sliding" looks each day at the last
 thirty days, which is not what the interval was made for.
@@ -16,7 +16,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from prodkit.paired import always_valid
+from prodkit.decisions.paired import always_valid
 
 Floats = NDArray[np.float64]
 

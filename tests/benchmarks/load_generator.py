@@ -1,8 +1,8 @@
 """Does the load generator see a stall? ``python tests/benchmarks/load_generator.py [LOADTEST]``.
 
 A server that answers in 3 ms stalls for 2 s in every 10, and is asked 50 times a second for 20 s, evenly: first by
-:func:`prodkit.load.apply_load`, then by npm's ``loadtest``, which keeps to a schedule as well. LOADTEST is the path of
-its command; without it that line is left out. The truth is arithmetic: whoever is due in a stall waits for its end.
+:func:`prodkit.stress.load.apply_load`, then by npm's ``loadtest``, which keeps to a schedule as well. LOADTEST is the path
+of its command; without it that line is left out. The truth is arithmetic: whoever is due in a stall waits for its end.
 A client that asks the next question only after the last answer, over one connection, stands beside them: it is what
 coordinated omission looks like.
 """
@@ -18,8 +18,8 @@ import time
 
 import numpy as np
 
-from prodkit.load import apply_load, arrivals, quantile
-from prodkit.target import Target
+from prodkit.stress.load import apply_load, arrivals, quantile
+from prodkit.stress.target import Target
 
 RATE, SECONDS, STALL, EVERY, WORK = 50, 20.0, 2.0, 10.0, 0.003
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 53\r\n\r\n"
@@ -78,7 +78,7 @@ def main() -> None:
     note = (
         f"p99 between {found[2].low:.0f} and {found[2].high:.0f}; lag p99 {lag:.1f} ms; valid: {step.valid}"
     )
-    line("prodkit.load", *(each.value for each in found), note)
+    line("prodkit.stress.load", *(each.value for each in found), note)
     if len(sys.argv) > 1:
         server.began = None
         command = [sys.argv[1], "--rps", str(RATE), "-t", str(int(SECONDS)), "-k", "-m", "POST", "-T"]

@@ -17,10 +17,10 @@ import numpy as np
 from served import flights_version, new_flights
 from threadpoolctl import threadpool_limits
 
-from prodkit.bundle import unpack
-from prodkit.guard import Guard, Standing
-from prodkit.mutations import records
-from prodkit.resident import Resident
+from prodkit.models.bundle import unpack
+from prodkit.scoring.guard import Guard, Standing
+from prodkit.scoring.mutations import records
+from prodkit.scoring.resident import Resident
 
 ROWS, MANY = 600, 50_000
 

@@ -2,7 +2,7 @@
 
 ``python tests/benchmarks/rise.py [LIVES]``: daily mean losses are simulated as AR(1) around .6 with a spread of .12,
 much as on the flights; 45 of them are the reference, with the interval that training gives it (Student's t over
-days); then :func:`prodkit.sequential.loss_rise` looks after each of 365 days. Its rule is used as it stands.
+days); then :func:`prodkit.decisions.sequential.loss_rise` looks after each of 365 days. Its rule is used as it stands.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from prodkit.decisions.sequential import MIN_DAYS, rise_path
 from prodkit.evidence import Estimate
-from prodkit.sequential import MIN_DAYS, rise_path
 
 SEED, LIVES, DAYS, BEFORE = 20_130_101, 200, 365, 45
 LEVEL, SPREAD, ROWS, MARGIN = 0.6, 0.12, 900, 0.02

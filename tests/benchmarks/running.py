@@ -127,7 +127,7 @@ def backfill(folder: Path) -> None:
 def nbval(folder: Path) -> None:
     """All notebooks, compared by nbval, warm and plain."""
     found = {}
-    for name, plugins, warm in (("warm", ["-p", "prodkit.warm"], "600"), ("plain", [], "0")):
+    for name, plugins, warm in (("warm", ["-p", "prodkit.kernels.warm"], "600"), ("plain", [], "0")):
         call = [sys.executable, "-m", "pytest", *plugins, "-p", "no:xdist", "-o", "addopts=", "--nbval", "-q"]
         call += ["--durations", "0", "--durations-min", "0", "notebooks", "-W", "ignore"]
         began = time.perf_counter()

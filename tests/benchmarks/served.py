@@ -13,13 +13,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 
-from prodkit.bundle import assemble, manifest, pack
-from prodkit.data import read_window
-from prodkit.models import fit_model
-from prodkit.params import ScoreParams, TrainParams
-from prodkit.schema import Schema
-from prodkit.store import Store
-from prodkit.training import model_for, out_of_time, split_window
+from prodkit.data.schema import Schema
+from prodkit.data.windows import read_window
+from prodkit.models.bundle import assemble, manifest, pack
+from prodkit.models.estimators import fit_model
+from prodkit.models.training import model_for, out_of_time, split_window
+from prodkit.settings.params import ScoreParams, TrainParams
+from prodkit.store.registry import Store
 
 PROJECT = Path(__file__).parent.parent.parent
 

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 from served import flights_version, new_flights, stocked
 
-from prodkit.bundle import unpack
-from prodkit.data import read_window
-from prodkit.mutations import records
-from prodkit.params import TrainParams
-from prodkit.store import Store
-from prodkit.training import split_window
+from prodkit.data.windows import read_window
+from prodkit.models.bundle import unpack
+from prodkit.models.training import split_window
+from prodkit.scoring.mutations import records
+from prodkit.settings.params import TrainParams
+from prodkit.store.registry import Store
 
 HERE, CONNECTIONS = Path(__file__).parent, 8
 PRODKIT = [sys.executable, "-c", "from prodkit.cli import main; main()", "serve", "--port"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import nbformat
 
-from prodkit.client import Order, StoppedError
-from prodkit.engine import execute
-from prodkit.stops import Limits
+from prodkit.runs.client import Order, StoppedError
+from prodkit.runs.engine import execute
+from prodkit.runs.stops import Limits
 
 CELL = """
 from ipywidgets import Output, interact

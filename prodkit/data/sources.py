@@ -1,0 +1,351 @@
+"""Where a table lies, in files or in a database: its columns, and its rows between two moments."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import sqlalchemy as sa
+
+from prodkit.errors import DataError, IdentityError, ProdkitError, SchemaError
+from prodkit.redaction import Redaction, references
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Pandas is imported where rows are read, and so is pyarrow.dataset, which imports it: the process that runs
+# notebooks asks a table for its columns and its digest only.
+
+__all__ = ["ROW", "Database", "Files", "Source", "open_source"]
+
+ROW = "_row"  # names a row by its file and position, where no column does
+_PARQUET, _CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_DAY = timedelta(days=1)
+
+
+class Source(Protocol):
+    """A table; each method raises DataError when it cannot be read."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+
+    def rows(
+        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
+    ) -> pd.DataFrame:
+        """Rows with ``start <= time < end`` in any order; with ``numbered``, ``ROW`` names each.
+
+        The time column becomes naive datetime64[us], UTC if it had a zone. Rows without a time are left out.
+        """
+
+    def span(self, time: str) -> tuple[datetime, datetime] | None:
+        """The first and the last moment in the table; None when it is empty."""
+
+    def digest(self, time: str) -> str:
+        """A cheap fingerprint of all of it, as hex digits."""
+
+
+def open_source(location: str, *, shown: str = "") -> Source:
+    """The table at a path, folder, glob or fsspec URL of Parquet or CSV, or a SQLAlchemy URL with ``#table``.
+
+    Args:
+        location: absolute.
+        shown: how errors name it, without secrets.
+
+    Raises:
+        DataError: there is no such table, or it has another format.
+    """
+    shown = shown or location
+    url, mark, table = location.rpartition("#")
+    return Database(url, table, shown) if mark and "://" in url else Files(location, shown)
+
+
+@contextmanager
+def _reading(shown: str) -> Iterator[None]:
+    """Turn what the libraries below raise into a DataError."""
+    try:
+        yield
+    except ProdkitError:
+        raise
+    except ImportError as error:
+        fix = f"Install what is missing ({error.name}), such as notebook-prodkit[s3] or [postgres]."
+        raise DataError("data", rule="needs another package to be read", value=shown, fix=fix) from error
+    except (csv.Error, pa.ArrowException, sa.exc.SQLAlchemyError, OSError, ValueError) as error:
+        reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).split("\n")[0]
+        reason = Redaction.of(references(shown)).text(reason)[:200]
+        fix = "Set `data` to Parquet or CSV files, or to a database URL that ends in #table."
+        raise DataError("data", rule=f"must be a readable table: {reason}", value=shown, fix=fix) from error
+
+
+def _times(values: pd.Series, name: str) -> pd.Series:
+    from prodkit.data.cells import moments, present
+
+    times = moments(values)
+    unread = times.isna().to_numpy() & present(values)
+    if unread.any():
+        found = f"{values[unread].iloc[0]!r} ({unread.sum()} such values)"
+        fix = "Set `time_column` to a column of times, dates or ISO texts."
+        raise SchemaError(name, rule="must hold times", value=found, fix=fix)
+    return times
+
+
+def _between(frame: pd.DataFrame, *, time: str, start: datetime, end: datetime) -> pd.DataFrame:
+    frame = frame.assign(**{time: _times(frame[time], time)})
+    return frame[((frame[time] >= start) & (frame[time] < end)).to_numpy()]
+
+
+def _clause(time: str, kind: Any, start: datetime, end: datetime) -> Any:
+    """An Arrow filter for ``start <= time < end``, in the column's own unit so that row groups are skipped."""
+    from pyarrow.dataset import field as column
+
+    unit, field = pa.timestamp("us", getattr(kind, "tz", None)), column(time)
+    low, high = pa.scalar(start, unit), pa.scalar(end, unit)
+    try:
+        low, high = low.cast(kind), high.cast(kind)
+    except pa.ArrowInvalid:  # an edge that the column's unit cannot express
+        field = field.cast(unit)
+    return (field >= low) & (field < high)
+
+
+def _alike(tables: list[Any]) -> list[Any]:
+    """Tables whose columns can be put together: one that is of another type in each becomes text."""
+    for name in {name for table in tables for name in table.column_names}:
+        having = [table for table in tables if name in table.column_names]
+        try:
+            kinds = [pa.schema([table.schema.field(name)]) for table in having]
+            pa.unify_schemas(kinds, promote_options="permissive")
+        except pa.ArrowTypeError:
+            tables = [
+                table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+                if name in table.column_names
+                else table
+                for table in tables
+            ]
+    return tables
+
+
+def _separator(path: str) -> str:
+    return "\t" if ".tsv" in path.lower() else ","
+
+
+class Files:
+    """One Parquet or CSV file, or many of the same columns, read in the order of their paths."""
+
+    def __init__(self, location: str, shown: str) -> None:
+        self._shown = shown
+        with _reading(shown):
+            self._system, path = fsspec.core.url_to_fs(location)
+            self._root, paths = self._find(path)
+        known = [name for name in paths if name.lower().endswith(_PARQUET + _CSV)]
+        self._paths = sorted(known)
+        if not known:
+            rule = "must be a file that exists" if not paths else "must be Parquet or CSV"
+            fix = "Set `data` to a path, folder, glob or URL; relative paths start at the project's folder."
+            raise DataError("data", rule=rule, value=shown, fix=fix)
+        parquet = [name.lower().endswith(_PARQUET) for name in known]
+        if any(parquet) != all(parquet):
+            raise DataError("data", rule="must not mix Parquet and CSV", value=shown, fix="Use a glob.")
+        self._is_parquet = parquet[0]
+
+    def _find(self, path: str) -> tuple[str, list[str]]:
+        """The folder that row names start from, and the files."""
+        if any(sign in path for sign in "*?[") and not self._system.exists(path):
+            return re.split(r"[*?[]", path)[0].rpartition("/")[0], self._system.glob(path)
+        if not self._system.isdir(path):
+            return path.rpartition("/")[0], [path] if self._system.exists(path) else []
+        names = [name for name in self._system.find(path) if not Path(name).name.startswith((".", "_"))]
+        return path.rstrip("/"), names
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Those of all files together, and those that folders named ``name=value`` add."""
+        with _reading(self._shown):
+            names = [name for path in self._paths for name in self._names_in(path)]
+        folders = {folder for path in self._paths for folder in path.removeprefix(self._root).split("/")[:-1]}
+        added = sorted(unquote(folder.partition("=")[0]) for folder in folders if "=" in folder)
+        return list(dict.fromkeys([*names, *(added if self._is_parquet else [])]))
+
+    def _names_in(self, path: str) -> list[str]:
+        """What the footer or the header of a file says, without reading its rows."""
+        if self._is_parquet:
+            with self._system.open(path, "rb") as file:
+                return list(pa.parquet.read_schema(file).names)
+        sign = _separator(path)
+        with self._system.open(
+            path, "rt", compression="infer", encoding="utf-8-sig", errors="replace"
+        ) as file:
+            header = next((row for row in csv.reader(file, delimiter=sign) if row), None)
+        if header is None:
+            raise ValueError("it is empty")
+        return header
+
+    @cached_property
+    def _table(self) -> Any:
+        """An Arrow dataset of one schema over all files."""
+        from pyarrow.dataset import dataset
+
+        with _reading(self._shown):
+            if not self._is_parquet:
+                tables = [self._csv(path) for path in self._paths]
+                self._counts = [table.num_rows for table in tables]
+                return dataset(pa.concat_tables(_alike(tables), promote_options="permissive"))
+            options = {"format": "parquet", "filesystem": self._system, "partitioning": "hive"}
+            options["partition_base_dir"] = self._root  # a=b/ further up says nothing of the table
+            first = dataset(self._paths, **options)
+            if len(self._paths) == 1:
+                return first
+            found = [part.physical_schema.remove_metadata() for part in first.get_fragments()]
+            schema = pa.unify_schemas([*found, first.schema.remove_metadata()], promote_options="permissive")
+            return dataset(self._paths, schema=schema, **options)
+
+    def _csv(self, path: str) -> Any:
+        with self._system.open(path, "rb", compression="infer") as file:
+            content = file.read()
+        return pa.csv.read_csv(
+            pa.BufferReader(content),
+            # one block, so that types are inferred from all rows, not from the first megabyte
+            read_options=pa.csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
+            parse_options=pa.csv.ParseOptions(delimiter=_separator(path), newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(strings_can_be_null=True),
+        )
+
+    def rows(
+        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
+    ) -> pd.DataFrame:
+        """Rows of a window; of Parquet with typed times, only the row groups that may hold them are read."""
+        kind = self._table.schema.field(time).type
+        typed = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+        clause = _clause(time, kind, start, end) if typed and not numbered else None
+        with _reading(self._shown):
+            frame = self._table.to_table(columns=list(columns), filter=clause).to_pandas()
+        if not numbered:
+            return _between(frame, time=time, start=start, end=end)
+        frame = _between(frame.assign(**{ROW: np.arange(len(frame))}), time=time, start=start, end=end)
+        return frame.assign(**{ROW: self._names(frame[ROW].to_numpy())})
+
+    def _names(self, rows: np.ndarray) -> list[str]:
+        """``file#position`` of rows (n,) counted over all files."""
+        if self._is_parquet:
+            self._counts = [part.count_rows() for part in self._table.get_fragments()]
+        starts = np.cumsum([0, *self._counts])
+        files = np.searchsorted(starts, rows, side="right") - 1
+        names = [path.removeprefix(self._root).lstrip("/") for path in self._paths]
+        return [f"{names[file]}#{row - starts[file]}" for file, row in zip(files, rows, strict=True)]
+
+    def span(self, time: str) -> tuple[datetime, datetime] | None:
+        """The first and the last moment."""
+        from prodkit.data.cells import moments
+
+        with _reading(self._shown):
+            times = moments(self._table.to_table(columns=[time]).to_pandas()[time]).dropna()
+        return (times.min().to_pydatetime(), times.max().to_pydatetime()) if len(times) else None
+
+    def digest(self, time: str) -> str:
+        """Of the bytes of local files; of what the server says of remote ones."""
+        total = hashlib.sha256()
+        local = "file" in np.atleast_1d(self._system.protocol)
+        with _reading(self._shown):
+            for path in self._paths:
+                if local:
+                    status = Path(path).stat()
+                    content = _file_digest(path, status.st_size, status.st_mtime_ns)
+                else:
+                    facts = self._system.info(path)
+                    keys = ("size", "ETag", "etag", "mtime", "LastModified", "updated", "md5Hash", "created")
+                    content = repr([str(facts.get(key)) for key in keys])
+                total.update(f"{path.removeprefix(self._root)}\0{content}\0".encode())
+        return total.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: str, size: int, modified_ns: int) -> str:
+    """SHA-256 of a file that has not changed since it had this size and time."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Database:
+    """A table or view of a database, written ``table`` or ``schema.table``."""
+
+    def __init__(self, url: str, table: str, shown: str) -> None:
+        self._shown = shown
+        with _reading(shown):
+            self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+            file = self._engine.url.database
+            if self._engine.dialect.name == "sqlite" and not (file and Path(file).is_file()):
+                # connecting would make an empty one
+                rule, fix = "must be a database that exists", "Set `data` to its URL and #table."
+                raise DataError("data", rule=rule, value=shown, fix=fix)
+            schema, _, name = table.rpartition(".")
+            try:
+                self._table = sa.Table(name, sa.MetaData(), schema=schema or None, autoload_with=self._engine)
+            except sa.exc.NoSuchTableError as error:
+                names = ", ".join(sa.inspect(self._engine).get_table_names(schema or None)[:30])
+                fix = f"There are: {names or 'no tables'}."
+                raise DataError(
+                    table, rule="must be a table of the database", place=shown, fix=fix
+                ) from error
+
+    @property
+    def columns(self) -> list[str]:
+        """In the order of the database."""
+        return [str(column.name) for column in self._table.columns]
+
+    def _is_text(self, time: str) -> bool:
+        """Times that the database keeps as text, perhaps in more than one spelling of ISO 8601."""
+        return self._engine.dialect.name == "sqlite" or isinstance(self._table.c[time].type, sa.String)
+
+    def rows(
+        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
+    ) -> pd.DataFrame:
+        """Rows of a window, chosen by the database; raises IdentityError when ``numbered``."""
+        if numbered:
+            fix = "Set `id_column`: rows of a database have no position to be named by."
+            raise IdentityError("id_column", rule="must name a column", place=self._shown, fix=fix)
+        moment: Any = self._table.c[time]
+        low, high = start, end
+        if self._is_text(time):  # the date alone sorts alike in all spellings; the rest is up to _between
+            moment = sa.type_coerce(moment, sa.String)
+            low, high = ((start - _DAY).date().isoformat(), (end + 2 * _DAY).date().isoformat())  # type: ignore[assignment]
+        elif getattr(moment.type, "timezone", False):
+            low, high = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
+        chosen = [moment.label(time) if name == time else self._table.c[name] for name in columns]
+        query = sa.select(*chosen).where(moment >= low, moment < high)
+        from pandas import read_sql
+
+        with _reading(self._shown), self._engine.connect() as connection:
+            frame = read_sql(query, connection)
+        return _between(frame, time=time, start=start, end=end)
+
+    def _limits(self, time: str) -> tuple[int, Any, Any]:
+        moment: Any = self._table.c[time]
+        moment = sa.type_coerce(moment, sa.String) if self._is_text(time) else moment
+        query = sa.select(sa.func.count(), sa.func.min(moment), sa.func.max(moment)).select_from(self._table)
+        with _reading(self._shown), self._engine.connect() as connection:
+            count, first, last = connection.execute(query).one()
+        return count, first, last
+
+    def span(self, time: str) -> tuple[datetime, datetime] | None:
+        """The first and the last moment."""
+        import pandas as pd
+
+        first, last = _times(pd.Series(self._limits(time)[1:], dtype=object), time)
+        return None if pd.isna(first) else (first.to_pydatetime(), last.to_pydatetime())
+
+    def digest(self, time: str) -> str:
+        """Of the columns, the number of rows, and their first and last moment."""
+        found = [self._table.fullname, *self.columns, *map(str, self._limits(time))]
+        return hashlib.sha256("\0".join(found).encode()).hexdigest()

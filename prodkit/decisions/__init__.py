@@ -1,0 +1,1 @@
+"""From evidence to one action that was tried on the same rows first."""

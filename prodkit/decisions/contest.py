@@ -1,0 +1,166 @@
+"""Challenger against champion on the newest labelled rows, and the evidence that promotes or rejects."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prodkit.data.schema import Schema
+from prodkit.data.windows import read_window
+from prodkit.decisions.gates import at_most, enough, improvement, known_classes, slices
+from prodkit.decisions.trial import Trial, run_trial, unseen_rows
+from prodkit.errors import VersionError
+from prodkit.evidence import Evidence, Outcome
+from prodkit.models.bundle import Bundle
+from prodkit.models.metrics import intervals, scores
+from prodkit.settings.params import ValidateParams
+from prodkit.store.registry import Store
+from prodkit.store.workspace import load_version
+
+__all__ = ["Contest", "budget_evidence", "challenge", "contest_evidence", "slice_table"]
+
+
+_FEW_LEVELS = 20
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A challenger and whom it would replace, on the same rows.
+
+    Attributes:
+        number: version of the challenger.
+        challenger: its bundle.
+        incumbent: ``champion``, or ``baseline`` when there is no champion yet.
+        generation: of the champion that is judged.
+        trial: predictions and losses of ``incumbent`` and ``challenger``.
+    """
+
+    number: int
+    challenger: Bundle
+    incumbent: str
+    generation: int
+    trial: Trial
+
+    def daily_gain(self) -> pd.DataFrame:
+        """Mean gain of the challenger on each day."""
+        losses = self.trial.losses
+        gain = pd.DataFrame({"gain": losses[self.incumbent] - losses["challenger"]})
+        return gain.groupby(self.trial.dates).mean()
+
+
+def slice_table(evidence: Sequence[Evidence]) -> pd.DataFrame:
+    """The slices among the evidence: value, low, high of each, the worst first."""
+    found = {item.name.removeprefix("slice."): item for item in evidence if item.name.startswith("slice.")}
+    rows = {name: (item.value, item.low, item.high) for name, item in found.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"], dtype=float)
+
+
+def challenge(store: Store, params: ValidateParams) -> Contest:
+    """Put both to the labelled rows of the window that neither has seen.
+
+    Raises:
+        VersionError: no such challenger, or it is the champion already.
+        DataError: the window cannot judge them.
+    """
+    pointer, versions = store.champion(), store.versions()
+    if not versions:
+        raise VersionError("challenger", rule="must exist", value="an empty store", fix="Run train first.")
+    number = params.challenger or versions[-1].number
+    if number == pointer.version:
+        fix = "Run train for a new one, or name another `challenger`."
+        raise VersionError(
+            "challenger", rule="must not be the champion already", value=f"version {number}", fix=fix
+        )
+    challenger = load_version(store, number)
+    champion = load_version(store, pointer.version) if pointer.version is not None else None
+    rows = unseen_rows(read_window(params), params, *(b for b in (challenger, champion) if b))
+    before: Bundle | np.ndarray = (
+        champion if champion is not None else challenger.fallback.predict(rows, schema=challenger.schema)
+    )
+    incumbent = "champion" if champion is not None else "baseline"
+    trial = run_trial({incumbent: before, "challenger": challenger}, rows, params, schema=challenger.schema)
+    return Contest(number, challenger, incumbent, pointer.generation, trial)
+
+
+def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
+    """Enough rows, better in the mean, no slice worse, calibrated, never without an answer."""
+    trial = rivals.trial
+    before, after = (trial.losses[name].to_numpy() for name in (rivals.incumbent, "challenger"))
+    labels = enough("labels", after, trial.days, min_rows=params.min_rows, min_blocks=params.min_blocks)
+    note = "share of rows that the challenger could not answer"
+    answers = at_most("answers", trial.errors["challenger"], limit=0.0, n=len(trial.rows), note=note)
+    if rivals.challenger.drill:
+        note = f"it was trained in a drill, with faults put in on purpose: {rivals.challenger.drill}"
+        return [Evidence("drill", "fail", note=note), labels, answers]
+    if labels.outcome != "pass":
+        return [labels, answers]
+    better = improvement(
+        f"gain.{rivals.incumbent}",
+        before,
+        after,
+        blocks=trial.days,
+        margin=params.margin,
+        confidence=params.confidence,
+        seed=params.seed,
+    )
+    strange = known_classes("labels.unknown_classes", trial.unknown_rows, rows=len(trial.rows))
+    found = [better, labels, *strange, answers]
+    if trial.task != "regression":
+        found.append(_calibration(params, rivals))
+    return found + slices(
+        trial.rows,
+        before,
+        after,
+        columns=_sliced(params, rivals.challenger.schema),
+        blocks=trial.days,
+        min_rows=params.slice_min_rows,
+        margin=params.slice_margin,
+        confidence=params.confidence,
+        seed=params.seed,
+    )
+
+
+def _calibration(params: ValidateParams, rivals: Contest) -> Evidence:
+    """Refuses a challenger only when its calibration error is credibly beyond the limit, and the incumbent's."""
+    trial, name = rivals.trial, "calibration_error"
+    settings: dict[str, Any] = {"blocks": trial.days, "confidence": params.confidence, "seed": params.seed}
+    before = scores(trial.truth, trial.predicted[rivals.incumbent], task=trial.task)[name]
+    after = intervals(trial.truth, trial.predicted["challenger"], task=trial.task, **settings)[name]
+    by_chance = math.sqrt(10 / after.n) / 3  # of ten groups, if every probability were true
+    limit = max(params.calibration_limit, before, 2 * by_chance)
+    note = f"mean gap between predicted and observed shares; the {rivals.incumbent} has {before:.3g}"
+    outcome: Outcome = "fail" if after.low > limit else "pass"
+    interval: dict[str, Any] = {"value": after.value, "low": after.low, "high": after.high}
+    return Evidence("calibration", outcome, limit=limit, n=after.n, note=note, **interval)
+
+
+def _sliced(params: ValidateParams, schema: Schema) -> list[str]:
+    """The columns whose levels are judged one by one: as told, else the categories with few levels."""
+    few = [c.name for c in schema.features if c.kind == "categorical" and len(c.levels or ()) <= _FEW_LEVELS]
+    return [name for name in params.slices if name in schema.names] if params.slices else few[:3]
+
+
+def budget_evidence(
+    store: Store, params: ValidateParams, rivals: Contest, *, repeats: int = 15
+) -> list[Evidence]:
+    """What the challenger would cost to serve: megabytes of artifact, milliseconds for one row (median)."""
+    size_mb = store.version(rivals.number).size_bytes / 1e6
+    row = rivals.trial.rows.head(1)
+    took = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        rivals.challenger.predict(row)
+        took.append((time.perf_counter() - began) * 1000)
+    note = "milliseconds for one row"
+    return [
+        at_most("budget.size", size_mb, limit=params.size_limit_mb, note="megabytes of artifact"),
+        at_most(
+            "budget.latency", float(np.median(took)), limit=params.latency_limit_ms, n=repeats, note=note
+        ),
+    ]

@@ -1,0 +1,167 @@
+"""What else could have served a window: each action tried on the champion's own rows before it is taken."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from prodkit.data.schema import Schema
+from prodkit.data.windows import labelled, read_window
+from prodkit.decisions.trial import Trial, run_trial, unseen_rows
+from prodkit.errors import DataError, ModelError, WindowError
+from prodkit.models.bundle import Bundle
+from prodkit.models.estimators import build_model, fit_model
+from prodkit.models.metrics import scores
+from prodkit.settings.params import LEAD, PRIMARY, RollbackParams, TrainParams
+from prodkit.spans import Window
+from prodkit.store.registry import Store
+from prodkit.store.workspace import load_version
+
+__all__ = [
+    "Counterfactuals",
+    "counterfactuals",
+    "fresh_challenger",
+    "judged_window",
+    "labelled_window",
+    "served_figures",
+]
+
+
+def fresh_challenger(
+    params: RollbackParams, judged: Window, *, champion: Bundle, as_trained: TrainParams
+) -> Bundle:
+    """Train today's challenger as the champion was trained, on what was labelled before ``judged`` began.
+
+    It learns from the champion's first day on and stops ``label_delay`` before the rows that judge it.
+
+    Raises:
+        DataError: nothing to learn from.
+        ModelError: it cannot be fitted.
+    """
+    span = Window(min(champion.trained.start, params.window.start), judged.start)
+    known_then = params.model_copy(update={"as_of": judged.start})
+    rows = labelled(read_window(known_then, span), known_then)
+    schema = _retold(champion.schema, rows)
+    model = build_model(as_trained.model, schema=schema, arguments=as_trained.model_args, seed=params.seed)
+    fitted = fit_model(model, rows[schema.knows(rows[params.target])], schema=schema)
+    return replace(champion, model=fitted, schema=schema, trained=Window(span.start, known_then.labels_until))
+
+
+def _retold(schema: Schema, rows: pd.DataFrame) -> Schema:
+    """The champion's columns, with the classes of these rows: training today would know the new ones."""
+    if schema.task != "multiclass":
+        return schema
+    now = Schema.infer(rows, features=schema.names[:1], target=schema.target, task="multiclass")
+    return replace(schema, classes=now.classes)
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """What else could have served this window, and how well.
+
+    Attributes:
+        whole: champion, predecessor and the dumb baseline on all labelled, unseen rows; None if there are none.
+        newest: champion and a fresh challenger on the newest of them; None if it could not be tried.
+        judged: the window of ``newest``.
+        missing: for what could not be tried, why.
+    """
+
+    whole: Trial | None
+    newest: Trial | None
+    judged: Window
+    missing: dict[str, str]
+
+    def scores(self) -> pd.DataFrame:
+        """Every candidate's scores, on the whole window and on its newest part."""
+        parts = {"whole window": self.whole, "newest part": self.newest}
+        tables = {name: trial.scores() for name, trial in parts.items() if trial is not None}
+        return pd.concat(tables, names=["rows"]) if tables else pd.DataFrame()
+
+    def daily_loss(self) -> pd.DataFrame:
+        """Mean loss of champion and simple rule on each day."""
+        if self.whole is None:
+            return pd.DataFrame({"champion": []}, index=pd.DatetimeIndex([]))
+        losses = self.whole.losses[["champion", "baseline"]].rename(columns={"baseline": "simple rule"})
+        return losses.groupby(self.whole.dates).mean()
+
+
+def served_figures(trials: Counterfactuals, *, sound: bool) -> dict[str, float]:
+    """Headline score and loss of what was really served: the model, or the simple rule while it was distrusted."""
+    if trials.whole is None:
+        return {}
+    trial, name = trials.whole, "champion" if sound else "baseline"
+    figures = scores(trial.truth, trial.predicted[name], task=trial.task)
+    wanted = dict.fromkeys(
+        (LEAD[trial.task], PRIMARY[trial.task])
+    )  # one name, not two, where they are the same
+    return {metric: figures[metric] for metric in wanted if np.isfinite(figures[metric])}
+
+
+def counterfactuals(
+    store: Store, params: RollbackParams, rows: pd.DataFrame, *, champion: Bundle, sound: bool = True
+) -> Counterfactuals:
+    """Try predecessor, dumb baseline and a fresh challenger on the rows that the champion served.
+
+    A window without labels yet, without unseen rows, or without a predecessor leaves a reason, not a crash.
+    Nothing is trained when the input is not ``sound``.
+    """
+    pointer = store.champion()
+    missing: dict[str, str] = {}
+    others: dict[str, Bundle] = {"champion": champion}
+    if pointer.predecessor is None:
+        missing["predecessor"] = "there is no predecessor"
+    else:
+        others["predecessor"] = load_version(store, pointer.predecessor)
+    judged = judged_window(params)
+    try:
+        usable = _judging_rows(params, rows, *others.values())
+        baseline = champion.fallback.predict(usable, schema=champion.schema)
+        whole = run_trial({**others, "baseline": baseline}, usable, params, schema=champion.schema)
+    except DataError as error:
+        return Counterfactuals(
+            None, None, judged, {**missing, "labels": str(error), "challenger": str(error)}
+        )
+    newest = None
+    try:
+        if not sound:
+            raise WindowError(
+                "challenger", rule="must not learn from a broken feed", value=str(params.window)
+            )
+        as_trained = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
+        fresh = fresh_challenger(params, judged, champion=champion, as_trained=as_trained)
+        part = unseen_rows(usable[usable[params.time_column] >= judged.start], params, champion, fresh)
+        newest = run_trial({"champion": champion, "challenger": fresh}, part, params, schema=champion.schema)
+    except (DataError, ModelError) as error:
+        missing["challenger"] = str(error)
+    return Counterfactuals(whole, newest, judged, missing)
+
+
+def labelled_window(params: RollbackParams) -> Window:
+    """The rows whose labels judge: the window's, or, where labels take half of it or longer, those just before.
+
+    The earlier window is as long, and ends where labels end.
+    """
+    length = params.window.end - params.window.start
+    if 2 * params.label_delay < length:
+        return params.window
+    return Window(params.labels_until - length, params.labels_until)
+
+
+def _judging_rows(params: RollbackParams, rows: pd.DataFrame, *bundles: Bundle) -> pd.DataFrame:
+    """The labelled rows that none of the models has seen; raises DataError when there are none."""
+    earlier = labelled_window(params)
+    if earlier != params.window:
+        with suppress(DataError):  # then the window's own rows say what is missing
+            return unseen_rows(read_window(params, earlier), params, *bundles)
+    return unseen_rows(rows, params, *bundles)
+
+
+def judged_window(params: RollbackParams) -> Window:
+    """The newest ``challenger_share`` of the rows whose labels judge, from a midnight on."""
+    served = labelled_window(params)
+    start, end = served.start, min(served.end, params.moment)
+    cut = pd.Timestamp(end - (end - start) * params.challenger_share).floor("D").to_pydatetime()
+    return Window(max(cut, start), end)

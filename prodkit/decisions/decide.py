@@ -1,0 +1,150 @@
+"""From evidence to one action: the ladder on which a lower rung never overrules a higher one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prodkit.evidence import Evidence, Outcome, overall
+from prodkit.store.history import Champion
+
+__all__ = ["Action", "Decision", "judgement", "promotion", "sentence"]
+
+Action = Literal["keep", "watch", "rollback", "retrain", "hold", "promote", "reject"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One action, and why.
+
+    Attributes:
+        action: what is to be done.
+        outcome: what the evidence came to.
+        reasons: sentences, the deciding one first.
+        evidence: all that was weighed.
+        target_version: the version to promote, or the one to return to; None where no pointer moves.
+        generation: of the champion that was judged; carried out only while it is still that one.
+        clears_hold: the input is sound again, so an earlier hold ends.
+    """
+
+    action: Action
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    target_version: int | None
+    generation: int
+    clears_hold: bool = False
+
+
+_RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
+_CHALLENGER = ("performance.challenger", "performance.challenger_since")
+
+
+def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int) -> Decision:
+    """Promote only on a full set of passes; reject on a failure; otherwise leave all as it is."""
+    outcome = overall(evidence)
+    action: Action = {"pass": "promote", "fail": "reject"}.get(outcome, "keep")  # type: ignore[assignment]
+    decisive = [item for item in evidence if item.outcome == outcome and outcome != "pass"]
+    reasons = [sentence(item) for item in decisive] or [sentence(item) for item in evidence[:1]]
+    reasons = reasons or ["no evidence was given"]
+    target = challenger if action == "promote" else None
+    return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation)
+
+
+def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: bool = False) -> Decision:
+    """Keep, watch, roll back, retrain or hold.
+
+    Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2),
+    ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and
+    ``performance.challenger_since`` (rung 3: would it have been better, in this window or since the promotion?).
+    Every other finding can at most ask for ``watch``, and so does one of these that stands on another rung, that is
+    told twice and not the same, or whose numbers do not bear out its failure.
+
+    Args:
+        evidence: all findings, in any order.
+        champion: the pointer that was judged; a hold in force ends when the contract passes.
+        retrain_now: ask for a retraining even if the evidence does not.
+    """
+    generation, predecessor, held = champion.generation, champion.predecessor, bool(champion.hold)
+    named = _grounds(evidence)
+    outcome = _without_drift(evidence)
+    contract = overall(item for item in evidence if item.rung == 1)
+
+    def decided(action: Action, because: Sequence[Evidence | str], target: int | None = None) -> Decision:
+        reasons = tuple(item if isinstance(item, str) else sentence(item) for item in because)
+        acts = action in ("rollback", "retrain", "hold")
+        return Decision(
+            action,
+            "fail" if acts else outcome,
+            reasons,
+            tuple(evidence),
+            target,
+            generation,
+            held and contract == "pass",
+        )
+
+    broken = [item for item in evidence if item.rung == 1 and item.outcome == "fail"]
+    ill, well = named.get("health.champion"), named.get("health.predecessor")
+    if predecessor is not None and _borne_out(ill) and ill and well and well.outcome == "pass":
+        return decided("rollback", [ill, well], predecessor)
+    if broken:
+        return decided("hold", broken)
+    if contract != "pass":
+        unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
+        return decided("keep", unchecked or ["the input could not be checked"])
+    ahead = _predecessor_ahead(named)
+    if predecessor is not None and ahead:
+        return decided("rollback", ahead, predecessor)
+    better = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
+    if better:
+        return decided("retrain", better)
+    if retrain_now:
+        return decided("retrain", ["a retraining was asked for (retrain_now)"])
+    alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
+    if alarms:
+        return decided("watch", alarms)
+    unsure: list[Evidence | str] = [item for item in evidence if item.outcome in ("error", "inconclusive")]
+    return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
+
+
+def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
+    """What shows that the predecessor serves better: a smaller loss, or a better ranking at no greater loss."""
+    loss, ranking = named.get("performance.predecessor"), named.get("performance.predecessor_ranking")
+    if loss is None or loss.outcome == "error":
+        return []
+    found = [loss] if _borne_out(loss) else []
+    if ranking is not None and _borne_out(ranking) and loss.value is not None and loss.value > 0:
+        found.append(ranking)
+    return found
+
+
+def _grounds(evidence: Sequence[Evidence]) -> dict[str, Evidence]:
+    """What may act, by name: findings on their own rung, and told once."""
+    told = Counter(item.name for item in set(evidence))
+    rungs = {item.name: _RUNGS.get(item.name.split(".")[0]) for item in evidence}
+    return {item.name: item for item in evidence if told[item.name] == 1 and item.rung == rungs[item.name]}
+
+
+def _borne_out(item: Evidence | None) -> bool:
+    """A failure whose numbers show it: what was counted, or the near end of an interval, lies beyond the limit."""
+    if item is None or item.outcome != "fail" or item.limit is None:
+        return False
+    near = item.value if item.rung == _RUNGS["health"] else item.low
+    return near is not None and near > item.limit
+
+
+def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
+    """Drift is not a decision: only the rungs above it make an outcome."""
+    return overall(item for item in evidence if item.rung < 5)
+
+
+def sentence(item: Evidence) -> str:
+    """One line of evidence in words: what was measured, the number with its interval, the limit."""
+    said = item.note or item.name
+    if item.value is None or item.rung == 1:  # a note of the data contract gives its numbers itself
+        return said
+    interval = "" if item.low is None or item.high is None else f" ({item.low:.3g} to {item.high:.3g})"
+    limit = "" if item.limit is None else f", limit {item.limit:.3g}"
+    return f"{said}: {item.value:.3g}{interval}{limit}"

@@ -1,0 +1,181 @@
+"""What a challenger, or an alternative to the champion, must show: each gate gives one line of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from prodkit.decisions.paired import always_valid, difference
+from prodkit.evidence import Estimate, Evidence, Outcome
+
+__all__ = ["alternative", "at_most", "enough", "improvement", "known_classes", "slices"]
+
+_FEW_UNKNOWN = 0.01
+
+
+def enough(
+    name: str, losses: np.ndarray, blocks: np.ndarray, *, min_rows: int, min_blocks: int, rung: int = 3
+) -> Evidence:
+    """Are there labelled rows and days enough to judge by? ``inconclusive`` if not."""
+    days = len(np.unique(blocks))
+    outcome: Outcome = "pass" if len(losses) >= min_rows and days >= min_blocks else "inconclusive"
+    note = f"{len(losses):,} labelled rows on {days} days; needed are {min_rows:,} rows and {min_blocks} days"
+    return Evidence(name, outcome, value=len(losses), limit=min_rows, n=len(losses), rung=rung, note=note)
+
+
+def improvement(
+    name: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    blocks: np.ndarray,
+    margin: float,
+    confidence: float,
+    seed: int,
+) -> Evidence:
+    """Does a challenger lose less than what it would replace, by more than a margin?
+
+    Args:
+        name: name of the evidence.
+        before: (n,) loss of each row under the incumbent.
+        after: (n,) loss of the same rows under the challenger.
+        blocks: (n,) day of each row: days are resampled whole.
+        margin: gain that the whole interval must exceed; negative allows a small loss (non-inferiority).
+        confidence: of the two-sided interval.
+        seed: of the bootstrap.
+
+    Returns:
+        ``pass`` when the interval lies above the margin, ``fail`` when below, else ``inconclusive``;
+        ``error`` when a loss is not finite.
+    """
+    if broken := _broken(name, before, after, margin):
+        return broken
+    estimate = difference(before, after, blocks=blocks, confidence=confidence, seed=seed)
+    outcome: Outcome = "inconclusive"
+    if estimate.low > margin:
+        outcome = "pass"
+    elif estimate.high < margin:
+        outcome = "fail"
+    return _evidence(name, outcome, estimate, margin, "gain of the challenger in mean loss")
+
+
+def alternative(
+    name: str,
+    champion: np.ndarray,
+    other: np.ndarray,
+    *,
+    blocks: np.ndarray,
+    limit: float,
+    confidence: float,
+    look: int,
+    note: str,
+    horizon: int = 14,
+) -> Evidence:
+    """Would something else have served the same rows better than the champion, by more than a limit?
+
+    The interval stays valid however often one looks (see :func:`prodkit.models.metrics.always_valid`), since this
+    question is put every day.
+
+    Returns:
+        ``fail`` when the interval of the gain lies above the limit: a reason to act. ``pass`` when it lies
+        below: the champion holds. Else ``inconclusive``; ``error`` when a loss is not finite.
+    """
+    if broken := _broken(name, champion, other, limit):
+        return broken
+    estimate = always_valid(champion, other, blocks=blocks, confidence=confidence, look=look, horizon=horizon)
+    outcome: Outcome = "inconclusive"
+    if estimate.low > limit:
+        outcome = "fail"
+    elif estimate.high <= limit:
+        outcome = "pass"
+    return _evidence(name, outcome, estimate, limit, note)
+
+
+def slices(
+    frame: pd.DataFrame,
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    columns: Sequence[str],
+    blocks: np.ndarray,
+    min_rows: int,
+    margin: float,
+    confidence: float,
+    seed: int,
+) -> list[Evidence]:
+    """Does any level of these columns credibly get worse by more than a margin?
+
+    The confidence is raised so that it holds for all slices together (Bonferroni).
+
+    Returns:
+        One line for each level with at least ``min_rows`` rows, the worst first: ``fail`` when its whole
+        interval lies below minus ``margin``, else ``pass``.
+    """
+    masks = {
+        f"{column}={level}": (frame[column] == level).to_numpy()
+        for column in columns
+        for level in sorted(frame[column].dropna().unique(), key=str)
+    }
+    masks = {name: mask for name, mask in masks.items() if mask.sum() >= min_rows}
+    found = []
+    for name, mask in masks.items():
+        if broken := _broken(f"slice.{name}", before[mask], after[mask], -margin):
+            found.append(broken)
+            continue
+        each = 1 - (1 - confidence) / len(masks)
+        estimate = difference(before[mask], after[mask], blocks=blocks[mask], confidence=each, seed=seed)
+        outcome: Outcome = "fail" if estimate.high < -margin else "pass"
+        found.append(
+            _evidence(f"slice.{name}", outcome, estimate, -margin, "gain in mean loss in this slice")
+        )
+    return sorted(found, key=lambda item: (item.value is not None, item.value or 0.0))
+
+
+def at_most(
+    name: str, value: float | None, *, limit: float, n: int = 0, rung: int = 0, note: str = ""
+) -> Evidence:
+    """A budget: ``pass`` up to the limit, ``fail`` above it, ``inconclusive`` when it was not measured."""
+    if value is None:
+        return Evidence(name, "inconclusive", limit=limit, n=n, rung=rung, note=note or "not measured")
+    outcome: Outcome = "pass" if value <= limit else "fail"
+    return Evidence(name, outcome, value=value, limit=limit, n=n, rung=rung, note=note)
+
+
+def known_classes(name: str, unknown_rows: int, *, rows: int, rung: int = 0) -> list[Evidence]:
+    """Labels of a class that no model knows: nothing where there are none, ``fail`` above one in a hundred.
+
+    Such rows judge nobody; without this line, a target that has changed its meaning would pass unseen.
+    """
+    if not unknown_rows:
+        return []
+    share, note = unknown_rows / (rows + unknown_rows), "share of labels of a class that no model knows"
+    return [at_most(name, share, limit=_FEW_UNKNOWN, n=rows + unknown_rows, rung=rung, note=note)]
+
+
+def _broken(name: str, before: np.ndarray, after: np.ndarray, limit: float) -> Evidence | None:
+    """Losses that no statistic may be made of."""
+    if len(before) == 0 or len(before) != len(after):
+        note = f"{len(before)} and {len(after)} losses: nothing to compare"
+        return Evidence(name, "error", limit=limit, n=len(before), rung=3, note=note)
+    bad = int((~(np.isfinite(before) & np.isfinite(after))).sum())
+    if bad:
+        return Evidence(
+            name, "error", limit=limit, n=len(before), rung=3, note=f"{bad} losses are not finite"
+        )
+    return None
+
+
+def _evidence(name: str, outcome: Outcome, estimate: Estimate, limit: float, note: str) -> Evidence:
+    return Evidence(
+        name,
+        outcome,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        limit=limit,
+        n=estimate.n,
+        rung=3,
+        note=note,
+    )

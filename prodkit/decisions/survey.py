@@ -1,0 +1,177 @@
+"""A window beside the champion's training: is its input broken, and what has drifted?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from prodkit.data.windows import blocks, read_window
+from prodkit.drift.comparison import compare_columns, comparison
+from prodkit.drift.contract import breaks
+from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
+from prodkit.evidence import Evidence, overall
+from prodkit.models.bundle import Bundle, lead_score
+from prodkit.settings.params import DriftParams, Facts, RollbackParams
+from prodkit.store.registry import Store
+
+__all__ = [
+    "DriftReport",
+    "Inspection",
+    "drift_evidence",
+    "drift_report",
+    "drill_evidence",
+    "inspect_window",
+    "missing_table",
+]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the input of a window looks like, before anything is predicted from it.
+
+    Attributes:
+        current: summary of the window, on the bins of the champion's training.
+        recent: the last sound feed before it.
+        evidence: rung 1 of the ladder.
+    """
+
+    current: Profile
+    recent: Profile
+    evidence: list[Evidence]
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is broken."""
+        return overall(self.evidence) == "pass"
+
+    @property
+    def distrust(self) -> str:
+        """Why the model must not be asked; empty when it may."""
+        return "" if self.sound else "; ".join(item.note for item in self.evidence if item.outcome != "pass")
+
+
+def inspect_window(
+    store: Store, params: Facts, rows: pd.DataFrame, *, version: int, bundle: Bundle
+) -> Inspection:
+    """Hold the window's rows against the champion's training and against the last sound window before it."""
+    current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
+    kept = store.latest_profile(params.window.start, version=version)
+    recent = Profile.from_dict(kept) if kept else bundle.recent
+    evidence = breaks(recent, current, training=bundle.profile)
+    return Inspection(current, recent, [*drill_evidence(params, bundle), *evidence])
+
+
+def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence]:
+    """A line that says so if faults were put in on purpose, into this window or into the champion's training."""
+    notes = {"these rows": params.drill, "the training of this version": bundle.drill if bundle else {}}
+    return [
+        Evidence(
+            "drill",
+            "pass",
+            note=f"This is a drill: faults were put into {where} on purpose ({_faults(faults)})",
+        )
+        for where, faults in notes.items()
+        if faults
+    ]
+
+
+def _faults(faults: dict[str, str]) -> str:
+    return ", ".join(f"{column}: {fault}" for column, fault in faults.items())
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Everything that differs between the reference and a window.
+
+    Attributes:
+        columns: as :func:`prodkit.drift.comparison.comparison` gives it, the most harmful first.
+        predictions: the same figures for what the champion says.
+        reference: summary of the reference rows, and
+        current: of the window's, on the same bins.
+        scores: summaries of the champion's predictions on both.
+        alpha: false discovery rate that ``drifted`` rests on, and
+        min_effect: the smallest shift.
+    """
+
+    columns: pd.DataFrame
+    predictions: dict[str, Any]
+    reference: Profile
+    current: Profile
+    scores: tuple[ColumnProfile, ColumnProfile]
+    alpha: float
+    min_effect: float
+
+
+def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bundle: Bundle) -> DriftReport:
+    """Compare a window with the champion's training, or with the rows that ``reference`` names."""
+    current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
+    reference, scores = bundle.profile, bundle.scores
+    if params.reference is not None:
+        earlier = read_window(params, params.reference)
+        reference = profile(
+            earlier, bundle.schema, blocks=blocks(earlier[params.time_column]), like=bundle.profile
+        )
+        scores = _score_profile(params, earlier, bundle)
+    columns = comparison(
+        reference,
+        current,
+        alpha=params.alpha,
+        min_effect=params.min_effect,
+        importance=bundle.importance or None,
+    )
+    said = _score_profile(params, rows, bundle)
+    return DriftReport(
+        columns,
+        compare_columns(scores, said),
+        reference,
+        current,
+        (scores, said),
+        params.alpha,
+        params.min_effect,
+    )
+
+
+def _score_profile(params: Facts, rows: pd.DataFrame, bundle: Bundle) -> ColumnProfile:
+    scores = lead_score(bundle.predict(rows))
+    return column_profile(scores, blocks=blocks(rows[params.time_column]), like=bundle.scores)
+
+
+def drift_evidence(report: DriftReport) -> list[Evidence]:
+    """Rung 5: one line for each column that has drifted, one for the predictions; a pass if there is none."""
+    n = report.current.rows
+    found: list[Evidence] = []
+    signals = {
+        "": "has moved",
+        "missing_": "has other missing values",
+        "unseen_": "has levels new to the model",
+    }
+    for name, row in report.columns.iterrows():
+        for prefix, said in signals.items():
+            if row[f"{prefix}drifted"]:
+                effect, limit = row[f"{prefix}effect"], max(report.min_effect, row[f"{prefix}floor"])
+                kind = f".{prefix.rstrip('_')}" if prefix else ""
+                note = f"{name} {said} since training"
+                found.append(
+                    Evidence(f"drift.{name}{kind}", "fail", value=effect, limit=limit, n=n, rung=5, note=note)
+                )
+    shift = report.predictions
+    limit = max(report.min_effect, shift["floor"])
+    if shift["p_value"] < report.alpha and shift["effect"] >= limit:
+        note = "the champion's predictions have moved"
+        found.append(
+            Evidence("drift.predictions", "fail", value=shift["effect"], limit=limit, n=n, rung=5, note=note)
+        )
+    if found:
+        return found
+    worst = float(report.columns["effect"].fillna(0.0).max())
+    note = f"no column of {len(report.columns)} has drifted; the largest effect is this"
+    return [Evidence("drift.columns", "pass", value=worst, limit=report.min_effect, n=n, rung=5, note=note)]
+
+
+def missing_table(report: DriftReport) -> pd.DataFrame:
+    """Shares of missing values and of unseen levels, where there are any, with what is significant."""
+    names = ["missing_reference", "missing_current", "missing_drifted", "unseen", "unseen_drifted"]
+    table = report.columns[names]
+    return table[(table[["missing_reference", "missing_current", "unseen"]] > 0).any(axis="columns")]

@@ -1,0 +1,137 @@
+"""The same labelled rows put to several candidates, none of which has seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from prodkit.data.schema import Schema
+from prodkit.data.windows import blocks, labelled
+from prodkit.errors import WindowError
+from prodkit.models.bundle import Bundle
+from prodkit.models.metrics import row_losses, scores
+from prodkit.settings.params import Facts, Task
+
+__all__ = ["Trial", "run_trial", "unseen_rows"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Several candidates' answers to the same labelled rows.
+
+    Attributes:
+        task: binary, multiclass or regression.
+        rows: (n, ...) labelled rows that none of them was trained on.
+        truth: (n,) class index or value.
+        predicted: for each candidate, (n,) or (n, k).
+        errors: for each candidate, the share of rows that it could not answer.
+        losses: (n, candidates) loss of each row.
+        days: (n,) day of each row.
+        unknown_rows: how many more had a label of a class that no candidate knows.
+    """
+
+    task: Task
+    rows: pd.DataFrame
+    truth: np.ndarray
+    predicted: dict[str, np.ndarray]
+    errors: dict[str, float]
+    losses: pd.DataFrame
+    days: np.ndarray
+    unknown_rows: int = 0
+
+    @property
+    def dates(self) -> pd.Series:
+        """(n,) midnight of each row's day."""
+        return pd.Series(pd.to_datetime(self.days, unit="D"), name="day")
+
+    def scores(self) -> pd.DataFrame:
+        """A row for each candidate, a column for each metric."""
+        table = {
+            name: scores(self.truth, predicted, task=self.task) for name, predicted in self.predicted.items()
+        }
+        return pd.DataFrame.from_dict(table, orient="index").rename_axis("candidate")
+
+
+def unseen_rows(rows: pd.DataFrame, params: Facts, *bundles: Bundle) -> pd.DataFrame:
+    """Labelled rows, without those that any of the models was trained on: nobody is judged by what he has seen.
+
+    Raises:
+        WindowError: nothing is left.
+        LabelError: no row has a label yet.
+    """
+    times = rows[params.time_column]
+    seen = np.zeros(len(rows), dtype=bool)
+    for bundle in bundles:
+        seen |= ((times >= bundle.trained.start) & (times < bundle.trained.end)).to_numpy()
+    if seen.all() and len(rows):
+        fix = "Choose a window after " + str(max(bundle.trained.end for bundle in bundles).date()) + "."
+        raise WindowError(
+            "window", rule="must hold rows that no judged model has seen", value=str(params.window), fix=fix
+        )
+    return labelled(rows[~seen].reset_index(drop=True), params)
+
+
+def run_trial(
+    candidates: dict[str, Bundle | np.ndarray], rows: pd.DataFrame, params: Facts, *, schema: Schema
+) -> Trial:
+    """Ask every candidate about the same rows; one that cannot answer gets NaN, never a crash.
+
+    Versions may know different classes: each gives no chance to those it does not know. Rows of a class that
+    none of them knows judge nobody, and are counted.
+
+    Args:
+        candidates: bundles, or predictions in the order of the schema's classes that are there already.
+        rows: labelled and unseen rows.
+        params: of the run.
+        schema: how the labels are read.
+
+    Raises:
+        LabelError: none of them knows any of the labels.
+    """
+    pooled = _pooled(schema, [each.schema for each in candidates.values() if isinstance(each, Bundle)])
+    known = pooled.knows(rows[params.target])
+    if not known.any():
+        pooled.encode(rows[params.target])  # says which labels it would know
+    kept = rows[known].reset_index(drop=True)
+    truth = pooled.encode(kept[params.target])
+    predicted, errors, losses = {}, {}, {}
+    for name, candidate in candidates.items():
+        try:
+            if isinstance(candidate, np.ndarray):
+                said = _aligned(candidate[known], schema, pooled)
+            else:
+                said = _aligned(candidate.predict(kept), candidate.schema, pooled)
+        except Exception:  # a candidate that fails is evidence, not an accident
+            said = np.full(
+                (len(kept), len(pooled.classes))[: 2 if pooled.task == "multiclass" else 1], np.nan
+            )
+        predicted[name] = said
+        losses[name] = row_losses(truth, said, task=pooled.task)
+        errors[name] = float(np.mean(~np.isfinite(losses[name])))
+    days = blocks(kept[params.time_column])
+    unknown = int((~known).sum())
+    return Trial(pooled.task, kept, truth, predicted, errors, pd.DataFrame(losses), days, unknown)
+
+
+def _pooled(schema: Schema, others: Sequence[Schema]) -> Schema:
+    """The schema that reads the labels of all of them; this one, if they all know the same."""
+    if "regression" in (schema.task, *(other.task for other in others)):
+        return schema
+    classes = {str(label): label for each in (schema, *others) for label in each.classes}
+    if len(classes) == len(schema.classes):
+        return schema
+    return replace(schema, task="multiclass", classes=tuple(classes.values()))
+
+
+def _aligned(said: np.ndarray, known: Schema, pooled: Schema) -> np.ndarray:
+    """Predictions (n,) or (n, k) over the classes of one schema, as shares (n, m) over those of the pooled one."""
+    if pooled.classes == known.classes:
+        return said
+    shares = np.column_stack([1 - said, said]) if said.ndim == 1 else said
+    places = {str(label): place for place, label in enumerate(pooled.classes)}
+    result = np.zeros((len(said), len(pooled.classes)))
+    result[:, [places[str(label)] for label in known.classes]] = shares
+    return result if pooled.task == "multiclass" else result[:, 1]

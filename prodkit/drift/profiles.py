@@ -1,0 +1,129 @@
+"""Summaries of tables that can be merged, against bins frozen at training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prodkit.drift.columns import ColumnProfile, column_profile
+from prodkit.drift.tally import Blocks
+from prodkit.errors import DataError, SchemaError
+
+if TYPE_CHECKING:  # whoever reads profiles back, or makes them of files, does not wait for pandas
+    import pandas as pd
+
+    from prodkit.data.schema import Schema
+
+__all__ = ["ColumnProfile", "Profile", "column_profile", "profile"]
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What is kept of a table.
+
+    Attributes:
+        rows: how many there are.
+        columns: a summary of each feature.
+        notes: why a column has no values, where it could not be read.
+    """
+
+    rows: int
+    columns: Mapping[str, ColumnProfile]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Labels of the blocks (b,), ascending."""
+        return next((column.blocks for column in self.columns.values()), np.array([], dtype=np.int64))
+
+    @property
+    def block_rows(self) -> np.ndarray:
+        """Rows of each block (b,)."""
+        counts = (column.block_counts.sum(axis=1) for column in self.columns.values())
+        return np.asarray(next(counts, np.array([], dtype=np.int64)))
+
+    def merge(self, other: Profile) -> Profile:
+        """The profile of both sets of rows together; order does not matter.
+
+        Raises:
+            DataError: the columns or their bins differ.
+        """
+        if self.columns.keys() != other.columns.keys():
+            differing = sorted(self.columns.keys() ^ other.columns.keys())
+            raise DataError("columns", rule="must be the same in both profiles", value=", ".join(differing))
+        merged = {name: column.merge(other.columns[name]) for name, column in self.columns.items()}
+        notes = {name: max(self.notes.get(name, ""), other.notes.get(name, "")) for name in merged}
+        notes = {name: note for name, note in notes.items() if note}
+        return Profile(self.rows + other.rows, merged, notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A strict JSON form."""
+        columns = {name: column.to_dict() for name, column in self.columns.items()}
+        return {"rows": self.rows, "columns": columns, "notes": dict(self.notes)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Profile:
+        """Read back what :meth:`to_dict` wrote."""
+        columns = {name: ColumnProfile.from_dict(part) for name, part in document["columns"].items()}
+        return cls(document["rows"], columns, document.get("notes", {}))
+
+
+def profile(
+    frame: pd.DataFrame, schema: Schema, *, blocks: np.ndarray, like: Profile | None = None
+) -> Profile:
+    """Summarise the features of a table.
+
+    A column that is absent, empty or garbage is a profile of missing values, never an error: what is
+    wrong with it is for others to say.
+
+    Args:
+        frame: rows, raw or coerced (n, any columns).
+        schema: the features and their kinds.
+        blocks: label of each row's block, its unit of dependence (n,), whole numbers such as days.
+        like: take the bins of this profile instead of making new ones.
+
+    Raises:
+        SchemaError: ``like`` lacks a feature, or has it with another kind.
+    """
+    absent = {name: math.nan for name in schema.names if name not in frame.columns}
+    rows = frame.assign(**absent) if absent else frame
+    malformed, clean = schema.malformed(rows), schema.coerce(rows)
+    days = Blocks.of(blocks)
+    columns = {
+        column.name: column_profile(
+            _array(clean[column.name], column.kind),
+            blocks=days,
+            kind=column.kind,
+            like=None if like is None else _counterpart(like, column.name, kind=column.kind),
+            levels=column.levels,
+            malformed=malformed[column.name],
+        )
+        for column in schema.features
+    }
+    return Profile(rows=len(frame), columns=columns)
+
+
+def _array(column: pd.Series[Any], kind: str) -> np.ndarray:
+    """A coerced column as text, or as floats: a date becomes seconds since 1970."""
+    if kind == "categorical":
+        return column.to_numpy(dtype=object)
+    if kind == "datetime":
+        ticks = column.astype("datetime64[us]")
+        return np.where(ticks.isna(), math.nan, ticks.astype("int64").to_numpy() / 1e6)
+    return column.to_numpy(dtype=float)
+
+
+def _counterpart(like: Profile, name: str, *, kind: str) -> ColumnProfile:
+    found = like.columns.get(name)
+    if found is None or found.kind != kind:
+        raise SchemaError(
+            name,
+            rule=f"must be a {kind} column of the reference profile",
+            value=found.kind if found else "no such column",
+            fix="Make the reference profile with the schema of the same model version.",
+        )
+    return found

@@ -1,0 +1,382 @@
+"""How far two histograms lie apart, how surely, and how far windows without drift lie apart anyway.
+
+Rows of one block, a day or a stretch of consecutive rows, resemble each other, and so do neighbouring blocks.
+How much is learned from the reference, whose blocks are kept: once for the test, as the variance of its counts
+between longer and longer batches of blocks, and once for the size, by comparing windows of it with its rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from prodkit.drift.tails import f_tail
+
+__all__ = ["MIN_BLOCKS", "Shift", "combined", "divergence", "mean_shift_p", "property_shift", "shift"]
+
+MIN_BLOCKS = 5  # fewer say nothing of how blocks differ
+_MIN_BATCHES = 15  # that blocks are put together to, in search of longer dependence
+_EXPECTED = 5.0  # independent rows that a bin should hold in the smaller sample (Cochran 1954)
+_MAX_WINDOWS = 128  # of the reference that are compared with its rest
+_USUAL = 0.95  # quantile of their effects that a drift must exceed
+
+
+class Shift(NamedTuple):
+    """How far two histograms lie apart, and whether that is more than chance and habit make of it.
+
+    Attributes:
+        effect: Jensen-Shannon distance less what chance makes of it.
+        p_value: of a test that nothing has changed; NaN if nothing can be said.
+        design_effect: by how much dependent rows inflate the variance, averaged over both samples.
+        floor: effect that one of 20 windows of the reference exceeds against the rest of it.
+    """
+
+    effect: float
+    p_value: float = math.nan
+    design_effect: float = math.nan
+    floor: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Dependence:
+    """How much blocks of the reference differ: deviations of batches (b, bins) from their expected counts."""
+
+    deviations: np.ndarray
+    shares: np.ndarray
+    rows: int
+    inflation: float
+    design_effect: float
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of its variance: of so many batches as are worth independent ones."""
+        return max(1.0, (len(self.deviations) - 1) * _independent(self.inflation))
+
+    def design_effects(self, directions: np.ndarray, rank: int) -> tuple[float, float, float]:
+        """Sums of the generalised design effects in some directions, of their squares, and their inflation.
+
+        The direction in which batches differ most is where they depend on each other most: it has a
+        correlation of its own.
+
+        Args:
+            directions: (bins, k), so scaled that independent rows have the covariance of a projection.
+            rank: of that projection.
+        """
+        scaled = np.einsum("bi,ij->bj", self.deviations, directions) / math.sqrt(self.rows)
+        batches = len(scaled)
+        # Not by BLAS, whose threads take longer to wake up than this takes.
+        covariance = np.einsum("bi,bj->ij", scaled, scaled) * (batches / (batches - 1))
+        trace, square = float(np.trace(covariance)), float((covariance**2).sum())
+        # What the square owes to being estimated from few batches (unbiased for normal deviations).
+        v = batches - 1
+        square = max(trace**2 / rank, v * v / ((v - 1) * (v + 2)) * (square - trace**2 / v))
+        first, direction = _leading(covariance)
+        first = min(first, math.sqrt(square))
+        along = max(self.inflation, _inflation((scaled * direction).sum(axis=1, keepdims=True)))
+        total = self.inflation * (trace - first) + along * first
+        squares = self.inflation**2 * (square - first**2) + (along * first) ** 2
+        return total, squares, total / trace if trace > 0 else 1.0
+
+
+def _leading(covariance: np.ndarray) -> tuple[float, np.ndarray]:
+    """The largest eigenvalue and its direction (k,), by power iteration."""
+    direction = covariance[np.argmax(np.diag(covariance))]
+    for _ in range(30):
+        size = math.sqrt(float((direction**2).sum()))
+        if not size > 0:
+            return 0.0, direction
+        direction = np.einsum("ij,j->i", covariance, direction / size)
+    size = math.sqrt(float((direction**2).sum()))
+    return size, direction / size if size > 0 else direction
+
+
+def _inflation(deviations: np.ndarray) -> float:
+    """By how much correlation of neighbours inflates the variance of a sum of deviations (batches, k).
+
+    That of an AR(1) whose correlation is estimated over all k, each in units of its variance; the estimate is
+    too low by about (1 + 3 rho) / n (Kendall 1954).
+    """
+    batches, squares = len(deviations), float((deviations**2).sum())
+    correlation = float((deviations[1:] * deviations[:-1]).sum()) / squares if squares > 0 else 0.0
+    correlation = min(0.9, max(0.0, (correlation * batches + 1) / max(1, batches - 3)))
+    return (1 + correlation) / (1 - correlation)
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence in bits of shares (..., bins); its root is a metric.
+
+    Source: Endres & Schindelin (2003), A new metric for probability distributions.
+    """
+    middle = np.where(p + q > 0, (p + q) / 2, 1.0)
+    total = np.zeros(np.broadcast_shapes(p.shape, q.shape)[:-1])
+    for x in (p, q):
+        ratio = np.where(x > 0, x, 1.0) / np.where(x > 0, middle, 1.0)
+        total = total + (x * np.log2(ratio)).sum(axis=-1)
+    return np.maximum(0.0, total / 2)
+
+
+def shift(reference: np.ndarray, current: np.ndarray, *, ordered: bool = True) -> Shift:
+    """Effect, test and floor of two histograms over ordered bins, given as counts by block (b, bins).
+
+    Pearson's X2 of dependent rows is a sum of chi-squares weighted with the generalised design effects, the
+    eigenvalues of a covariance that is estimated between batches of blocks of the reference. Their mean
+    divides X2 (first order), their spread makes the degrees of freedom (second order), and as they are
+    estimated, F takes the place of chi-square. Neighbouring bins are put together until each holds 5
+    independent rows of the smaller sample.
+
+    Source: Rao & Scott (1981, 1984); Thomas & Rao (1987); the second-order expansion of the divergence.
+    """
+    before, now = reference.sum(axis=0), current.sum(axis=0)
+    if not (before.sum() and now.sum()):
+        return Shift(math.nan)
+    used = before + now > 0
+    reference, current = (
+        reference[reference.sum(axis=1) > 0][:, used],
+        current[current.sum(axis=1) > 0][:, used],
+    )
+    before, now = before[used], now[used]
+    if len(before) == 2:
+        return property_shift(reference, current)
+    distance = float(divergence(before / before.sum(), now / now.sum()))
+    dependence = _dependence(reference)
+    unit = 1 / before.sum() + 1 / now.sum()
+    if dependence is None:
+        return Shift(math.sqrt(max(0.0, distance - _chance(len(before), 1.0, unit))))
+    if len(before) == 1:
+        return Shift(0.0, 1.0, 1.0)
+    design, _, _ = _designs(dependence.design_effect, reference, current)
+    return Shift(
+        effect=math.sqrt(max(0.0, distance - _chance(len(before), design, unit))),
+        p_value=_p_value(dependence, reference, current, ordered=ordered),
+        design_effect=design,
+        floor=_floor(reference, current, design=dependence.design_effect),
+    )
+
+
+def property_shift(reference: np.ndarray, current: np.ndarray, *, expected: float = 0.0) -> Shift:
+    """The same for rows without and with a property, given as counts by block (b, 2).
+
+    Shares are compared after Anscombe's transformation, for which rare properties and small samples are no
+    trouble, in units of independent rows.
+
+    Args:
+        reference: counts (b, 2).
+        current: counts (c, 2).
+        expected: share that is expected even if none of the reference has it.
+
+    Source: Anscombe (1948), The transformation of Poisson, binomial and negative-binomial data.
+    """
+    n1, n2 = float(reference.sum()), float(current.sum())
+    if not (n1 and n2):
+        return Shift(math.nan)
+    reference, current = reference[reference.sum(axis=1) > 0], current[current.sum(axis=1) > 0]
+    x1, x2 = max(float(reference[:, 1].sum()), expected * n1), float(current[:, 1].sum())
+    if not x1 and not x2:
+        return Shift(0.0)
+    p, q = np.array([1 - x1 / n1, x1 / n1]), np.array([1 - x2 / n2, x2 / n2])
+    distance, unit = float(divergence(p, q)), 1 / n1 + 1 / n2
+    dependence = _dependence(reference)
+    if dependence is None:
+        return Shift(math.sqrt(max(0.0, distance - _chance(2, 1.0, unit))))
+    deff = dependence.design_effect
+    if (reference > 0).sum(
+        axis=0
+    ).min() < MIN_BLOCKS:  # so rare before that only the window tells how it clusters
+        rows = current.sum() / len(current)
+        deff = max(deff, *([own.design_effect] if (own := _dependence(current)) else [float(rows)]))
+    design, first, second = _designs(deff, reference, current)
+    a, b = ((x / d + 0.375) / (n / d + 0.75) for x, n, d in ((x1, n1, first), (x2, n2, second)))
+    z = 2 * (math.asin(math.sqrt(a)) - math.asin(math.sqrt(b))) / math.sqrt(first / n1 + second / n2)
+    return Shift(
+        effect=math.sqrt(max(0.0, distance - _chance(2, design, unit))),
+        p_value=f_tail(z * z, 1.0, dependence.df),
+        design_effect=design,
+        floor=_floor(reference, current, design=deff),
+    )
+
+
+def mean_shift_p(
+    reference: tuple[np.ndarray, np.ndarray, np.ndarray], current: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> float:
+    """P-value of a test that two means are equal; NaN if nothing can be said.
+
+    Bins saturate where values leave the range of the reference, which a mean does not. Its variance is learned
+    from the blocks of the reference as for the bins, and is never less than that of independent rows.
+
+    Args:
+        reference: values (b,), their means (b,) and sums of squared deviations (b,) of each block.
+        current: the same of the window.
+    """
+    n, means, squares = (part[reference[0] > 0] for part in reference)
+    rows, later_rows = n.sum(), current[0].sum()
+    if len(n) < MIN_BLOCKS or not later_rows:
+        return math.nan
+    mean, later = (float(np.average(means, weights=k)) for means, k in ((means, n), current[1::-1]))
+    deviations = (n * (means - mean))[:, None]
+    within = float(squares.sum()) / rows
+    batches = _batched(deviations, n)
+    variances = [float((d**2).sum()) / k * len(d) / (len(d) - 1) * _inflation(d) for d, k in batches]
+    best = int(np.argmax(variances))
+    first = max(within, variances[best])
+    if not 0 < first < math.inf:
+        return math.nan
+    longest, larger = batches[best][0], (later_rows / max(1, (current[0] > 0).sum())) / (rows / len(n))
+    second = within + (first - within) * max(1.0, larger)
+    df = (len(longest) - 1) * _independent(_inflation(longest))
+    return f_tail((later - mean) ** 2 / (first / rows + second / later_rows), 1.0, max(1.0, df))
+
+
+def _batched(deviations: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Sums of deviations (blocks, k) over batches of 1, 2, 4, ... blocks, and the rows these hold."""
+    found, length = [], 1
+    while length == 1 or len(deviations) // length >= _MIN_BATCHES:
+        count = len(deviations) // length
+        start = len(deviations) - count * length
+        summed = np.add.reduceat(deviations[start:], np.arange(0, count * length, length), axis=0)
+        found.append((summed, int(rows[start:].sum())))
+        length *= 2
+    return found
+
+
+def _chance(bins: int, design: float, unit: float) -> float:
+    """Divergence that chance makes of no drift: it is about X2 (1/n1 + 1/n2) / (8 ln 2)."""
+    return (bins - 1) * design * unit / (8 * math.log(2))
+
+
+def _dependence(counts: np.ndarray) -> _Dependence | None:
+    """What the blocks (b, bins) of a sample say of its dependence; None if they are too few.
+
+    Blocks are put together to batches of 1, 2, 4, ... of them. That length is taken which makes rows look most
+    dependent, and what correlation is left between neighbouring batches is added as that of an AR(1).
+    """
+    if len(counts) < MIN_BLOCKS:
+        return None
+    shares = counts.sum(axis=0) / counts.sum()
+    deviations = counts - counts.sum(axis=1, keepdims=True) * shares
+    some = max(1, int((shares > 0).sum()) - 1)
+    weights = 1 / np.where(shares > 0, shares, 1.0)
+    best: _Dependence | None = None
+    for summed, rows in _batched(deviations, counts.sum(axis=1)):
+        squares, batches = float((summed**2 @ weights).sum()), len(summed)
+        inflation = _inflation(summed * np.sqrt(weights))
+        design = squares / rows / some * batches / (batches - 1) * inflation
+        if best is None or design > best.design_effect:
+            best = _Dependence(summed, shares, rows, inflation, max(1.0, design))
+    return best
+
+
+def _designs(design: float, reference: np.ndarray, current: np.ndarray) -> tuple[float, float, float]:
+    """Design effects: the mean, that of the reference, and that of the window, whose blocks may hold more rows."""
+    n1, n2 = float(reference.sum()), float(current.sum())
+    larger = max(1.0, (n2 / len(current)) / (n1 / len(reference)))
+    second = 1 + (design - 1) * larger
+    return (design / n1 + second / n2) / (1 / n1 + 1 / n2), design, second
+
+
+def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray, *, ordered: bool) -> float:
+    """Of the test of all bins and, where these are ordered, of a smooth one that sees shifts and spreads sooner.
+
+    NaN if there are too few independent rows for either.
+    """
+    before, now = reference.sum(axis=0), current.sum(axis=0)
+    n1, n2 = before.sum(), now.sum()
+    pooled, gap = (before + now) / (n1 + n2), now / n2 - before / n1
+    _, first, second = _designs(dependence.design_effect, reference, current)
+    fewest = float(min(n1 / first, n2 / second))
+    tests = [_grouped(pooled * fewest, pooled)]
+    if ordered and fewest >= 2 * _EXPECTED:
+        tests.append(_smooth(pooled))
+    found = []
+    for directions in tests:
+        rank = directions.shape[1] - (directions is tests[0])
+        if rank < 1:
+            continue
+        total, squares, inflation = dependence.design_effects(directions, rank)
+        df = min(float(rank), max(1.0, total**2 / squares)) if squares > 0 else float(rank)
+        # Days that resemble each other more than chance would are no reason to be surer than chance allows.
+        design, _, _ = _designs(max(1.0, total / rank), reference, current)
+        x2 = float(((gap @ directions) ** 2).sum()) / (1 / n1 + 1 / n2)
+        batches = (len(dependence.deviations) - 1) * _independent(inflation)
+        found.append(f_tail(x2 / (design * rank), df, max(1.0, df * batches)))
+    return combined(found)
+
+
+def combined(p_values: list[float]) -> float:
+    """One p-value of several that may depend on each other; NaN if there is none.
+
+    Source: Liu & Xie (2020), Cauchy combination test.
+
+    >>> round(combined([0.01, 0.01]), 6), round(combined([0.001, 0.9]), 4), math.isnan(combined([]))
+    (0.01, 0.002, True)
+    """
+    p_values = [p for p in p_values if not math.isnan(p)]
+    if not p_values:
+        return math.nan
+    smallest = min(p_values)
+    if smallest < 1e-9:  # the tangent of what is so near to a right angle has no digits left
+        return min(1.0, smallest * len(p_values))
+    # One that is nearly 1 is no evidence against the others.
+    angles = [math.tan((0.5 - min(p, 0.9)) * math.pi) for p in p_values]
+    return 0.5 - math.atan(sum(angles) / len(angles)) / math.pi
+
+
+def _independent(inflation: float) -> float:
+    """Share of the batches of an AR(1) that their variance is worth in independent ones: (1 - r^2) / (1 + r^2)."""
+    return 2 * inflation / (inflation**2 + 1)
+
+
+def _grouped(expected: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Directions (bins, groups) of Pearson's X2 over groups of neighbours that hold at least 5 rows each."""
+    starts = _groups(expected)
+    group = np.searchsorted(starts, np.arange(len(shares)), side="right") - 1
+    members = group[:, None] == np.arange(len(starts))
+    return np.asarray(members / np.sqrt(np.add.reduceat(shares, starts)))
+
+
+def _smooth(shares: np.ndarray) -> np.ndarray:
+    """Directions (bins, 4) of Neyman's smooth test: polynomials of the rank, orthonormal under these shares.
+
+    Source: Neyman (1937); Rayner, Thas & Best (2009), Smooth Tests of Goodness of Fit.
+    """
+    rank = np.cumsum(shares) - shares / 2
+    root = np.sqrt(shares)[:, None]
+    powers = (2 * rank[:, None] - 1) ** np.arange(min(5, len(shares)))
+    basis, _ = np.linalg.qr(powers * root)
+    return np.asarray(basis[:, 1:] / np.where(root > 0, root, 1.0))
+
+
+def _groups(expected: np.ndarray) -> np.ndarray:
+    """First bins of groups of neighbours that hold at least 5 rows each.
+
+    >>> _groups(np.array([3.0, 3.0, 6.0, 1.0])).tolist()
+    [0, 2]
+    """
+    starts, held = [0], 0.0
+    for place, rows in enumerate(expected.tolist()):
+        if held >= _EXPECTED:
+            starts.append(place)
+            held = 0.0
+        held += rows
+    if held < _EXPECTED and len(starts) > 1:
+        starts.pop()
+    return np.array(starts)
+
+
+def _floor(reference: np.ndarray, current: np.ndarray, *, design: float) -> float:
+    """Effect that 1 of 20 windows of the reference exceeds against its rest; 0 if it is too short for two."""
+    blocks = len(reference)
+    length = round(current.sum() / reference.sum() * blocks)
+    length = min(max(1, length), len(current), blocks // 2)
+    if length < 1:
+        return 0.0
+    starts = np.unique(np.linspace(0, blocks - length, _MAX_WINDOWS).astype(int))
+    below = np.concatenate([np.zeros((1, reference.shape[1])), np.cumsum(reference, axis=0)])
+    windows = below[starts + length] - below[starts]
+    rest = below[-1] - windows
+    n1, n2 = rest.sum(axis=1, keepdims=True), windows.sum(axis=1, keepdims=True)
+    chance = _chance(reference.shape[1], design, 1.0) * (1 / n1 + 1 / n2)[:, 0]
+    effects = np.sqrt(np.maximum(0.0, divergence(rest / n1, windows / n2) - chance))
+    return float(np.quantile(effects, _USUAL, method="higher"))

@@ -1,0 +1,18 @@
+"""A plugin of pytest: nbval's kernels start warm. ``pytest -p prodkit.kernels.warm --nbval notebooks``."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from prodkit.kernels.grammars import grammars_skipped
+
+__all__ = ["pytest_addoption"]
+
+
+def pytest_addoption(parser: Any) -> None:
+    """Called as soon as the plugin is there, which with ``-p`` is before nbval is: what nbval imports is quick, too."""
+    os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "prodkit-warm")
+    with grammars_skipped():
+        import_module("nbformat")

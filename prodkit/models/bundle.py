@@ -1,0 +1,173 @@
+"""Everything that a version needs to predict and to be judged by, as one artifact."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from prodkit.data.schema import Schema
+from prodkit.data.windows import blocks, digest
+from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
+from prodkit.errors import ModelError
+from prodkit.evidence import Estimate
+from prodkit.models.environment import environment
+from prodkit.models.estimators import Fallback, predictions
+from prodkit.models.training import OutOfTime, Split
+from prodkit.settings.params import TrainParams
+from prodkit.spans import Window
+
+__all__ = ["Bundle", "assemble", "lead_score", "manifest", "pack", "unpack"]
+
+_GOLDEN_ROWS = 16
+_RECENT = timedelta(days=14)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A fitted model with what it takes to use it safely.
+
+    Attributes:
+        model: fitted pipeline; takes ``schema.coerce(rows)``.
+        schema: columns and types, frozen at training.
+        fallback: the simple rule for rows that the model must not answer.
+        trained: the window it has seen; rows inside it never judge it.
+        holdout: the window left for validation.
+        profile: summary of the rows it learned from.
+        recent: summary of the newest of them: what its feed looked like at the end.
+        scores: summary of its out-of-time predictions, to see predictions drift.
+        importance: rise of the loss when the column is shuffled, for each feature.
+        golden: a few rows, with
+        golden_predictions: what the model said of them when it was made.
+        environment: versions of Python and of the libraries it was made with.
+        digest: SHA-256 of the artifact that it was read from; empty before it is one.
+        drill: the faults that were put into its training on purpose; empty for a real version.
+    """
+
+    model: Any
+    schema: Schema
+    fallback: Fallback
+    trained: Window
+    holdout: Window
+    profile: Profile
+    recent: Profile
+    scores: ColumnProfile
+    importance: dict[str, float]
+    golden: pd.DataFrame
+    golden_predictions: np.ndarray
+    environment: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+    drill: dict[str, str] = field(default_factory=dict)
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Predictions of the model, as :func:`prodkit.models.estimators.predictions`."""
+        return predictions(self.model, frame, schema=self.schema)
+
+
+def assemble(
+    model: Any,
+    split: Split,
+    tested: OutOfTime,
+    *,
+    schema: Schema,
+    params: TrainParams,
+    importance: Mapping[str, float],
+) -> Bundle:
+    """Put a fitted model together with the summaries that later judge its input.
+
+    Args:
+        model: fitted on ``split.rows``.
+        split: the rows it learned from, and the windows they and the holdout fill.
+        tested: what models that had not seen the rows said of them: the reference of its scores.
+        schema: frozen types of the columns.
+        params: of the training.
+        importance: of each feature, in units of the loss.
+    """
+    rows, feed = split.rows, split.feed
+    days = blocks(feed[params.time_column])
+    whole = profile(feed, schema, blocks=days)
+    newest = (feed[params.time_column] >= feed[params.time_column].max() - _RECENT).to_numpy()
+    golden = rows.iloc[np.linspace(0, len(rows) - 1, min(_GOLDEN_ROWS, len(rows))).astype(int)][schema.names]
+    return Bundle(
+        model=model,
+        schema=schema,
+        fallback=Fallback.fit(rows, schema=schema),
+        trained=split.trained,
+        holdout=split.holdout,
+        profile=whole,
+        recent=profile(feed[newest], schema, blocks=days[newest], like=whole),
+        scores=column_profile(lead_score(tested.predicted), blocks=tested.days),
+        importance=dict(importance),
+        golden=golden.reset_index(drop=True),
+        golden_predictions=predictions(model, golden, schema=schema),
+        environment=environment(),
+        drill=params.drill,
+    )
+
+
+def lead_score(predicted: np.ndarray) -> np.ndarray:
+    """One number a row (n,) to follow over time: the prediction, or the largest class share of (n, k)."""
+    return predicted if predicted.ndim == 1 else predicted.max(axis=1)
+
+
+def manifest(
+    bundle: Bundle, rows: pd.DataFrame, *, params: TrainParams, metrics: Mapping[str, Estimate]
+) -> dict[str, Any]:
+    """What the store says of a version, as JSON: its data, parameters, figures and environment."""
+    return {
+        "task": bundle.schema.task,
+        "schema": bundle.schema.to_dict(),
+        "trained": str(bundle.trained),
+        "holdout": str(bundle.holdout),
+        "rows": len(rows),
+        "data_digest": digest(rows),
+        "params": params.plain(),
+        "metrics": {name: _plain(each) for name, each in metrics.items()},
+        "importance": bundle.importance,
+        "environment": bundle.environment,
+    }
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    """A figure for JSON, which knows no NaN and no infinity: none is there where a score cannot be had."""
+    figures = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {name: float(number) if np.isfinite(number) else None for name, number in figures.items()}
+
+
+def pack(bundle: Bundle) -> bytes:
+    """The bytes that the store keeps."""
+    buffer = io.BytesIO()
+    joblib.dump(bundle, buffer, compress=("zlib", 1))
+    return buffer.getvalue()
+
+
+def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
+    """Read what :func:`pack` wrote, and predict the golden rows before anybody relies on it.
+
+    Only bytes whose digest has been verified may come here: unpickling runs what it reads.
+
+    Raises:
+        ModelError: it cannot be read in this environment, or answers otherwise than when it was made.
+    """
+    try:
+        bundle: Bundle = joblib.load(io.BytesIO(artifact))
+        again = bundle.predict(bundle.golden)
+    except Exception as error:
+        rule = f"could not be read back: {type(error).__name__}: {error}"
+        fix = "Install the versions its manifest names, or train it again."
+        raise ModelError(name, rule=rule, fix=fix) from error
+    gap = float(np.max(np.abs(again - bundle.golden_predictions), initial=0.0))
+    scale = 1.0 + float(np.max(np.abs(bundle.golden_predictions), initial=0.0))
+    if not gap <= 1e-6 * scale:
+        made, here = bundle.environment, environment()
+        changed = {key: f"{made.get(key)} -> {here[key]}" for key in here if made.get(key) != here[key]}
+        rule = "must predict its golden rows as it did when it was made"
+        fix = f"Changed since: {changed or 'nothing known'}. Train it again."
+        raise ModelError(name, rule=rule, value=f"a difference of {gap:.2g}", fix=fix)
+    return bundle

@@ -1,0 +1,291 @@
+"""How a challenger is made and looked at: rows set apart, folds in time, search, diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (makes the next import work)
+from sklearn.model_selection import HalvingRandomSearchCV, RandomizedSearchCV, TimeSeriesSplit
+from sklearn.pipeline import Pipeline
+
+from prodkit.data.schema import Schema
+from prodkit.data.windows import blocks, labelled
+from prodkit.errors import ModelError, WindowError
+from prodkit.evidence import Estimate
+from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
+from prodkit.models.metrics import intervals, row_losses
+from prodkit.settings.params import LEAD, PRIMARY, TrainParams
+from prodkit.spans import Window
+
+__all__ = [
+    "OutOfTime",
+    "Split",
+    "importance",
+    "learning_curve",
+    "model_for",
+    "out_of_time",
+    "search_arguments",
+    "split_window",
+    "thinned",
+]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to learn from, and the newest ones, which no part of training may look at.
+
+    Attributes:
+        rows: labelled rows older than the gap.
+        feed: those and the ones without a label: what the input looked like.
+        trained: the window that ``rows`` fill.
+        holdout: the window left for the judge; between the two lies a gap of the label delay.
+    """
+
+    rows: pd.DataFrame
+    feed: pd.DataFrame
+    trained: Window
+    holdout: Window
+
+
+def split_window(frame: pd.DataFrame, params: TrainParams) -> Split:
+    """Set the newest ``holdout`` of the window apart, with a gap of ``label_delay`` before it.
+
+    Raises:
+        WindowError: nothing is left to learn from.
+        LabelError: no row that is left has a label.
+    """
+    holdout_start = params.window.end - params.holdout
+    end = holdout_start - params.label_delay
+    if end <= params.window.start:
+        raise WindowError(
+            "window",
+            rule="must be longer than holdout and label_delay together",
+            value=f"{params.window}, {params.holdout} and {params.label_delay}",
+            fix="Lengthen `window` or shorten `holdout`.",
+        )
+    older = frame[frame[params.time_column] < end].reset_index(drop=True)
+    holdout = Window(holdout_start, params.window.end)
+    return Split(labelled(older, params), older, Window(params.window.start, end), holdout)
+
+
+def folds(times: pd.Series, *, n: int, gap: timedelta) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions (train, test) of folds in time order: whole days, tested on days later than all those learned.
+
+    A gap that would leave nothing to learn from makes the tested parts shorter, not the gap.
+
+    Raises:
+        WindowError: there are fewer days than folds need.
+    """
+    labels = blocks(times)
+    days, day_of_row = np.unique(labels, return_inverse=True)
+    apart = int(np.ceil(gap / timedelta(days=1)))
+    tested = max(1, min(len(days) // (n + 1), (len(days) - apart - 1) // n))
+    try:
+        for train, test in TimeSeriesSplit(n_splits=n, gap=apart, test_size=tested).split(days):
+            yield np.flatnonzero(np.isin(day_of_row, train)), np.flatnonzero(np.isin(day_of_row, test))
+    except ValueError as error:
+        fix = "Use fewer `folds` or a longer `window`."
+        raise WindowError(
+            "window", rule=f"must hold enough days for {n} folds", value=f"{len(days)} days", fix=fix
+        ) from error
+
+
+@dataclass(frozen=True)
+class OutOfTime:
+    """What models that had not seen a row said of it: the only figures of training that promise anything.
+
+    Attributes:
+        schema: the frozen types.
+        frame: the tested rows of all folds, in time order.
+        truth: (n,) their labels, encoded.
+        predicted: (n,) or (n, k) what the folds' models said.
+        simple: the same from the simple rule, learned from the same pasts.
+        days: (n,) day of each row.
+        folds: a row for each fold: train_end, rows, value, low, high of the lead metric.
+        last: the model of the last fold, and
+        newest: (n,) true for the rows of the last fold, which that model had not seen.
+    """
+
+    schema: Schema
+    frame: pd.DataFrame
+    truth: np.ndarray
+    predicted: np.ndarray
+    simple: np.ndarray
+    days: np.ndarray
+    folds: pd.DataFrame
+    last: Pipeline
+    newest: np.ndarray
+
+    @property
+    def metric(self) -> str:
+        """The score that leads."""
+        return LEAD[self.schema.task]
+
+    @property
+    def loss(self) -> str:
+        """The loss that decides."""
+        return PRIMARY[self.schema.task]
+
+    @property
+    def losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Loss of each row (n,) under the simple rule, and under the model."""
+        task = self.schema.task
+        return row_losses(self.truth, self.simple, task=task), row_losses(
+            self.truth, self.predicted, task=task
+        )
+
+    def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
+        """Every score of the task with its interval."""
+        return intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
+
+
+def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: TrainParams) -> OutOfTime:
+    """Fit a fresh copy on each fold's past and predict its future."""
+    times, metric = rows[params.time_column], LEAD[schema.task]
+    parts, said, simple, table = [], [], [], []
+    for train, test in folds(times, n=params.folds, gap=params.label_delay):
+        past, future = rows.iloc[train], rows.iloc[test]
+        last = fit_model(clone(model), past, schema=schema)
+        predicted = predictions(last, future, schema=schema)
+        truth, days = schema.encode(future[schema.target]), blocks(future[params.time_column])
+        lead = intervals(truth, predicted, task=schema.task, blocks=days, seed=params.seed)[metric]
+        table.append((times.iloc[train].max(), len(test), lead.value, lead.low, lead.high))
+        parts.append(future)
+        said.append(predicted)
+        simple.append(Fallback.fit(past, schema=schema).predict(future, schema=schema))
+    frame = pd.concat(parts, ignore_index=True)
+    summary = pd.DataFrame(table, columns=["train_end", "rows", "value", "low", "high"])
+    return OutOfTime(
+        schema=schema,
+        frame=frame,
+        truth=schema.encode(frame[schema.target]),
+        predicted=np.concatenate(said),
+        simple=np.concatenate(simple),
+        days=blocks(frame[params.time_column]),
+        folds=summary.set_index(pd.RangeIndex(1, len(table) + 1, name="fold")),
+        last=last,
+        newest=np.arange(len(frame)) >= len(frame) - len(parts[-1]),
+    )
+
+
+def search_arguments(
+    rows: pd.DataFrame, *, schema: Schema, params: TrainParams
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The model's keyword arguments: as given, or the best of a random or halving search on time-ordered folds.
+
+    Returns:
+        The arguments, and a table of what was tried with its loss, best first (empty without a search).
+
+    Raises:
+        ModelError: there is nothing to try, or the model knows no such argument.
+    """
+    if not params.search:
+        return dict(params.model_args), pd.DataFrame(columns=["loss"])
+    model = model_for(params, params.model_args, schema=schema)
+    if not params.search_space:
+        raise ModelError(
+            "search_space", rule="must name values to try", fix='Such as {"max_iter": [50, 100]}.'
+        )
+    prefix = f"{model.steps[-1][0]}__"
+    settings: dict[str, Any] = {
+        "param_distributions": {prefix + name: values for name, values in params.search_space.items()},
+        "scoring": partial(_negative_loss, schema=schema),
+        "cv": list(folds(rows[params.time_column], n=params.folds, gap=params.label_delay)),
+        "random_state": params.seed,
+        "refit": False,
+        "return_train_score": False,
+        "error_score": "raise",
+    }
+    total = int(np.prod([len(values) for values in params.search_space.values()]))
+    tries = min(params.search_candidates, total)
+    finder = (
+        RandomizedSearchCV(model, n_iter=tries, **settings)
+        if params.search == "random"
+        # so that the last round learns from all rows; by default the first would learn from a handful
+        else HalvingRandomSearchCV(model, n_candidates=tries, min_resources="exhaust", **settings)
+    )
+    try:
+        finder.fit(schema.coerce(rows), schema.encode(rows[schema.target]))
+    except ValueError as error:
+        raise ModelError(
+            "search_space", rule=f"could not be searched: {error}", value=params.search_space
+        ) from error
+    # halving judges its last round on the most rows: only that round is compared
+    tried = pd.DataFrame(finder.cv_results_)
+    last = tried[tried["iter"] == tried["iter"].max()] if "iter" in tried else tried
+    best = last.sort_values("mean_test_score", ascending=False, kind="stable")
+    table = pd.DataFrame(
+        [{name.removeprefix(prefix): v for name, v in row.items()} for row in best["params"]]
+    )
+    table["loss"] = -best["mean_test_score"].to_numpy()
+    chosen = {name.removeprefix(prefix): value for name, value in best["params"].iloc[0].items()}
+    return {**params.model_args, **chosen}, table
+
+
+def _negative_loss(model: Pipeline, columns: pd.DataFrame, truth: np.ndarray, *, schema: Schema) -> float:
+    return -_mean_loss(model, columns, truth, schema)
+
+
+def model_for(params: TrainParams, arguments: dict[str, Any], *, schema: Schema) -> Pipeline:
+    """The unfitted model that the parameters name."""
+    return build_model(params.model, schema=schema, arguments=arguments, seed=params.seed)
+
+
+def importance(tested: OutOfTime, *, params: TrainParams, repeats: int = 3) -> pd.DataFrame:
+    """Rise of the loss when a column is shuffled (Breiman 2001), on the newest fold, which its model never saw.
+
+    Returns:
+        A row for each feature, the most important first: mean and sd over the repeats, in units of the loss.
+    """
+    schema, generator = tested.schema, np.random.default_rng(params.seed)
+    frame = thinned(tested.frame[tested.newest], params.diagnostic_rows // 4)
+    truth, columns = schema.encode(frame[schema.target]), schema.coerce(frame)
+    before, table = _mean_loss(tested.last, columns, truth, schema), {}
+    for name in schema.names:
+        rises = []
+        for _ in range(repeats):
+            shuffled = columns[name].to_numpy()[generator.permutation(len(columns))]
+            after = _mean_loss(tested.last, columns.assign(**{name: shuffled}), truth, schema)
+            rises.append(after - before)
+        table[name] = (np.mean(rises), np.std(rises))
+    result = pd.DataFrame.from_dict(table, orient="index", columns=["mean", "sd"]).rename_axis("column")
+    return result.sort_values("mean", ascending=False, kind="stable")
+
+
+def learning_curve(
+    model: Pipeline, rows: pd.DataFrame, tested: OutOfTime, *, params: TrainParams
+) -> pd.DataFrame:
+    """Loss on the newest fold, and on the rows learned from, for models fitted on the newest share of the past.
+
+    Returns:
+        A row for each share of the past, at most ``diagnostic_rows`` of it: rows, train, validation.
+    """
+    schema, time = tested.schema, params.time_column
+    test = tested.frame[tested.newest]
+    past = rows[rows[time] < test[time].min() - params.label_delay].tail(params.diagnostic_rows)
+    test = thinned(test, params.diagnostic_rows // 4)
+    table = []
+    for share in (0.1, 0.25, 0.5, 1.0):
+        part = past.tail(max(2, int(len(past) * share)))
+        fitted = fit_model(clone(model), part, schema=schema)
+        losses = [
+            _mean_loss(fitted, some, schema.encode(some[schema.target]), schema) for some in (part, test)
+        ]
+        table.append((len(part), *losses))
+    return pd.DataFrame(table, columns=["rows", "train", "validation"])
+
+
+def _mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: Schema) -> float:
+    return float(row_losses(truth, predictions(model, frame, schema=schema), task=schema.task).mean())
+
+
+def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most ``most`` rows, evenly taken."""
+    return frame.iloc[:: -(-len(frame) // most)]

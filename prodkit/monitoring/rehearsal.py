@@ -1,0 +1,31 @@
+"""A past for the demonstration: its windows are scored as the score notebook would have scored them."""
+
+from __future__ import annotations
+
+from prodkit.data.windows import read_window
+from prodkit.decisions.survey import inspect_window
+from prodkit.scoring.batch import remember_scoring, score_window
+from prodkit.settings.params import Facts, MonitorParams, ScoreParams
+from prodkit.settings.places import environment_set
+from prodkit.spans import earlier_windows
+from prodkit.store.registry import Store
+from prodkit.store.workspace import champion_of
+
+__all__ = ["demonstrate_past"]
+
+
+def demonstrate_past(store: Store, params: MonitorParams) -> None:
+    """Score each window of the page, if the store is the demonstration's; a real one has a past of its own."""
+    if params.store != "demo":
+        return
+    version, bundle = champion_of(store)
+    shared = {name: value for name, value in params.plain().items() if name in Facts.model_fields}
+    for window in earlier_windows(params.window, params.windows):
+        then = ScoreParams.check({**shared, "window": str(window), "as_of": ""})
+        rows = read_window(then)
+        inspection = inspect_window(store, then, rows, version=version, bundle=bundle)
+        scored = score_window(then, rows, version=version, bundle=bundle, distrust=inspection.distrust)
+        with environment_set(
+            PRODKIT_RUN=f"score-{window}"
+        ):  # each by a run of its own, or one would replace the other
+            remember_scoring(store, then, scored, inspection, version=version)

@@ -1,0 +1,1 @@
+"""Notebooks executed once for each piece of work, with a record that is true whatever happens."""

@@ -1,0 +1,284 @@
+"""Run a notebook once for each piece of work, and leave a record of it whatever happens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from prodkit.errors import StoreError
+from prodkit.files import write_text
+from prodkit.kernels.grammars import grammars_skipped
+from prodkit.kernels.habitat import warm_seconds
+from prodkit.redaction import SHORTEST, Redaction, references
+from prodkit.runs.account import closed, keep, kept, opened
+from prodkit.runs.basis import basis
+from prodkit.runs.claims import Claim, abandoned, claim
+from prodkit.runs.draft import close_notebook, notebook_text
+from prodkit.runs.report import prepare, write_report
+from prodkit.runs.stops import Limits, Stop, heeding_signals
+from prodkit.settings.arguments import REAL_STORE, check
+from prodkit.settings.notebook import Notebook, read_notebook
+from prodkit.settings.params import Facts
+from prodkit.settings.places import names_read, outputs_folder, resolve
+from prodkit.store.registry import Store
+
+__all__ = ["Run", "run_notebook"]
+
+_ARTIFACTS = "outputs/artifacts"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, and the document that stands in ``result.json``."""
+
+    folder: Path
+    document: dict[str, Any]
+    repeated: bool = False
+
+    def __getitem__(self, name: str) -> Any:
+        return self.document[name]
+
+
+def _warn(sentence: str) -> None:
+    if sys.stderr is not None:  # as it is where it was closed; print would take stdout instead
+        with suppress(OSError):  # nobody listens any more
+            print(f"prodkit: {Redaction.of(names_read()).text(sentence)}", file=sys.stderr)
+
+
+def run_notebook(
+    notebook: str,
+    given: Mapping[str, Any],
+    *,
+    force: bool = False,
+    parent: str = "",
+    limits: Limits | None = None,
+    tell: Callable[[str], None] = _warn,
+) -> Run:
+    """Check the parameters, run the notebook once for this work, and record what came of it.
+
+    Work that was done before, with the same notebook, parameters, data, code and champion, is not done again; if
+    another process is at it just now, its result is waited for. Runs whose runner was killed are marked first.
+
+    Args:
+        notebook: a name in ``notebooks/``, or a path.
+        given: parameters that differ from the notebook's defaults.
+        force: do it again all the same; earlier attempts are kept.
+        parent: the run that asked for this one.
+        limits: how long it may take.
+        tell: takes sentences for whoever watches.
+
+    Raises:
+        ParameterError: before any kernel starts.
+        StoreError: the same.
+    """
+    warm_seconds(os.environ)  # a wrong PRODKIT_WARM is a wrong call
+    work = _Work(read_notebook(notebook), given)
+    runs = outputs_folder() / "runs"
+    with heeding_signals(), work.records as records:
+        _settle(runs, records, tell)
+        for name in work.secrets.too_short:
+            tell(
+                f"${{{name}}} has fewer than {SHORTEST} characters: too short to be kept out of what is written"
+            )
+        taken = None
+        while taken is None:
+            ground = work.basis()
+            taken = claim(work.stem(ground), runs, force=force, waits=tell)
+        if isinstance(taken, Path):
+            return Run(taken, kept(taken), repeated=True)
+        account = opened(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)
+        return _Attempt(work, taken, account, limits or Limits(), tell).make()
+
+
+@dataclass
+class _Work:
+    """What is to be done: a notebook, its checked parameters, and the stores that it reads and is recorded in."""
+
+    source: Notebook
+    given: Mapping[str, Any]
+    values: dict[str, Any] = field(init=False)
+    params: Facts | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        asked = check(self.source, self.given)
+        self.values, self.params = asked.values, asked.params
+
+    @cached_property
+    def secrets(self) -> Redaction:
+        """What must be written nowhere: the variables that parameters refer to."""
+        return Redaction.of(references([self.values, self.source.defaults]))
+
+    @property
+    def reads_store(self) -> bool:
+        """Whether the notebook works in a store that is there before and after it."""
+        return self.params is not None and self.params.store != "demo"
+
+    @cached_property
+    def records(self) -> Store:
+        """Where the run is recorded: the store that it works in, else the project's."""
+        places = (self.params.store, self.params.artifacts) if self.params and self.reads_store else None
+        store, artifacts = places or (REAL_STORE, _ARTIFACTS)
+        outputs_folder().mkdir(parents=True, exist_ok=True)
+        return Store.open(resolve(store), resolve(artifacts))
+
+    def basis(self) -> dict[str, Any]:
+        """What the run stands on but its parameters."""
+        store = self.records if self.reads_store else None
+        values = {**self.source.defaults, **self.values}
+        return basis(self.source.path, values, params=self.params, store=store)
+
+    def _champion(self) -> list[Any]:
+        """What the notebook will find on the throne; training asks nobody."""
+        if not self.reads_store or self.source.name == "train":
+            return []
+        champion = self.records.champion()
+        newest = [0]
+        if getattr(self.params, "challenger", None) == 0:
+            newest = [max((version.number for version in self.records.versions()), default=0)]
+        return [champion.generation, champion.version, champion.hold, *newest]
+
+    def stem(self, ground: Mapping[str, Any]) -> str:
+        """The name of this work: the same for the same work."""
+        identity = {name: ground[name] for name in ("notebook", "code", "data", "folder")}
+        identity["champion"] = self._champion()
+        identity["parameters"] = self.params.plain() if self.params else self.values
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:10]
+        span = f"-{self.params.window.start:%Y%m%d}" if self.params else ""
+        return f"{self.source.name}{span}-{digest}"
+
+
+@dataclass
+class _Attempt:
+    """One attempt at some work, in the folder that was claimed for it."""
+
+    work: _Work
+    taken: Claim
+    account: dict[str, Any]
+    limits: Limits
+    tell: Callable[[str], None]
+
+    def make(self) -> Run:
+        """Execute, and record before and after."""
+        folder, clock = self.taken.folder, time.perf_counter()
+        try:
+            keep(self.account, folder)
+            _record(self.work.records, self.account)
+        except BaseException:
+            self.taken.release()
+            raise
+        stop = self._execute()
+        seconds = time.perf_counter() - clock
+        account = closed(self.account, folder / "notebook.ipynb", stop, seconds=seconds)
+        account["reasons"] += _acts(self.work, account)
+        account = self.work.secrets.document(account)
+        keep(account, folder)  # where the disk is too full for it, the next start finds the run abandoned
+        _write_page(folder, account)
+        _record_or(self.tell, self.work.records, account)
+        self.taken.release()
+        return Run(folder, account)
+
+    def _execute(self) -> Stop | None:
+        with grammars_skipped():  # where the work was done before, none of this is imported
+            from prodkit.runs.client import Order, StoppedError
+            from prodkit.runs.engine import execute
+
+        source = self.work.source.path
+        order = Order(
+            self.taken.folder / "notebook.ipynb",
+            folder=source.parent.resolve(),
+            environment={"PRODKIT_RUN": self.taken.folder.name, "PRODKIT_OUT": str(outputs_folder())},
+            limits=self.limits,
+            hide=self.work.secrets.text if self.work.secrets else str,
+        )
+        Thread(target=prepare, daemon=True).start()  # while the kernel works, this process waits
+        try:
+            execute(source, self.work.values, order)
+        except StoppedError as error:
+            return error.stop
+        except Exception as error:  # before the engine: papermill cannot read it, or write a parameter down
+            return Stop("failed", "failed", self.work.secrets.text(f"{type(error).__name__}: {error}"))
+        return None
+
+
+def _acts(work: _Work, account: Mapping[str, Any]) -> list[str]:
+    """What a run that ended early had changed by then."""
+    if account["status"] == "succeeded" or not work.reads_store:
+        return []
+    try:
+        events = [event for event in work.records.history() if event.run_id == account["run_id"]]
+    except StoreError as error:
+        return [f"what it did before that is not known: {error}"]
+    return [
+        f"before that it did: {event.kind} of version {event.version} (event {event.number})"
+        for event in events
+    ]
+
+
+_COPIED = ("run_id", "notebook", "status", "outcome", "action", "approval", "started", "seconds")
+
+
+def _record(store: Store, account: Mapping[str, Any]) -> None:
+    store.record_run({name: account[name] for name in _COPIED} | {"document": dict(account)})
+
+
+def _record_or(tell: Callable[[str], None], store: Store, account: Mapping[str, Any]) -> None:
+    """Record a run that has ended; where the store refuses, the next start does it."""
+    try:
+        _record(store, account)
+    except StoreError as error:
+        tell(f"{account['run_id']} could not be recorded in the store, which the next run will do: {error}")
+
+
+def _write_page(folder: Path, account: Mapping[str, Any]) -> None:
+    """Write the report; a notebook that cannot be shown costs the page, never the record."""
+    page, executed = folder / "report.html", folder / "notebook.ipynb"
+    if not executed.exists():
+        return
+    try:
+        write_report(executed, page, account)
+    except Exception as error:
+        text = f"<!DOCTYPE html><title>no report</title><h1>No report could be made</h1><pre>{escape(str(error))}</pre>"
+        write_text(page, text)
+
+
+def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
+    """Mark the runs whose runner has died, and record what could not be recorded when it ended."""
+    for each in abandoned(runs):
+        account = kept(each.folder)
+        if account.get("status") == "running":
+            _interrupt(each.folder, account)
+            tell(f"{each.folder.name} was interrupted: its runner was killed")
+        for litter in each.folder.glob(".*"):
+            if litter.name != ".running":
+                litter.unlink(missing_ok=True)
+        each.release()
+    for row in records.runs(status="running"):
+        account = kept(runs / row["run_id"])
+        if account.get("status", "running") != "running":
+            _record_or(tell, records, account)
+
+
+def _interrupt(folder: Path, account: Mapping[str, Any]) -> None:
+    """Mark a run, and its notebook as far as it was saved, as what it is."""
+    import nbformat
+
+    executed = folder / "notebook.ipynb"
+    stop = Stop("interrupted", "interrupted", "The runner was killed, or the machine went down.")
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):  # what is damaged stays as it is
+        notebook = nbformat.from_dict(json.loads(executed.read_text(encoding="utf-8")))
+        close_notebook(notebook, stop)
+        write_text(executed, notebook_text(notebook))
+    account = closed(account, executed, stop, seconds=None)
+    keep(account, folder)
+    _write_page(folder, account)

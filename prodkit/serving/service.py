@@ -1,0 +1,95 @@
+"""What the service may be told: names, types, units and bounds of its parameters, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from prodkit.errors import ParameterError
+from prodkit.settings.arguments import REAL_STORE, written
+from prodkit.settings.params import NOTEBOOKS, Facts, GivenWindow, SecretName, unknown_parameter
+from prodkit.settings.places import expand
+from prodkit.settings.reading import read_node, read_text
+from prodkit.spans import Window
+
+__all__ = ["ServeParams"]
+
+
+class ServeParams(Facts):
+    """What ``prodkit serve`` may be told: the project facts, and its own limits."""
+
+    notebook: ClassVar[str] = "serve"
+
+    window: GivenWindow = Field(
+        Window.parse("2013-04-01/2013-05-01"), description="what the models of a `demo` store are older than"
+    )
+    token: SecretName = Field(
+        "", description="${NAME} of the bearer token that requests must carry; none if empty"
+    )
+    deadline_ms: float = Field(1000.0, gt=0, description="after which the next rung answers, milliseconds")
+    slow_ms: float = Field(250.0, gt=0, description="what a call should not take, milliseconds")
+    queue_rows: int = Field(
+        2_000, ge=1, description="rows that may wait for the model; more are refused with 503"
+    )
+    batch_rows: int = Field(256, ge=1, description="rows put to the model at once")
+    body_bytes: int = Field(
+        4_194_304, ge=1, description="largest body, bytes; a larger one is refused with 413"
+    )
+    request_rows: int = Field(10_000, ge=1, description="most rows of a request; more are refused with 413")
+    most_requests: int = Field(500, ge=1, description="requests on their way; more are refused with 503")
+    poll_seconds: float = Field(1.0, gt=0, description="between two looks at the champion in the database")
+    watch_seconds: float = Field(
+        0.02, gt=0, description="between two looks at whether a SQLite file has changed"
+    )
+    requests: str = Field(
+        "outputs/requests", description="folder that receives the request log as Parquet; no log if empty"
+    )
+    log_rows: int = Field(
+        50_000, ge=1, description="rows that wait to be written; more are lost, and counted"
+    )
+    log_seconds: float = Field(10.0, gt=0, description="between two files of the request log")
+    drain_seconds: int = Field(30, ge=1, description="for requests on their way, after SIGTERM")
+
+    @classmethod
+    def read(cls, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> Self:
+        """The parameters from params files, later ones winning, and from ``-p NAME VALUE``, which win over all.
+
+        A file named after a notebook says nothing to the service; ``serve.yaml`` is its own; of any other file it
+        takes what it knows.
+
+        Raises:
+            ParameterError: a file that cannot be read, an unknown name, a wrong value.
+        """
+        given: dict[str, Any] = {"store": REAL_STORE}  # a service of the demonstration must be asked for
+        everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
+        for path in files:
+            if path.stem in NOTEBOOKS:
+                continue
+            for name, node in written(path).items():
+                if name in cls.model_fields:
+                    given[name] = _read(read_node, node, name, place=path.name)
+                elif path.stem == cls.notebook or name not in everybody:
+                    raise unknown_parameter(name, known=cls.model_fields, place=path.name)
+        for name, text in pairs:
+            if name not in cls.model_fields:
+                raise unknown_parameter(name, known=cls.model_fields, place="-p, for serve")
+            given[name] = _read(read_text, text, name, place="-p")
+        return cls.check(given)
+
+    @property
+    def secret(self) -> bytes:
+        """The bearer token, read from the environment now; empty if none is asked for."""
+        secret = expand(self.token).encode()
+        if self.token and not secret:
+            raise ParameterError(self.token, rule="must not be empty", place="the environment", fix="Set it.")
+        return secret
+
+
+def _read(reader: Any, given: Any, name: str, *, place: str) -> Any:
+    try:
+        return reader(given, ServeParams.model_fields[name].annotation)
+    except ValueError as error:
+        raise ParameterError(name, rule=str(error), place=place) from error

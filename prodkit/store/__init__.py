@@ -1,0 +1,1 @@
+"""What is kept: versions, the champion and its history, runs and metrics."""

@@ -1,0 +1,238 @@
+"""What runs leave in the store: metrics, profiles of windows, and the record of each run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from prodkit.errors import ParameterError
+from prodkit.spans import Window
+from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Database
+from prodkit.store.history import parsed_json, strict_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Records"]
+
+_MOMENTS = ("window_start", "window_end", "known_at")
+_NUMBERS = ("value", "low", "high")
+_COLUMNS = ["run_id", "notebook", "version", *_MOMENTS[:2], "name", *_NUMBERS, "n", "known_at"]
+
+
+class Records:
+    """The part of the store that runs write to and reports read from.
+
+    A moment with an offset is kept in UTC, without it, so that moments compare as text.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write all rows, or none; they replace those of the same run and name.
+
+        Args:
+            rows: each with ``run_id``, ``notebook``, ``version`` (or None), ``window_start``, ``window_end``
+                and ``known_at`` (ISO text; the moment from which it is known), ``name``, ``value``, ``low``,
+                ``high`` and ``n`` (or None). A number that is not finite is written as None.
+
+        Raises:
+            ParameterError: a key is missing or unknown, or a moment is not one.
+        """
+        clean = [_metric(row) for row in rows]
+        if not clean:
+            return
+        with self._database.write() as write:
+            for run_id, name in sorted({(row["run_id"], row["name"]) for row in clean}):
+                write.rows.execute(METRICS.delete().where(METRICS.c.run_id == run_id, METRICS.c.name == name))
+            write.rows.execute(METRICS.insert(), clean)
+
+    def metrics(
+        self,
+        *,
+        notebook: str | None = None,
+        name: str | None = None,
+        version: int | None = None,
+        window: Window | None = None,
+        until: datetime | None = None,
+    ) -> pd.DataFrame:
+        """The metrics that match, ordered by start of window and name.
+
+        Args:
+            notebook: which wrote them.
+            name: of the metric.
+            version: which they are about.
+            window: they must lie within it.
+            until: leaves out what was not known yet at that moment.
+
+        Returns:
+            One row a metric, with the columns of :meth:`record_metrics`; moments are ``datetime64``,
+            ``version`` and ``n`` nullable ``Int64``, the rest of the numbers ``float64``.
+        """
+        import pandas as pd  # for readers of metrics; the runner only writes records
+
+        query = sa.select(*(METRICS.c[column] for column in _COLUMNS))
+        for column, wanted in (("notebook", notebook), ("name", name), ("version", version)):
+            if wanted is not None:
+                query = query.where(METRICS.c[column] == wanted)
+        if window is not None:
+            query = query.where(METRICS.c.window_start >= _text(window.start))
+            query = query.where(METRICS.c.window_end <= _text(window.end))
+        if until is not None:
+            query = query.where(METRICS.c.known_at <= _text(until))
+        with self._database.read() as rows:
+            found = rows.execute(query.order_by(METRICS.c.window_start, METRICS.c.name, METRICS.c.id)).all()
+        frame = pd.DataFrame([tuple(row) for row in found], columns=_COLUMNS)
+        frame = frame.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(("version", "n"), "Int64"))
+        moments = {name: pd.to_datetime(frame[name], format="ISO8601") for name in _MOMENTS}
+        return frame.assign(**moments).astype(dict.fromkeys(_MOMENTS, "datetime64[us]"))
+
+    def save_profile(
+        self, window: Window, document: Mapping[str, Any], *, run_id: str, version: int | None, clean: bool
+    ) -> None:
+        """Keep the profile of a window; it replaces that of the same run and window.
+
+        Raises:
+            StoreError: the document is not plain JSON.
+        """
+        span = {"window_start": _text(window.start), "window_end": _text(window.end), "run_id": run_id}
+        text = strict_json(dict(document), name="profile")
+        with self._database.write() as write:
+            write.rows.execute(PROFILES.delete().where(*(PROFILES.c[key] == span[key] for key in span)))
+            write.rows.execute(
+                PROFILES.insert().values(span | {"version": version, "clean": clean, "document": text})
+            )
+
+    def latest_profile(
+        self, before: datetime, *, clean: bool = True, version: int | None = None
+    ) -> dict[str, Any] | None:
+        """The profile of the newest window that ends by a moment, or None.
+
+        Args:
+            before: windows that end later do not count.
+            clean: whether unclean ones do not count either.
+            version: only those of this version, if given.
+        """
+        query = sa.select(PROFILES.c.document).where(PROFILES.c.window_end <= _text(before))
+        if clean:
+            query = query.where(PROFILES.c.clean)
+        if version is not None:
+            query = query.where(PROFILES.c.version == version)
+        newest = (PROFILES.c[name].desc() for name in ("window_end", "window_start", "id"))
+        with self._database.read() as rows:
+            text = rows.scalar(query.order_by(*newest).limit(1))
+        return None if text is None else parsed_json(text, name="profile")
+
+    def profiles(self, within: Window, *, until: datetime) -> list[dict[str, Any]]:
+        """The profiles of windows within one, the newest of each, in the order of their windows.
+
+        Args:
+            within: they must lie in it.
+            until: windows that end later do not count.
+
+        Returns:
+            ``window_start`` and ``window_end`` (ISO text), ``version``, ``clean`` and ``document`` of each.
+        """
+        names = ("window_start", "window_end", "version", "clean", "document")
+        query = sa.select(*(PROFILES.c[name] for name in names)).order_by(
+            PROFILES.c.window_start, PROFILES.c.id
+        )
+        query = query.where(PROFILES.c.window_start >= _text(within.start))
+        query = query.where(PROFILES.c.window_end <= _text(min(within.end, until, key=_text)))
+        with self._database.read() as rows:
+            found = [dict(row) for row in rows.execute(query).mappings()]
+        newest = {(row["window_start"], row["window_end"]): row for row in found}
+        return [row | {"document": parsed_json(row["document"], name="profile")} for row in newest.values()]
+
+    def record_run(self, document: Mapping[str, Any]) -> None:
+        """Keep the record of a run; it replaces an earlier one of the same ``run_id``, in its place.
+
+        Args:
+            document: ``run_id`` and, as far as known, ``notebook``, ``status``, ``outcome``, ``action``,
+                ``approval``, ``window``, ``started``, ``seconds`` and ``document``, the whole
+                ``result.json``.
+
+        Raises:
+            ParameterError: there is no ``run_id``.
+            StoreError: it is not plain JSON.
+        """
+        run_id = document.get("run_id")
+        if not isinstance(run_id, str) or not run_id:
+            raise ParameterError("run_id", rule="must name the run that is recorded", value=repr(run_id))
+        copies = ("notebook", "status", "outcome", "action", "approval", "started")
+        row = {name: document.get(name) for name in copies}
+        row["record"] = strict_json(dict(document), name=f"record of run {run_id}")
+        with self._database.write() as write:
+            if not write.rows.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(row)).rowcount:
+                write.rows.execute(RUNS.insert().values(row | {"run_id": run_id}))
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """The record of a run as :meth:`record_run` received it, or None."""
+        with self._database.read() as rows:
+            text = rows.scalar(sa.select(RUNS.c.record).where(RUNS.c.run_id == run_id))
+        return None if text is None else parsed_json(text, name=f"record of run {run_id}")
+
+    def runs(self, notebook: str | None = None, *, status: str | None = None) -> list[dict[str, Any]]:
+        """The records of all runs, or of those of one notebook or status, in the order in which they came."""
+        query = sa.select(RUNS.c.run_id, RUNS.c.record).order_by(RUNS.c.id)
+        for column, wanted in (("notebook", notebook), ("status", status)):
+            if wanted is not None:
+                query = query.where(RUNS.c[column] == wanted)
+        with self._database.read() as rows:
+            return [
+                parsed_json(row.record, name=f"record of run {row.run_id}") for row in rows.execute(query)
+            ]
+
+    def watermark(self) -> dict[str, int]:
+        """How far the store has grown, for a snapshot that leaves out what came later.
+
+        Returns:
+            ``generation`` of the champion; the highest number or id in ``events``, ``versions``, ``metrics`` and
+            ``profiles``, 0 in an empty one; ``metric_rows`` and ``profile_rows``, how many there are, since
+            those may be replaced, and whoever looks back must know whether all are still there.
+        """
+        numbers = {
+            "generation": CHAMPION.c.generation,
+            "events": EVENTS.c.number,
+            "versions": VERSIONS.c.number,
+            "metrics": METRICS.c.id,
+            "profiles": PROFILES.c.id,
+        }
+        rows = {"metric_rows": METRICS, "profile_rows": PROFILES}
+        queries = {name: sa.select(sa.func.max(column)) for name, column in numbers.items()}
+        queries |= {name: sa.select(sa.func.count()).select_from(table) for name, table in rows.items()}
+        with self._database.read() as found:
+            return {name: int(found.scalar(query) or 0) for name, query in queries.items()}
+
+
+def _text(moment: datetime | str) -> str:
+    given = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return (given.astimezone(UTC).replace(tzinfo=None) if given.tzinfo else given).isoformat()
+
+
+def _metric(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as the table takes it: every column, moments that compare as text, no number but finite ones."""
+    clean: dict[str, Any] = dict.fromkeys(_COLUMNS)
+    clean |= row
+    name = f"metric {clean['name']}"
+    if unknown := clean.keys() - set(_COLUMNS):
+        raise ParameterError(name, rule=f"must have no keys but {', '.join(_COLUMNS)}", value=sorted(unknown))
+    if absent := [key for key in ("run_id", "notebook", "name", *_MOMENTS) if clean[key] is None]:
+        raise ParameterError(name, rule=f"must have {', '.join(absent)}", value="nothing")
+    try:
+        clean |= {key: _text(clean[key]) for key in _MOMENTS}
+        for key in _NUMBERS:
+            clean[key] = _finite(clean[key])
+        clean |= {key: None if clean[key] is None else int(clean[key]) for key in ("version", "n")}
+    except (TypeError, ValueError) as error:
+        raise ParameterError(name, rule="must have moments in ISO text, and numbers", value=error) from error
+    return clean
+
+
+def _finite(number: Any) -> float | None:
+    return None if number is None or not math.isfinite(number) else float(number)

@@ -1,0 +1,204 @@
+"""A copy of champion and predecessor with a service of its own, to be loaded and broken; the real one is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from prodkit.errors import RunError, VersionError
+from prodkit.store.artifacts import Artifacts
+from prodkit.store.database import Database
+from prodkit.store.registry import Store
+from prodkit.stress.target import Target
+
+__all__ = ["Stage", "peak_mb"]
+
+_EXTRA = ("fastapi", "uvicorn", "prometheus_client")
+_START_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+# the service ends with whoever started it, however that ends
+_COMMAND = (
+    "from prodkit.kernels.offspring import die_with; die_with({parent}); from prodkit.cli import main; main()"
+)
+_PLAIN_COMMAND = "from prodkit.cli import main; main()"
+
+
+class Stage:
+    """Where a service is put to the test: use it in a ``with`` block, at whose end all of it is gone.
+
+    Args:
+        store: whose champion, and predecessor if there is one, are copied.
+
+    Raises:
+        VersionError: there is no champion.
+    """
+
+    def __init__(self, store: Store) -> None:
+        champion = store.champion()
+        if champion.version is None:
+            fix = "Run train and validate first: prodkit run train, then prodkit run validate."
+            raise VersionError("champion", rule="must exist before it can be tried", value="none", fix=fix)
+        self._folder = tempfile.TemporaryDirectory(prefix="prodkit-stage-")
+        self.folder = Path(self._folder.name)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._end: weakref.finalize[..., Any] | None = None
+        with self.store() as copy:
+            for number in (champion.predecessor, champion.version):
+                if number is not None:
+                    added = copy.register(store.artifact(number), store.version(number).manifest)
+                    generation = copy.champion().generation
+                    copy.promote(added.number, expected_generation=generation, reason="on stage")
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    @staticmethod
+    def missing() -> str:
+        """The package that a service needs and that is not installed; empty if all are."""
+        return next((name for name in _EXTRA if find_spec(name) is None), "")
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Store and artifacts, as parameters."""
+        return {"store": f"sqlite:///{self.folder}/store.db", "artifacts": str(self.folder / "artifacts")}
+
+    @property
+    def pid(self) -> int:
+        """Of the service; 0 if there is none."""
+        return self._process.pid if self._process else 0
+
+    def store(self) -> Store:
+        """The copy, opened."""
+        # not by `Store.open`, which leads elsewhere while a run is verified: this copy is nobody's but the stage's
+        return Store(
+            Database(self.places["store"], timeout_seconds=10.0), Artifacts(self.places["artifacts"])
+        )
+
+    def start(self, **given: Any) -> Target:
+        """Start ``prodkit serve`` over the copy, on the port that it had before if it had one.
+
+        Args:
+            given: its parameters.
+
+        Raises:
+            RunError: it does not start, or is not ready within a minute.
+        """
+        facts = self.folder / "stage.yaml"
+        facts.write_text(json.dumps({**self.places, "requests": "", **given}), encoding="utf-8")
+        code = (_COMMAND if sys.platform == "linux" else _PLAIN_COMMAND).format(parent=os.getpid())
+        words = ["serve", "--port", str(self._port), "-f", str(facts), "--out", str(self.folder / "out")]
+        log = self.folder / "service.log"
+        with log.open("wb") as written:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=written,
+                env={name: value for name, value in os.environ.items() if name != "PRODKIT_SANDBOX"},
+            )
+        if self._end is not None:
+            self._end.detach()
+        self._end = weakref.finalize(self, _end_process, self._process)
+        target = Target(f"http://127.0.0.1:{self._port_of(log)}")
+        self._until_ready(target, log)
+        return target
+
+    def _port_of(self, log: Path) -> int:
+        found = self._until(lambda: re.search(rb"http://[\d.]+:(\d+)", log.read_bytes()), log)
+        self._port = int(found[1])
+        return self._port
+
+    def _until_ready(self, target: Target, log: Path) -> None:
+        def is_ready() -> bool:
+            with contextlib.suppress(OSError):
+                return target.get("/health/ready")[0] == 200
+            return False
+
+        self._until(is_ready, log)
+
+    def _until(self, condition: Any, log: Path) -> Any:
+        deadline = time.monotonic() + _START_SECONDS
+        while not (found := condition()):
+            ended = self._process is None or self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                said = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+                raise RunError("prodkit serve", rule="must start", value=said[0][:300])
+            time.sleep(0.02)
+        return found
+
+    def kill(self) -> None:
+        """End the service as the machine does that has no memory left: at once."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the service."""
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            _end_process(self._process, ask=False)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Somebody else holds the database of the copy, and does not come to an end."""
+        other = sqlite3.connect(self.folder / "store.db", isolation_level=None)
+        try:
+            other.execute("BEGIN EXCLUSIVE")
+            yield
+        finally:
+            other.rollback()
+            other.close()
+
+    def promote_garbage(self) -> int:
+        """Promote a version whose artifact was damaged after it was registered; its number."""
+        with self.store() as copy:
+            champion = copy.champion()
+            assert champion.version is not None
+            manifest = copy.version(champion.version).manifest
+            added = copy.register(b"no model at all", manifest, run_id="damaged")
+            (self.folder / "artifacts" / added.location).write_bytes(b"damaged")
+            copy.promote(added.number, expected_generation=champion.generation, reason="damaged on purpose")
+            return added.number
+
+
+def _end_process(process: subprocess.Popen[bytes], *, ask: bool = True) -> None:
+    if ask and process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def peak_mb(pid: int = 0) -> float | None:
+    """The most memory that a process has had at once, megabytes; None where the system does not say.
+
+    Args:
+        pid: of the process; this one if 0.
+    """
+    try:
+        status = Path(f"/proc/{pid or 'self'}/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
+    return int(found[1]) / 1024 if found else None

@@ -1,0 +1,1 @@
+"""Whether a recorded run can be believed."""

@@ -1,0 +1,212 @@
+"""The folder of a recorded run: its notebook and its result, and where they contradict each other or the store."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from prodkit.errors import ParameterError, RunError
+from prodkit.runs.account import opened, said
+from prodkit.runs.basis import INJECTED, cells_digest, unchecked_cells
+from prodkit.settings.params import kind_of
+from prodkit.settings.places import outputs_folder
+from prodkit.verification.likeness import Difference, Likeness
+
+__all__ = ["Dossier", "code_cells", "read_dossier"]
+
+_EXACT = Likeness(relative=0.0, absolute=0.0)
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """What a run has left behind: ``result.json`` and the notebook as executed."""
+
+    folder: Path
+    document: dict[str, Any]
+    notebook: Any
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        """What the run says it rests on."""
+        return dict(self.document["basis"])
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters that were given, as papermill has noted them."""
+        return dict(self.notebook.metadata.get("papermill", {}).get("parameters", {}))
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """When it ran."""
+        start = datetime.fromisoformat(self.document["started"])
+        return start, start + timedelta(seconds=float(self.document["seconds"]))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters that it ran with, defaults among them."""
+        return {**_assigned(self.notebook, "parameters"), **_assigned(self.notebook, INJECTED)}
+
+    def contradictions(self, kept: Mapping[str, Any]) -> list[Difference]:
+        """Everything in the record that cannot be true together, without executing anything.
+
+        Args:
+            kept: what the store has recorded of this run; empty if nothing.
+        """
+        found = [*self._cells(), *self._executions(), *self._parameters(), *self._results()]
+        if self.document.get("run_id") != self.folder.name:
+            found.append(Difference("run_id", self.folder.name, str(self.document.get("run_id"))))
+        if "document" not in kept:
+            found.append(Difference("the store", "a record of this run", "none"))
+        else:
+            others = _EXACT.values(kept["document"], self.document)
+            found += [
+                Difference(f"result.json{each.what}, the store has another", *each[1:]) for each in others
+            ]
+        return found
+
+    def _cells(self) -> Iterator[Difference]:
+        then, now = self.basis["notebook"], cells_digest(self.notebook.cells)
+        if then != now:
+            what = "cells were changed, added or removed since it was recorded"
+            yield Difference(what, f"digest {then[:12]}", f"digest {now[:12]}")
+            return
+        tagged = self.basis.get("unchecked", []), unchecked_cells(self.notebook.cells)
+        if tagged[0] != tagged[1]:
+            yield Difference("other cells are tagged as not to be compared", *map(str, tagged))
+
+    def _executions(self) -> Iterator[Difference]:
+        """Cells that never ran, or that ran in another order; the numbers are Jupyter's."""
+        count = 0
+        for number, cell in enumerate(code_cells(self.notebook), 1):
+            if not cell.source.strip():
+                continue
+            count += 1
+            about = cell.metadata.get("papermill", {})
+            if about.get("status") != "completed" or about.get("exception"):
+                yield Difference(f"cell {number}", "completed", str(about.get("status", "no status")))
+            elif cell.execution_count != count:
+                yield Difference(
+                    f"cell {number}", f"executed as [{count}]", f"[{cell.execution_count or ' '}]"
+                )
+        if self.notebook.metadata.get("papermill", {}).get("exception"):
+            yield Difference("the notebook", "no exception", "an exception")
+
+    def _parameters(self) -> Iterator[Difference]:
+        """Where injected cell, papermill's note of it and the result disagree."""
+        injected, defaults = (_assigned(self.notebook, tag) for tag in (INJECTED, "parameters"))
+        yield from _named("parameter", injected, self.given, "papermill's note")
+        expected, found = {**defaults, **injected}, self.document.get("params", {})
+        told = said(self.folder / "notebook.ipynb")
+        if (kind := kind_of(self.document.get("notebook", ""), defaults)) is not None:
+            try:
+                expected = kind.check(expected).plain()
+            except ParameterError as error:
+                yield Difference(f"parameter {error.name}", "a value that can have run", str(error))
+                return
+        elif "params" in told:
+            return  # an own notebook's own words, which the comparison of the results covers
+        else:
+            expected = {name: expected[name] for name in expected if name in found or name in injected}
+        yield from _named("parameter", expected, found, "result.json")
+
+    def _results(self) -> Iterator[Difference]:
+        """Where result.json is not what the notebook has shown at its end, or is not told by the runner."""
+        blank = opened("", "", {}, parent="", basis={})
+        runners = ("run_id", "notebook", "status", "params", "basis", "parent", "started", "seconds")
+        shown = {name: value for name, value in blank.items() if name not in runners}
+        shown |= said(self.folder / "notebook.ipynb")
+        found = {name: self.document.get(name) for name in shown}
+        if _text(shown) != _text(found):
+            for each in _EXACT.values(shown, found) or [Difference("", _text(shown), _text(found))]:
+                yield Difference(f"result.json{each.what}, the notebook shows another", *each[1:])
+
+
+def read_dossier(run: str) -> Dossier:
+    """The record of a run in the outputs folder.
+
+    Args:
+        run: its id, or the path of its folder there.
+
+    Raises:
+        ParameterError: there is no such run.
+        RunError: its record cannot be read, says that the run did not succeed, or lacks what it rests on.
+    """
+    home = outputs_folder() / "runs"
+    known = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    folder = home / (Path(run).resolve().name if Path(run).resolve().parent == home.resolve() else run)
+    if folder.name not in known or folder.parent != home:
+        near = difflib.get_close_matches(run, known, n=1) or known[-3:]
+        fix = f"There are: {', '.join(near)}{', ...' if len(known) > len(near) else ''}." if known else ""
+        raise ParameterError("RUN", rule="must be a recorded run", value=run, place=str(home), fix=fix)
+    try:
+        document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        require_succeeded(document, folder.name)
+        notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, nbformat.ValidationError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        rule, fix = "must have a record that can be read", "It was damaged: do the run again with --force."
+        raise RunError(folder.name, rule=rule, value=reason, place=str(folder), fix=fix) from error
+    return Dossier(folder, document, notebook)
+
+
+def require_succeeded(document: Any, run_id: str) -> None:
+    """RunError when there is nothing that a second execution could be held against."""
+    status = document.get("status") if isinstance(document, dict) else type(document).__name__
+    if status != "succeeded":
+        fix = "Its record shows how far it came; there is nothing to repeat."
+        raise RunError(run_id, rule="must have succeeded to be verified", value=status, fix=fix)
+    basis = document.get("basis")
+    if not isinstance(basis, dict) or not {"notebook", "code", "data", "folder", "store"} <= basis.keys():
+        fix = "It was recorded by an earlier version of prodkit: do it again with --force."
+        raise RunError(run_id, rule="must say what it rests on", value="no basis", fix=fix)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    """The cells that hold code, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _assigned(notebook: Any, tag: str) -> dict[str, Any]:
+    """The values that the cells with this tag assign; what is no literal stands as its text."""
+    found: dict[str, Any] = {}
+    for cell in code_cells(notebook):
+        if tag not in cell.metadata.get("tags", []):
+            continue
+        try:
+            statements = ast.parse(cell.source).body
+        except SyntaxError as error:
+            found["?"] = f"no Python: {error.msg}"
+            continue
+        for statement in statements:
+            targets = (
+                statement.targets
+                if isinstance(statement, ast.Assign)
+                else [getattr(statement, "target", None)]
+            )
+            value = getattr(statement, "value", None)
+            if isinstance(targets[0], ast.Name) and value is not None:
+                try:
+                    found[targets[0].id] = ast.literal_eval(value)
+                except ValueError:
+                    found[targets[0].id] = ast.unparse(value)
+    return found
+
+
+def _named(what: str, then: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Iterator[Difference]:
+    for name in [*then, *(name for name in now if name not in then)]:
+        one, other = (_text(each[name]) if name in each else "nothing" for each in (then, now))
+        if one != other:
+            yield Difference(f"{what} {name}, {where} says otherwise", one, other)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=repr, ensure_ascii=False)
