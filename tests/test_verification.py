@@ -43,10 +43,10 @@ from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.runs.runner import run_notebook
 from prodkit.settings.places import using_outputs
+from prodkit.verification import verifier as verification
 from prodkit.verification.rerun import ColdKernel
 from prodkit.verification.sandbox import lend_outputs
 from prodkit.verification.verdict import Verdict
-from prodkit.verification.verifier import verifier as verification
 from prodkit.verification.verifier import verify_run
 
 __all__ = ["prodkit"]  # a fixture

@@ -1,9 +1,10 @@
 """Where and how a process runs, as far as a kernel that it starts would take after it.
 
-A forked kernel must not differ from a fresh one. So there is a zygote (see `prodkit.kernels.zygote`) for each habitat:
-for each combination of interpreter, variables that libraries read when they are loaded, limits, priority, privileges, control
-groups, namespaces and ignored signals. A kernel never runs in somebody else's control group. Its environment, working
-directory, umask and standard streams are its own in any case. What no habitat can provide for is what `coldness` finds.
+A forked kernel must not differ from a fresh one. So there is a zygote (see `prodkit.kernels.zygote`) for each
+habitat: for each combination of interpreter, variables that libraries read when they are loaded, limits, priority,
+privileges, control groups, namespaces and ignored signals. A kernel never runs in somebody else's control group. Its
+environment, working directory, umask and standard streams are its own in any case. What no habitat can provide for is
+what `coldness` finds.
 
 ``PRODKIT_WARM`` in the kernel's environment says how many seconds a zygote waits for its next kernel before it ends;
 the default is 600, and 0 turns warm kernels off.

@@ -1,9 +1,9 @@
 """A process with the heavy imports done, which forks a kernel for each request.
 
-It is started on demand (see `prodkit.kernels.door`) as ``python -c PREAMBLE FD NAME``, with a listening unix socket, and
-ends after ``PRODKIT_WARM`` seconds without a kernel, at SIGTERM, or when its socket is gone. One thread, one loop, no
-asyncio: whatever it did besides importing, every kernel would inherit. When a file that it has imported changes on the
-disk, it refuses the next request and ends after its last kernel.
+It is started on demand (see `prodkit.kernels.door`) as ``python -c PREAMBLE FD NAME``, with a listening unix socket,
+and ends after ``PRODKIT_WARM`` seconds without a kernel, at SIGTERM, or when its socket is gone. One thread, one
+loop, no asyncio: whatever it did besides importing, every kernel would inherit. When a file that it has imported
+changes on the disk, it refuses the next request and ends after its last kernel.
 
 A message is one line of JSON. The client sends ``{"argv", "env", "cwd", "umask"}`` together with three descriptors,
 and gets ``{"pid"}``, later ``{"status"}`` as of `subprocess.Popen.returncode`; or ``{"refused": reason}``. The

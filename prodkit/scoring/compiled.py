@@ -88,7 +88,8 @@ def compiled(model: Any, *, schema: Schema, golden: pd.DataFrame, seed: int = 0)
     """Take a fitted pipeline apart, and compare what comes out with what the pipeline says.
 
     Covered are histogram trees and linear models behind the encoding of
-    :func:`prodkit.models.estimators.build_model`. The comparison is over the golden rows and 600 mutations of them: unknown levels, missing values, extremes.
+    :func:`prodkit.models.estimators.build_model`. The
+    comparison is over the golden rows and 600 mutations of them: unknown levels, missing values, extremes.
 
     Args:
         model: the pipeline.

@@ -46,8 +46,8 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
     seen it.
 
     Not compared are the outputs of cells tagged ``nbval-ignore-output`` or ``nbval-skip``, except for the result
-    document, and of that what is measured on the machine (:data:`prodkit.decisions.answers.MEASURED`); live widgets; the
-    text of tracebacks. A display that a later cell rewrites is seen as it was before.
+    document, and of that what is measured on the machine (:data:`prodkit.decisions.answers.MEASURED`); live widgets;
+    the text of tracebacks. A display that a later cell rewrites is seen as it was before.
 
     Args:
         run: id of a run in the outputs folder, or the path of its folder.

@@ -1,10 +1,10 @@
 """Does the load generator see a stall? ``python tests/benchmarks/load_generator.py [LOADTEST]``.
 
 A server that answers in 3 ms stalls for 2 s in every 10, and is asked 50 times a second for 20 s, evenly: first by
-:func:`prodkit.stress.load.apply_load`, then by npm's ``loadtest``, which keeps to a schedule as well. LOADTEST is the path
-of its command; without it that line is left out. The truth is arithmetic: whoever is due in a stall waits for its end.
-A client that asks the next question only after the last answer, over one connection, stands beside them: it is what
-coordinated omission looks like.
+:func:`prodkit.stress.load.apply_load`, then by npm's ``loadtest``, which keeps to a schedule as well. LOADTEST is the
+path of its command; without it that line is left out. The truth is arithmetic: whoever is due in a stall waits for
+its end. A client that asks the next question only after the last answer, over one connection, stands beside them: it
+is what coordinated omission looks like.
 """
 
 from __future__ import annotations
