@@ -83,9 +83,7 @@ def challenge(store: Store, params: ValidateParams) -> Contest:
         )
     if number not in able and any(version.number == number for version in versions):
         fix = "Run train for a new one, or lift it: prodkit models quarantine VERSION --off."
-        raise VersionError(
-            "challenger", rule="must not be in quarantine", value=f"version {number}", fix=fix
-        )
+        raise VersionError("challenger", rule="must not be in quarantine", value=f"version {number}", fix=fix)
     challenger = load_version(store, number)
     champion = load_version(store, pointer.version) if pointer.version is not None else None
     rows = unseen_rows(read_window(params), params, *(b for b in (challenger, champion) if b))
