@@ -128,7 +128,7 @@ def _harmless(html: str) -> str:
     clean = str(_cleaner()().clean(html))
     clean = _HEADERS.sub(_one_header, clean)
     boxed = re.sub(
-        r"<table\b", '<div class="scroll" role="region" tabindex="0" aria-label="table"><table', clean
+        r"<table\b", '<div class="scroll" role="group" tabindex="0" aria-label="table"><table', clean
     )
     return re.sub(r"<td>([^<]{1,24})</td>", _cell, boxed.replace("</table>", "</table></div>"))
 
