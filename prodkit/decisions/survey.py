@@ -172,7 +172,7 @@ def drift_evidence(report: DriftReport) -> list[Evidence]:
 def _nothing_drifted(report: DriftReport) -> Evidence:
     """The largest shift, held against the limit of its own column: one beyond it is not sure."""
     effects = report.columns["effect"].fillna(0.0)
-    name = effects.idxmax()
+    name = str(effects.idxmax())
     row = report.columns.loc[name]
     effect, limit = float(effects[name]), max(report.min_effect, row["floor"])
     note = f"no column of {len(report.columns)} has drifted; {name} has moved most"

@@ -266,8 +266,8 @@ def differences(
 def drift_ranking(table: pd.DataFrame, *, floor: float) -> Chart:
     """The largest shift of each column, in the order given, as :func:`prodkit.drift.comparison.comparison` ranks them.
 
-    Index column, columns effect, damage and drifted; if they are there, those called ``missing_`` or ``unseen_`` so, and
-    ``floor``, which an effect must reach besides.
+    Index column, columns effect, damage and drifted; if they are there, those called ``missing_`` or ``unseen_`` so,
+    and ``floor``, which an effect must reach besides.
     """
     title = "What changed, the most harmful first"
     if table.empty:
