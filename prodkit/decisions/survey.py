@@ -174,7 +174,7 @@ def _nothing_drifted(report: DriftReport) -> Evidence:
     effects = report.columns["effect"].fillna(0.0)
     name = str(effects.idxmax())
     row = report.columns.loc[name]
-    effect, limit = float(effects[name]), max(report.min_effect, row["floor"])
+    effect, limit = float(effects[name]), max(report.min_effect, float(row["floor"]))
     note = f"no column of {len(report.columns)} has drifted; {name} has moved most"
     if effect >= limit:
         note += f", which is not sure (adjusted p-value {row['p_adjusted']:.2g})"
