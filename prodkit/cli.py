@@ -351,20 +351,21 @@ def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str
 
 
 @prodkit.command()
-@_out
+@_places
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
-def report(out: Path, open_page: bool) -> None:
-    """Write outputs/index.html: all runs, the newest first."""
-    from prodkit.runs.account import kept
-    from prodkit.runs.report import write_index
+@click.option("--compare", nargs=2, metavar="RUN RUN", help="Put two runs side by side instead.")
+def report(out: Path, store: str, artifacts: str, open_page: bool, compare: tuple[str, str] | None) -> None:
+    """Write outputs/index.html: what needs a person now, the life of the model, each version, all runs."""
+    from prodkit.runs.pages import write_comparison, write_site
+
+    def tell(sentence: str) -> None:
+        _say.print(sentence, markup=False, soft_wrap=True)
 
     folder = _absolute(out)
-    files = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-    accounts = [kept(path.parent) for path in files]
-    for path, account in zip(files, accounts, strict=True):
-        if not account:
-            _say.print(f"{path} cannot be read: the run is left out", markup=False, soft_wrap=True)
-    page = write_index(folder, [account for account in accounts if account], [])
+    with using_outputs(folder):
+        page = (
+            write_comparison(folder, *compare) if compare else write_site(folder, store, artifacts, tell=tell)
+        )
     print(page)
     if open_page:
         click.launch(page.as_uri())

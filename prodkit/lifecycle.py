@@ -12,7 +12,7 @@ from typing import Any
 
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
-from prodkit.runs.report import write_index
+from prodkit.runs.pages import write_site
 from prodkit.runs.runner import Run, run_notebook
 from prodkit.runs.stops import Limits, signal_received
 from prodkit.settings.arguments import REAL_STORE, neutral_facts, read_files, typed_value
@@ -262,12 +262,16 @@ class Lifecycle:
             return store.champion().version
 
     def _store(self) -> Store:
-        given = self._given("train")
-        artifacts = TrainParams.model_fields["artifacts"].default
-        return Store.open(resolve(given.get("store", REAL_STORE)), resolve(given.get("artifacts", artifacts)))
+        store, artifacts = self._places()
+        return Store.open(resolve(store), resolve(artifacts))
+
+    def _places(self) -> tuple[str, str]:
+        """Where versions and artifacts lie, as typed."""
+        given, artifacts = self._given("train"), TrainParams.model_fields["artifacts"].default
+        return given.get("store", REAL_STORE), given.get("artifacts", artifacts)
 
     def _write_page(self) -> Path:
-        return write_index(outputs_folder(), [run.document for run in self.runs], self.table())
+        return write_site(outputs_folder(), *self._places())
 
 
 def _losses_last(name: str) -> bool:
