@@ -352,6 +352,10 @@ def test_changes_name_what_differs():
     assert said[:3] == ["outcome: pass → fail", "action: keep → rollback", "version: v1 → v2"]
     assert "gain: pass → fail (0.1 → 0.4)" in said
     assert not any("labels" in sentence for sentence in said)
+    assert (
+        "labels: not there any more, was pass" in changes(first, {**second, "evidence": [failed]}).sentences()
+    )
+    assert "labels: pass, not there before" in changes({**first, "evidence": []}, second).sentences()
     assert changes(first, first).sentences() == ["Nothing but the numbers."]
 
 
