@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.gates import alternative, at_most, enough, known_classes
 from prodkit.decisions.result import current_run
@@ -49,7 +50,7 @@ def ladder_evidence(
         store, params, version=version, before=min(params.window.start, trials.judged.start)
     )
     performance = performance_evidence(params, trials, look=look_number(params, bundle), earlier=earlier)
-    return [*inspection.evidence, *health, *performance, *shifts]
+    return [*inspection.evidence, *health, *performance, *cooldown(store, params), *shifts]
 
 
 def look_number(params: Facts, bundle: Bundle) -> int:
