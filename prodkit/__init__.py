@@ -26,10 +26,12 @@ _HOMES = {
         "explore_signs",
     ],
     "decisions.gates": ["improvement"],
-    "decisions.ladder": ["gain_table", "ladder_evidence", "remember_trial"],
+    "decisions.estimate": ["window_estimate"],
+    "decisions.ladder": ["gain_table", "knowledge_table", "ladder_evidence", "remember_trial"],
     "models.metrics": ["calibration_curve"],
     "models.estimators": ["fit_model"],
     "monitoring.outcomes": ["judge_matured"],
+    "monitoring.pending": ["estimate_pending"],
     "settings.params": [
         "DriftParams",
         "MonitorParams",

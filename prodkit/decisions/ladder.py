@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prodkit.data.windows import label_coverage
 from prodkit.decisions.counterfactual import Counterfactuals
+from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gates import alternative, at_most, enough, known_classes
 from prodkit.decisions.result import current_run
 from prodkit.decisions.survey import Inspection
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
-from prodkit.models.bundle import Bundle
-from prodkit.models.metrics import daily_auc
-from prodkit.settings.params import Facts, RollbackParams
+from prodkit.models.bundle import Bundle, measured
+from prodkit.models.metrics import daily_auc, intervals
+from prodkit.settings.params import PRIMARY, Facts, RollbackParams
 from prodkit.store.registry import Store
 
 __all__ = [
     "gain_table",
     "health_evidence",
+    "knowledge_table",
     "ladder_evidence",
     "look_number",
     "performance_evidence",
@@ -41,15 +44,56 @@ def ladder_evidence(
     champion: tuple[int, Bundle],
     inspection: Inspection,
     shifts: Sequence[Evidence],
+    outlook: Estimated | None = None,
 ) -> list[Evidence]:
-    """All rungs, the strongest first: the contract, health, realised performance, drift."""
+    """All rungs, the strongest first: the contract, health, realised performance, what is estimated, drift."""
     version, bundle = champion
     health = health_evidence(store, params, trials, version=version)
     earlier = earlier_gains(
         store, params, version=version, before=min(params.window.start, trials.judged.start)
     )
     performance = performance_evidence(params, trials, look=look_number(params, bundle), earlier=earlier)
-    return [*inspection.evidence, *health, *performance, *shifts]
+    estimates = []
+    if outlook is not None:
+        reference = measured(store.version(version).manifest)
+        settings: dict[str, Any] = {"margin": params.retrain_cost, "window": "this window"}
+        estimates = [estimate_evidence(outlook, task=bundle.schema.task, reference=reference, **settings)]
+    return [*inspection.evidence, *health, *performance, *estimates, *shifts]
+
+
+def knowledge_table(
+    params: RollbackParams, rows: pd.DataFrame, trials: Counterfactuals, outlook: Estimated
+) -> pd.DataFrame:
+    """What is known of the champion's loss on a window, what is estimated, and what nobody can know yet."""
+    coverage = label_coverage(rows, params)
+    table: dict[str, tuple[Any, ...]] = {}
+    if trials.whole is None:
+        table["known"] = "0", np.nan, np.nan, np.nan, trials.missing["labels"]
+    else:
+        trial, loss = trials.whole, PRIMARY[trials.whole.task]
+        said = intervals(trial.truth, trial.predicted["champion"], task=trial.task, blocks=trial.days)[loss]
+        table["known"] = (
+            f"{said.n:,}",
+            said.value,
+            said.low,
+            said.high,
+            f"{loss}, from labels that have matured",
+        )
+    if outlook.abstained:
+        table["estimated"] = f"{outlook.rows:,}", np.nan, np.nan, np.nan, outlook.abstained
+    else:
+        loss = next(name for name in outlook.scores if name in PRIMARY.values())
+        each = outlook.scores[loss]
+        table["estimated"] = (
+            f"{each.n:,}",
+            each.value,
+            each.low,
+            each.high,
+            f"{loss}, without any of its labels",
+        )
+    note = f"{coverage.pending:,} labels are to come, {coverage.never:,} never will: whether like rows still end alike"
+    table["not to be known yet"] = f"{coverage.pending + coverage.never:,}", np.nan, np.nan, np.nan, note
+    return pd.DataFrame.from_dict(table, orient="index", columns=["rows", "value", "low", "high", "note"])
 
 
 def look_number(params: Facts, bundle: Bundle) -> int:
