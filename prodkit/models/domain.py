@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate
+from prodkit.models.expected import Calibration
 from prodkit.models.metrics import intervals
 
 __all__ = ["Domain", "domain"]
@@ -19,7 +20,8 @@ Floats = NDArray[np.float64]
 
 _MOST_ROWS = 10_000  # of either side that it learns from
 _FOLDS = 3
-_TREES: dict[str, Any] = {"max_iter": 40, "max_leaf_nodes": 15, "min_samples_leaf": 40, "l2_regularization": 1.0,
+_LEAF_ROWS, _LEAF_DAYS = 40, 3  # that a leaf holds at least: trees that can name a day learn days by heart
+_TREES: dict[str, Any] = {"max_iter": 40, "max_leaf_nodes": 15, "l2_regularization": 1.0,
                           "early_stopping": False}  # fmt: skip
 
 
@@ -81,13 +83,15 @@ def domain(
     halves = np.where(later == 1, len(taken[0]) / len(taken[1]), 1.0)
     fold = np.concatenate([_folds(labels[part], seed) for labels, part in zip(days, taken, strict=True)])
     said, others = np.full(len(given), 0.5), np.zeros(len(reference))
+    a_day = max(len(part) / len(np.unique(labels[part])) for labels, part in zip(days, taken, strict=True))
+    leaf = int(min(max(_LEAF_ROWS, _LEAF_DAYS * a_day), len(given) / 10))
     for each in range(_FOLDS):
         rest = fold != each
         if rest.all() or len(np.unique(later[rest])) < 2:
             others += 0.5 / _FOLDS
             continue
         trees = HistGradientBoostingClassifier(
-            **_TREES, categorical_features=categorical, random_state=seed
+            **_TREES, min_samples_leaf=leaf, categorical_features=categorical, random_state=seed
         ).fit(given[rest], later[rest], sample_weight=halves[rest])
         said[~rest] = trees.predict_proba(given[~rest])[:, 1]
         if len(reference) > len(taken[0]):
@@ -95,8 +99,10 @@ def domain(
     others[taken[0]] = said[later == 0]  # by the trees that had not seen them
     labels = np.concatenate([days[0][taken[0]], days[1][taken[1]]])
     auc = intervals(later, said, task="binary", blocks=labels * 2 + later, seed=seed)["roc_auc"]
-    odds = _odds(others)
-    return Domain(auc, odds / odds.mean(), _odds(said[later == 1]))
+    # held against days that were not learned from, so that trees which know nothing weigh all rows the same
+    honest = Calibration.fit(said, later.astype(float), weights=halves)
+    odds = _odds(honest(others))
+    return Domain(auc, odds / odds.mean(), _odds(honest(said[later == 1])))
 
 
 def _folds(days: np.ndarray, seed: int) -> np.ndarray:
