@@ -65,34 +65,30 @@ def knowledge_table(
     params: RollbackParams, rows: pd.DataFrame, trials: Counterfactuals, outlook: Estimated
 ) -> pd.DataFrame:
     """What is known of the champion's loss on a window, what is estimated, and what nobody can know yet."""
-    coverage = label_coverage(rows, params)
-    table: dict[str, tuple[Any, ...]] = {}
-    if trials.whole is None:
-        table["known"] = "0", np.nan, np.nan, np.nan, trials.missing["labels"]
-    else:
+    coverage, nothing = label_coverage(rows, params), (np.nan, np.nan, np.nan)
+    known, found = nothing, nothing
+    counted, told, guessed = 0, trials.missing.get("labels", ""), outlook.abstained
+    if trials.whole is not None:
         trial, loss = trials.whole, PRIMARY[trials.whole.task]
         said = intervals(trial.truth, trial.predicted["champion"], task=trial.task, blocks=trial.days)[loss]
-        table["known"] = (
-            f"{said.n:,}",
-            said.value,
-            said.low,
-            said.high,
-            f"{loss}, from labels that have matured",
+        counted, known, told = (
+            said.n,
+            (said.value, said.low, said.high),
+            f"{loss}, of labels that have matured",
         )
-    if outlook.abstained:
-        table["estimated"] = f"{outlook.rows:,}", np.nan, np.nan, np.nan, outlook.abstained
-    else:
+    if not outlook.abstained:
         loss = next(name for name in outlook.scores if name in PRIMARY.values())
         each = outlook.scores[loss]
-        table["estimated"] = (
-            f"{each.n:,}",
-            each.value,
-            each.low,
-            each.high,
-            f"{loss}, without any of its labels",
-        )
-    note = f"{coverage.pending:,} labels are to come, {coverage.never:,} never will: whether like rows still end alike"
-    table["not to be known yet"] = f"{coverage.pending + coverage.never:,}", np.nan, np.nan, np.nan, note
+        found, guessed = (each.value, each.low, each.high), f"{loss}, without a look at any label"
+        if trials.whole is not None and not each.low <= known[0] <= each.high:
+            guessed += ": what is known lies outside, so rows like these no longer end as they did"
+    left = coverage.pending + coverage.never
+    never = f"{coverage.pending:,} labels are to come, {coverage.never:,} never will"
+    table = {
+        "known": (f"{counted:,}", *known, told),
+        "estimated": (f"{outlook.rows:,}", *found, guessed),
+        "not to be known yet": (f"{left:,}", *nothing, never),
+    }
     return pd.DataFrame.from_dict(table, orient="index", columns=["rows", "value", "low", "high", "note"])
 
 

@@ -18,7 +18,6 @@ __all__ = ["Domain", "domain"]
 
 Floats = NDArray[np.float64]
 
-_MOST_ROWS = 10_000  # of either side that it learns from
 _FOLDS = 3
 _LEAF_ROWS, _LEAF_DAYS = 40, 3  # that a leaf holds at least: trees that can name a day learn days by heart
 _TREES: dict[str, Any] = {"max_iter": 40, "max_leaf_nodes": 15, "l2_regularization": 1.0,
@@ -56,11 +55,12 @@ def domain(
     days: tuple[np.ndarray, np.ndarray],
     categorical: np.ndarray | None = None,
     seed: int = 0,
+    most_rows: int = 10_000,
 ) -> Domain:
     """Tell two tables apart by histogram trees, cross-fitted over whole days.
 
-    A row is judged by trees that have seen no row of its day, for rows of one day resemble each other. At most 10,000
-    rows of either side are used, evenly taken; each side counts half.
+    A row is judged by trees that have seen no row of its day, for rows of one day resemble each other. Each side counts
+    half.
 
     Args:
         reference: (n, m) numbers, NaN where missing.
@@ -68,6 +68,7 @@ def domain(
         days: day of each row, (n,) and (k,).
         categorical: (m,) which columns are codes below 255.
         seed: of the folds.
+        most_rows: of either side that are used, evenly taken.
 
     Raises:
         DataError: a side has rows of fewer than two days.
@@ -77,7 +78,7 @@ def domain(
     for name, labels in zip(("reference", "window"), days, strict=True):
         if len(np.unique(labels)) < 2:
             raise DataError(name, rule="must hold rows of two days or more", value=f"{len(labels)} rows")
-    taken = [np.arange(0, len(side), -(-len(side) // _MOST_ROWS)) for side in (reference, current)]
+    taken = [np.arange(0, len(side), -(-len(side) // most_rows)) for side in (reference, current)]
     given = np.vstack([reference[taken[0]], current[taken[1]]])
     later = np.repeat([0, 1], [len(part) for part in taken])
     halves = np.where(later == 1, len(taken[0]) / len(taken[1]), 1.0)
