@@ -1,7 +1,7 @@
 """Drift that no single column shows: how columns go together, which labels come, and what a score is worth.
 
-Each is a line of rung 5, which asks to watch and no more. All are held against the calibration rows of the version: rows
-that it had not seen, with what it said of them and what came of them.
+Each is a line of rung 5, which asks to watch and no more. All are held against the calibration rows of the version:
+rows that it had not seen, with what it said of them and what came of them.
 """
 
 from __future__ import annotations
@@ -181,9 +181,9 @@ def concept_drift(
     (before, old), (after, new) = sides
     centre, spread = float(old.mean()), float(old.std()) or 1.0
     p_values = []
-    for weigh in (np.ones_like, lambda score: (score - centre) / spread):
+    for slope in (False, True):
         profiles = [
-            column_profile(rest * weigh(score), blocks=labels)
+            column_profile(rest * ((score - centre) / spread if slope else 1.0), blocks=labels)
             for rest, score, labels in ((before, old, kept.days), (after, new, days))
         ]
         p_values.append(
