@@ -35,7 +35,7 @@ _LEAST_ROWS, _LEAST_DAYS, _LEAST_OF_CLASS = 300, 5, 20  # of the calibration set
 _LEAST_WINDOW = 50  # rows
 _MOST_WEIGHT = 20.0
 _STRANGE = 20.0  # times as frequent as in the reference: a row that it does not know
-_MOST_STRANGE = 0.25  # share of such rows
+_MOST_STRANGE = 1 / 3  # share of such rows
 _MOST_APART = 0.95  # AUC at which nearly every row of a window can be told from the reference
 _SPREAD_BINS = 20
 
