@@ -146,8 +146,8 @@ def _borne_out(item: Evidence | None) -> bool:
 
 
 def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
-    """Drift is not a decision: only the rungs above it make an outcome."""
-    return overall(item for item in evidence if item.rung < 5 and item.name != _COOLDOWN)
+    """Neither an estimate nor drift is a decision: only the rungs above them make an outcome."""
+    return overall(item for item in evidence if item.rung < 4 and item.name != _COOLDOWN)
 
 
 def sentence(item: Evidence) -> str:
