@@ -16,12 +16,14 @@ import time
 import uuid
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from story_kinds import BREAK, KINDS, LENGTH, TRAINED, Story
 from story_rivals import RIVALS
 from story_tables import DAYS, START, TABLES, Table
@@ -55,12 +57,14 @@ class Told:
         reasons: of the last decision.
         evidence: of the last decision.
         seconds: that it took.
+        about: the column that a fault was put into.
     """
 
     action: str
     reasons: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     seconds: float
+    about: str = ""
 
 
 def span(first: int, last: int) -> str:
@@ -177,7 +181,20 @@ def told(kind: str, table: Table, seed: int, *, folder: Path, versions: dict[Any
     Path(facts["data"]).unlink()
     acted = [action for action in actions if action not in ("keep", "watch")]
     action = acted[0] if acted else "watch" if "watch" in actions else "keep"
-    return Told(action, decision.reasons, decision.evidence, time.perf_counter() - began)
+    return Told(action, decision.reasons, decision.evidence, time.perf_counter() - began, story.column)
+
+
+def chapter(name: str, seed: int, kinds: Sequence[str]) -> dict[str, tuple[Told, dict[str, str]]]:
+    """All kinds of story on one table with one seed: what prodkit did, and the action of each policy."""
+    warnings.simplefilter("ignore")
+    table, found, versions = TABLES[name](), {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in kinds:
+            done = told(kind, table, seed, folder=Path(folder), versions=versions)
+            story, _ = written(kind, table, seed, Path(folder))
+            others = {rival: decide(story, WINDOWS) for rival, decide in RIVALS.items()}
+            found[kind] = done, {"prodkit": done.action, **others}
+    return found
 
 
 def main() -> None:
@@ -186,36 +203,29 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=len(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--verbose", action="store_true", help="show the evidence of what went wrong")
     asked = parser.parse_args()
-    warnings.simplefilter("ignore")
     began = time.perf_counter()
+    chapters = [(name, seed) for name in list(TABLES)[: asked.tables] for seed in range(asked.seeds)]
     right: dict[str, Counter[str]] = defaultdict(Counter)
     harm: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for table_name, load in list(TABLES.items())[: asked.tables]:
-            table = load()
-            for seed in range(asked.seeds):
-                versions: dict[Any, Any] = {}
-                for kind in asked.kinds:
-                    rule = KINDS[kind]
-                    found = told(kind, table, seed, folder=folder, versions=versions)
-                    answers = {"prodkit": found.action}
-                    story, _ = written(kind, table, seed, folder)
-                    answers |= {rival: decide(story, WINDOWS) for rival, decide in RIVALS.items()}
-                    for who, action in answers.items():
-                        right[who][kind] += action in rule.right
-                        harm[who] += action in rule.harmful
-                    if found.action not in rule.right:
-                        print(f"  {table_name} {seed} {kind}: {found.action}, {found.reasons[:3]}", flush=True)
-                        if asked.verbose:
-                            for item in found.evidence:
-                                print(f"      {item.name} {item.outcome}: {sentence(item)}")
-    each = asked.seeds * asked.tables
-    total = each * len(asked.kinds)
+    results = Parallel(n_jobs=asked.jobs, return_as="generator")(
+        delayed(chapter)(*each, asked.kinds) for each in chapters
+    )
+    for (name, seed), found in zip(chapters, results, strict=True):
+        for kind, (done, actions) in found.items():
+            rule = KINDS[kind]
+            for who, action in actions.items():
+                right[who][kind] += action in rule.right
+                harm[who] += action in rule.harmful
+            if done.action not in rule.right:
+                print(f"  {name} {seed} {kind} ({done.about}): {done.action}, {done.reasons[:3]}", flush=True)
+                for item in done.evidence if asked.verbose else ():
+                    print(f"      {item.name} {item.outcome}: {sentence(item)}")
+    total = len(chapters) * len(asked.kinds)
     names = ["prodkit", *RIVALS]
-    print(f"\nright, of {each} each" + "".join(f"{who:>20}" for who in names))
+    print(f"\nright, of {len(chapters)} each" + "".join(f"{who:>20}" for who in names))
     for kind in asked.kinds:
         print(f"{kind:27}" + "".join(f"{right[who][kind]:20}" for who in names))
     print(f"{'all':27}" + "".join(f"{sum(right[who].values()) / total:20.1%}" for who in names))

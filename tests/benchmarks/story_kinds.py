@@ -27,7 +27,7 @@ class Story:
 
     Attributes:
         table: where the rows are from.
-        rows: all that could come, with ``day``; a kind leaves about half of them.
+        rows: all that could come, with ``day`` and a ``coin`` (0 to 1); a kind leaves about half of them.
         random: its source of chance.
         column: the one that a fault is about.
         facts: parameters that differ from the usual.
@@ -67,13 +67,13 @@ class Story:
 
 def halved(story: Story) -> None:
     """Half of the rows come, by chance."""
-    story.rows = story.rows[story.random.random(len(story.rows)) < 0.5].reset_index(drop=True)
+    tilted(story, np.zeros(len(story.rows)))
 
 
 def tilted(story: Story, tilt: np.ndarray) -> None:
     """Rows come the more likely, the larger their tilt (n,) is: half of them if it is nought."""
-    kept = story.random.random(len(story.rows)) < 1 / (1 + np.exp(-tilt))
-    story.rows = story.rows[kept].reset_index(drop=True)
+    kept = story.rows["coin"] < 1 / (1 + np.exp(-tilt))
+    story.rows = story.rows[kept].drop(columns="coin").reset_index(drop=True)
 
 
 def standing(values: pd.Series) -> np.ndarray:

@@ -28,59 +28,58 @@ def _numeric(values: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(values.dtype) and values.nunique() > 5
 
 
-def _shares(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of levels, or of bins of the reference and current together."""
+def _distance(reference: pd.Series) -> Callable[[pd.Series], float]:
+    """Jensen-Shannon distance of any sample from this one."""
     if _numeric(reference):
-        both = pd.concat([reference, current]).astype(float)
-        edges = np.histogram_bin_edges(both, bins="doane")
-        return tuple(np.histogram(part.astype(float), edges)[0] / max(len(part), 1) for part in (reference, current))
-    levels = sorted({*reference, *current}, key=str)
-    return tuple(
-        part.value_counts(normalize=True).reindex(levels, fill_value=0).to_numpy(dtype=float)
-        for part in (reference, current)
-    )
+        edges = np.histogram_bin_edges(reference.astype(float), bins="doane")
 
+        def shares(part: pd.Series) -> np.ndarray:
+            inside = np.clip(part.to_numpy(dtype=float), edges[0], edges[-1])
+            return np.histogram(inside, edges)[0] / len(part)
+    else:
+        levels = reference.value_counts().index
 
-def _distance(reference: pd.Series, current: pd.Series) -> float:
-    if not len(current):
-        return 1.0
-    return float(jensenshannon(*_shares(reference, current), base=2))
+        def shares(part: pd.Series) -> np.ndarray:
+            found = part.value_counts(normalize=True).reindex(levels, fill_value=0).to_numpy(dtype=float)
+            return np.append(found, max(0.0, 1 - found.sum()))
+
+    before = shares(reference)
+    return lambda part: float(jensenshannon(before, shares(part), base=2)) if len(part) else 1.0
 
 
 def _evidently(reference: pd.Series, current: pd.Series) -> bool:
     if _numeric(reference) and len(current):
         spread = max(float(reference.astype(float).std()), 1e-3)
         return wasserstein_distance(reference.astype(float), current.astype(float)) / spread >= _LIMIT
-    return _distance(reference, current) >= _LIMIT
+    return _distance(reference)(current) >= _LIMIT
 
 
-def _pairs(story: Story, window: tuple[int, int]) -> list[tuple[pd.Series, pd.Series]]:
-    """Each feature in the training rows and in a window, without missing values."""
-    rows, (_, trained) = story.rows, TRAINED[2]
-    before, now = rows[rows["day"] < trained], rows[(rows["day"] >= window[0]) & (rows["day"] < window[1])]
-    return [(before[name].dropna(), now[name].dropna()) for name in story.table.features]
+def _rows(story: Story, first: int, last: int) -> pd.DataFrame:
+    return story.rows[(story.rows["day"] >= first) & (story.rows["day"] < last)]
 
 
 def evidently(story: Story, windows: Windows) -> str:
     """Retrain once half of the columns have drifted."""
+    before = _rows(story, *TRAINED[2])
     for window in windows[1:]:
-        found = [_evidently(reference, current) for reference, current in _pairs(story, window)]
-        if np.mean(found) >= 0.5:
+        now = _rows(story, *window)
+        names = story.table.features
+        if np.mean([_evidently(before[name].dropna(), now[name].dropna()) for name in names]) >= 0.5:
             return "retrain"
     return "keep"
 
 
 def nannyml(story: Story, windows: Windows) -> str:
     """Retrain once any column has."""
-    for window in windows[1:]:
-        for reference, current in _pairs(story, window):
-            if not len(reference):
-                continue
-            usual = [
-                _distance(reference, reference.iloc[part]) for part in np.array_split(np.arange(len(reference)), _CHUNKS)
-            ]
-            if _distance(reference, current) > np.mean(usual) + 3 * np.std(usual):
-                return "retrain"
+    before = _rows(story, *TRAINED[2])
+    for name in story.table.features:
+        reference = before[name].dropna()
+        distance = _distance(reference)
+        chunks = np.array_split(np.arange(len(reference)), _CHUNKS)
+        usual = [distance(reference.iloc[part]) for part in chunks]
+        limit = np.mean(usual) + 3 * np.std(usual)
+        if any(distance(_rows(story, *window)[name].dropna()) > limit for window in windows[1:]):
+            return "retrain"
     return "keep"
 
 

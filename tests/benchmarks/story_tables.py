@@ -46,14 +46,14 @@ class Table:
         return [name for name in self.pool.columns if name not in ("day", self.target)]
 
     def days(self, random: np.random.Generator) -> pd.DataFrame:
-        """Rows for all days of a story, up to ``ROWS`` each, in a random order of the source's days."""
+        """Rows for all days of a story, up to ``ROWS`` each, in a random order of the source's days, with a coin each."""
         order = random.permutation(self.pool["day"].unique())
         position = pd.Series(np.arange(len(order)), index=order)
         together = max(1, len(order) // DAYS)
         rows = self.pool.assign(day=self.pool["day"].map(position) // together)
         rows = rows[rows["day"] < DAYS].sample(frac=1.0, random_state=random)
         kept = rows[rows.groupby("day").cumcount() < ROWS]
-        return kept.sort_values("day", kind="stable", ignore_index=True)
+        return kept.assign(coin=random.random(len(kept))).sort_values("day", kind="stable", ignore_index=True)
 
     def facts(self) -> dict[str, Any]:
         """Project facts of a story about this table."""
@@ -75,6 +75,7 @@ def _source(name: str) -> pd.DataFrame:
     return pd.read_csv(Path(next(iter(found.submodule_search_locations))) / "data" / name)
 
 
+@cache
 def _flights() -> Table:
     """Is a flight late? Binary."""
     facts = Facts(window=Window.parse("2013-01-01/2014-01-01"))
@@ -83,6 +84,7 @@ def _flights() -> Table:
     return Table(rows[[*facts.features, "late"]].assign(day=day), "late")
 
 
+@cache
 def _delays() -> Table:
     """How late does it arrive, given how late it left? Regression, in minutes."""
     rows = _source("flights.csv.zip")
@@ -91,6 +93,7 @@ def _delays() -> Table:
     return Table(rows[names].assign(day=day).dropna(subset="arr_delay"), "arr_delay", cost=0.1)
 
 
+@cache
 def _weather() -> Table:
     """How far does one see? Three classes."""
     rows = _source("weather.csv")
@@ -104,7 +107,7 @@ def _weather() -> Table:
 
 
 TABLES: dict[str, Callable[[], Table]] = {
-    "flights": cache(_flights),
-    "delays": cache(_delays),
-    "weather": cache(_weather),
+    "flights": _flights,
+    "delays": _delays,
+    "weather": _weather,
 }
