@@ -24,8 +24,14 @@ __all__ = ["Limits", "breaks"]
 MIN_ROWS = 20  # a share of fewer rows says nothing
 MIN_BLOCKS = 5  # days, below which a stuck value may be chance
 GONE = 1e-3  # that a level stays away for so many days by chance
-MUCH_OF, RENAMED = 0.5, 0.02  # of the share of vanished levels, what comes under a new name; the least of all rows
-WHOLE, FRACTIONS = 0.001, 0.5  # share of fractions, up to which a column holds whole numbers, and above which none
+MUCH_OF, RENAMED = (
+    0.5,
+    0.02,
+)  # of the share of vanished levels, what comes under a new name; the least of all rows
+WHOLE, FRACTIONS = (
+    0.001,
+    0.5,
+)  # share of fractions, up to which a column holds whole numbers, and above which none
 TWINS = 0.3  # share of rows that come again by nature, above which copies cannot be told
 BY_CHANCE = 1e-4  # that all rows have one value although nothing is wrong
 RARE = 4.0  # standard errors, estimated between days, that a share of missing values must rise by
@@ -201,11 +207,18 @@ def _unit(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
 
 def _fractions(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
     """Whole numbers that are none any more: whatever was done to them, it was not done before."""
-    share = now.fractional / max(now.n, 1)
-    was = max(part.fractional / max(part.n, 1) for part in before)
+    counted = [part.fractional for part in (now, *before)]
+    if None in counted:
+        return None
+    share, *past = (count / max(part.n, 1) for count, part in zip(counted, (now, *before), strict=True))
+    was = max(past)
     if now.n < MIN_ROWS or was > WHOLE or share < FRACTIONS:
         return None
-    return share, FRACTIONS, f"looks converted: {share:.1%} of the values are no whole numbers, before {was:.1%}"
+    return (
+        share,
+        FRACTIONS,
+        f"looks converted: {share:.1%} of the values are no whole numbers, before {was:.1%}",
+    )
 
 
 def _beyond(before: list[ColumnProfile], now: ColumnProfile, allowed_rise: float) -> _Finding:

@@ -79,5 +79,8 @@ class Fingerprints:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Fingerprints:
         """Read back what :meth:`to_dict` wrote."""
-        hashes, counts = np.array(document["hashes"], dtype=np.uint64), np.array(document["counts"], dtype=np.int64)
+        hashes, counts = (
+            np.array(document["hashes"], dtype=np.uint64),
+            np.array(document["counts"], dtype=np.int64),
+        )
         return cls(document["rows"], hashes, counts)

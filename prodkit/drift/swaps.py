@@ -17,9 +17,12 @@ __all__ = ["swaps"]
 _MIN_ROWS = 20
 _MANY_DAYS = 5
 _REVERSED = 0.9  # of the days, on which the larger column has become the smaller one
-_APART, _NEARER, _NEAR = 0.25, 0.5, 0.6  # standard deviations from itself; part of that from the other; at most
+_APART, _NEARER, _NEAR = (
+    0.25,
+    0.5,
+    0.6,
+)  # standard deviations from itself; part of that from the other; at most
 _LEVELS_APART, _LEVELS_NEAR = 0.3, 0.15  # of shares of levels: total variation
-
 
 
 def swaps(references: Sequence[Profile], current: Profile) -> Iterator[Evidence]:
@@ -28,7 +31,9 @@ def swaps(references: Sequence[Profile], current: Profile) -> Iterator[Evidence]
     Of numbers, which of the two is the larger must have turned round, too, on nearly all days: an exchange does
     that and a season does not. Named ``contract.<column>.swapped``.
     """
-    kinds = {kind: [n for n, c in current.columns.items() if c.kind == kind] for kind in ("numeric", "categorical")}
+    kinds = {
+        kind: [n for n, c in current.columns.items() if c.kind == kind] for kind in ("numeric", "categorical")
+    }
     for kind, swapped in (("numeric", _numbers), ("categorical", _levels)):
         for pair in combinations(kinds[kind], 2):
             now = [current.columns[name] for name in pair]

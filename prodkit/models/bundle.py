@@ -48,6 +48,7 @@ class Bundle:
         environment: versions of Python and of the libraries it was made with.
         digest: SHA-256 of the artifact that it was read from; empty before it is one.
         drill: the faults that were put into its training on purpose; empty for a real version.
+        memory: how much a day's mean loss takes after that of the day before, and the days it was learned of.
     """
 
     model: Any
@@ -64,6 +65,7 @@ class Bundle:
     environment: dict[str, str] = field(default_factory=dict)
     digest: str = ""
     drill: dict[str, str] = field(default_factory=dict)
+    memory: tuple[float, int] | None = None
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predictions of the model, as :func:`prodkit.models.estimators.predictions`."""
@@ -108,6 +110,7 @@ def assemble(
         golden_predictions=predictions(model, golden, schema=schema),
         environment=environment(),
         drill=params.drill,
+        memory=tested.memory,
     )
 
 

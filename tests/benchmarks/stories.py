@@ -4,7 +4,7 @@
 "an alarm means retrain" as Evidently and NannyML define an alarm, "retrain always" and "never".
 
 Each story is told to the functions that `train`, `score` and `rollback` call, on a store of its own in memory: two
-versions are trained and promoted, a window passes without incident, and three more are scored and judged.
+versions are trained and promoted, a window passes without incident, three more follow; each is scored and judged.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of
 
 TRAINING = {"model_args": {"max_iter": 40}, "folds": 2, "holdout": "8d"}
-WINDOWS = [(start, start + LENGTH) for start in range(BREAK - LENGTH, DAYS, LENGTH)]  # the first is as it should be
+WINDOWS = [
+    (start, start + LENGTH) for start in range(BREAK - LENGTH, DAYS, LENGTH)
+]  # the first is as it should be
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,14 @@ def trained(params: TrainParams, rows: pd.DataFrame) -> tuple[bytes, dict[str, A
 def furnished(store: Store, story: Story, facts: dict[str, Any], versions: dict[Any, Any]) -> None:
     """Train both versions and promote them in turn; those that stories share are trained once."""
     for number, (first, last) in TRAINED.items():
-        given: dict[str, Any] = {**facts, **TRAINING, "label_delay": "1d", "value": ""}
+        given: dict[str, Any] = {**facts, **TRAINING, "label_delay": "1d"}
         if number == 2 and story.model != "auto":
             kind = "Regressor" if story.table.target == "arr_delay" else "Classifier"
             given["model"] = f"story_models.{story.model}{kind}"
         params = TrainParams.check({**given, "window": span(first, last)})
         rows = read_window(params)
         spoilt = number == 2 and (story.poisoned or story.model != "auto")
-        key = (number, pd.util.hash_pandas_object(rows[params.features]).sum())
+        key = (number, params.value, pd.util.hash_pandas_object(rows[params.features]).sum())
         if spoilt or key not in versions:
             made = trained(params, poisoned(rows, story) if number == 2 else rows)
             if not spoilt:
@@ -169,11 +171,9 @@ def told(kind: str, table: Table, seed: int, *, folder: Path, versions: dict[Any
     with Store.open("sqlite://", f"memory://{uuid.uuid4().hex}") as store:
         furnished(store, story, facts, versions)
         actions = []
-        for number, (first, last) in enumerate(WINDOWS):
+        for first, last in WINDOWS:
             given = {**facts, "window": span(first, last)}
             scored(store, ScoreParams.check({**given, "predictions": str(folder)}), story)
-            if number == 0:
-                continue
             decision = judged(store, RollbackParams.check(given))
             actions.append(decision.action)
             if decision.action not in ("keep", "watch"):

@@ -84,7 +84,9 @@ def standing(values: pd.Series) -> np.ndarray:
 
 def outcome(story: Story) -> np.ndarray:
     """Rank (n,) of each row's label, from -1 to 1."""
-    return standing(story.rows[story.table.target].astype(object).where(story.rows[story.table.target].notna()))
+    return standing(
+        story.rows[story.table.target].astype(object).where(story.rows[story.table.target].notna())
+    )
 
 
 # Nothing is wrong
@@ -206,7 +208,9 @@ def converted(story: Story) -> None:
     """A column comes in another unit."""
     halved(story)
     name = story.choose("numeric")
-    factor, offset = story.random.permutation([(1000.0, 0.0), (0.01, 0.0), (1.609344, 0.0), (60.0, 0.0), (5 / 9, -160 / 9)])[0]
+    factor, offset = story.random.permutation(
+        [(1000.0, 0.0), (0.01, 0.0), (1.609344, 0.0), (60.0, 0.0), (5 / 9, -160 / 9)]
+    )[0]
     values = story.rows[name].astype(float)
     story.rows[name] = values.mask(story.after, values * factor + offset)
 
@@ -258,7 +262,9 @@ def doubled(story: Story) -> None:
     """Each row comes twice."""
     halved(story)
     twice = story.rows[story.after]
-    story.rows = pd.concat([story.rows, twice], ignore_index=True).sort_values("day", kind="stable", ignore_index=True)
+    story.rows = pd.concat([story.rows, twice], ignore_index=True).sort_values(
+        "day", kind="stable", ignore_index=True
+    )
 
 
 @dataclass(frozen=True)

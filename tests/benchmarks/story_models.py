@@ -24,7 +24,11 @@ class _Around(BaseEstimator):
         self.categorical_features = categorical_features
 
     def fit(self, X: Any, y: Any) -> _Around:
-        made = HistGradientBoostingRegressor if isinstance(self, RegressorMixin) else HistGradientBoostingClassifier
+        made = (
+            HistGradientBoostingRegressor
+            if isinstance(self, RegressorMixin)
+            else HistGradientBoostingClassifier
+        )
         more = {} if isinstance(self, RegressorMixin) else {"early_stopping": False}
         self.inner_ = made(
             learning_rate=0.05,
