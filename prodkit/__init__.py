@@ -14,6 +14,8 @@ _HOMES = {
     "decisions.counterfactual": ["counterfactuals", "served_figures"],
     "data.windows": ["feature_columns", "label_coverage", "read_window"],
     "decisions.decide": ["judgement", "promotion"],
+    "decisions.record": ["decision_record", "past_decisions"],
+    "decisions.whatif": ["what_if"],
     "drift.comparison": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
     "stress.endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
     "figures.summaries": ["draw_calibration", "draw_column", "draw_scores"],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.store.history import Champion
@@ -27,6 +27,8 @@ class Decision:
         target_version: the version to promote, or the one to return to; None where no pointer moves.
         generation: of the champion that was judged; carried out only while it is still that one.
         clears_hold: the input is sound again, so an earlier hold ends.
+        judged: the rule, and what it was given besides the evidence, as plain JSON: with both, and nothing else,
+            :func:`prodkit.decisions.record.decided_again` comes to the same decision.
     """
 
     action: Action
@@ -36,6 +38,7 @@ class Decision:
     target_version: int | None
     generation: int
     clears_hold: bool = False
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 _RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
@@ -50,7 +53,8 @@ def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int)
     reasons = [sentence(item) for item in decisive] or [sentence(item) for item in evidence[:1]]
     reasons = reasons or ["no evidence was given"]
     target = challenger if action == "promote" else None
-    return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation)
+    judged = {"rule": "promotion", "challenger": challenger, "generation": generation}
+    return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation, judged=judged)
 
 
 def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: bool = False) -> Decision:
@@ -83,6 +87,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
             target,
             generation,
             held and contract == "pass",
+            {"rule": "judgement", "champion": asdict(champion), "retrain_now": retrain_now},
         )
 
     broken = [item for item in evidence if item.rung == 1 and item.outcome == "fail"]
