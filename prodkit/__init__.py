@@ -20,6 +20,7 @@ _HOMES = {
     "stress.endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
     "figures.summaries": ["draw_calibration", "draw_column", "draw_scores"],
     "explore.columns": ["explore_columns"],
+    "explore.limits": ["explore_limits"],
     "explore.loads": ["explore_loads"],
     "explore.signs": ["explore_signs"],
     "explore.thresholds": ["explore_training", "explore_trial"],

@@ -44,7 +44,8 @@ def _compared(
     limit = max(min_effect, found["floor"])
     span = "the window" if days is None else f"{_day(days[0])} to {_day(days[1])}"
     facts = (
-        f"<b>{escape(column)}</b>, {span}, {now.rows:,} rows: effect {found['effect']:.3g} (drift from {limit:.3g} on), "
+        f"<b>{escape(column)}</b>, {span}, {now.rows:,} rows: "
+        f"effect {found['effect']:.3g} (drift from {limit:.3g} on), "
         f"p {found['p_value']:.2g} of this column alone, PSI {found['psi']:.3g}; "
         f"missing {found['missing_current']:.2%}, in the reference {found['missing_reference']:.2%}"
     )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 import ipywidgets
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from prodkit.figures.plots import Chart
 
@@ -21,7 +19,6 @@ __all__ = ["Explorer", "View", "as_table"]
 View = tuple[Chart, str]
 """A figure, and what stands beneath it as HTML."""
 
-_DOTS_PER_INCH = 144  # shown at 96: sharp, and drawn in half the time of the figure that is kept
 _LABEL, _CONTROL = "110px", "520px"
 
 
@@ -32,7 +29,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
     client waits on, and can hang it. Where no kernel runs (a report, papermill, nbval) the figure of the first
     values stands there as a picture with its digest.
 
-    A slider leaves the frame of the figure where it is, which saves its layout; any other control lays it out anew.
+    It is drawn as SVG, in half the time that its PNG would take. A slider leaves the frame of the figure where it
+    is, which saves its layout; any other control lays it out anew.
 
     Args:
         controls: by name of the argument of ``view`` that each sets.
@@ -43,7 +41,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self._named, self._view = dict(controls), view
         self._frames: dict[tuple[Any, ...], list[Any]] = {}
         self._still, facts = view(**self.values)
-        self._shown = ipywidgets.HTML(_page(self._still, _picture(self._still.figure, None), facts))
+        self._shown = ipywidgets.HTML(_picture(self._still, None) + facts)
         self._shown.layout.width = "100%"
         for name, control in self._named.items():
             control.description = control.description or name
@@ -66,11 +64,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
     def _redraw(self, change: dict[str, Any]) -> None:
         try:
             chart, facts = self._view(**self.values)
-            frame = tuple(
-                repr(control.value) for control in self._named.values() if not _slides(control)
-            )
-            places = self._frames.get(frame)
-            self._shown.value = _page(chart, _picture(chart.figure, places), facts)
+            frame = tuple(repr(control.value) for control in self._named.values() if not _slides(control))
+            self._shown.value = _picture(chart, self._frames.get(frame)) + facts
             self._frames.setdefault(frame, [axes.get_position() for axes in chart.figure.axes])
         except Exception as error:  # nobody sees what an event raises, so it stands where the figure would
             self._shown.value = f"<p><b>{escape(type(error).__name__)}</b>: {escape(str(error))}</p>"
@@ -85,27 +80,18 @@ def _slides(control: Any) -> bool:
     return "Slider" in type(control).__name__
 
 
-def _picture(figure: Figure, places: list[Any] | None) -> bytes:
-    """The figure as PNG, quickly; with the axes at these places if there are as many."""
+def _picture(chart: Chart, places: list[Any] | None) -> str:
+    """The figure as SVG, whose text the browser draws; with the axes at these places if there are as many."""
+    figure, written = chart.figure, io.StringIO()
     if places is not None and len(places) == len(figure.axes):
         figure.set_layout_engine("none")
         for axes, place in zip(figure.axes, places, strict=True):
             axes.set_position(place)
-    dots = figure.dpi
-    figure.set_dpi(_DOTS_PER_INCH)
-    figure.canvas.draw()
-    written = io.BytesIO()
-    drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))  # type: ignore[attr-defined]
-    drawn.convert("RGB").save(written, "png", compress_level=1)
-    figure.set_dpi(dots)
-    return written.getvalue()
-
-
-def _page(chart: Chart, png: bytes, facts: str) -> str:
-    width = round(chart.figure.get_size_inches()[0] * 96)
-    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    picture = f'<img alt="{escape(chart.alt)}" width="{width}" style="max-width: 100%" src="{source}">'
-    return f"{picture}{facts}"
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "prodkit"}):
+        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    drawn = written.getvalue()
+    said = f'<svg role="img" aria-label="{escape(chart.alt)}" style="max-width: 100%; height: auto"'
+    return drawn[drawn.index("<svg") :].replace("<svg", said, 1)
 
 
 def as_table(table: pd.DataFrame, *, caption: str = "") -> str:

@@ -54,4 +54,6 @@ def _load(
     held = {**limits, "latency_ms": limit}
     knees = {who: knee(each, **held) or math.nan for who, each in steps.items()}
     table["knee"] = ["none" if math.isnan(knees[who]) else f"{knees[who]:g}" for who in table.index]
-    return chart, as_table(table, caption=f"milliseconds at {rate:g} requests a second; knee at {limit:.3g} ms")
+    return chart, as_table(
+        table, caption=f"milliseconds at {rate:g} requests a second; knee at {limit:.3g} ms"
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from html import escape
 from typing import Any
 
@@ -59,17 +59,20 @@ def explore_training(tested: OutOfTime, *, params: TrainParams) -> Explorer:
     """
     withheld = Withheld.of(tested, params=params)
     columns = ipywidgets.SelectMultiple(options=tested.schema.names, description="take away", rows=5)
-    predicted = {"model": withheld.predicted(()), "simple rule": withheld.simple}
+    predicted = {"model": withheld.predicted(), "simple rule": withheld.simple}
     controls = {"without": columns, **_controls(tested.schema.task, withheld.truth, predicted)}
-    return Explorer(controls, partial(_of_training, tested, withheld))
+    said = lru_cache(maxsize=32)(withheld.predicted)  # the other sliders ask no model
+    return Explorer(controls, partial(_of_training, withheld, said))
 
 
-def _of_training(tested: OutOfTime, withheld: Withheld, without: tuple[str, ...], **choice: Any) -> View:
-    predicted = {"model": withheld.predicted(without), "simple rule": withheld.simple}
+def _of_training(
+    withheld: Withheld, said: Callable[..., np.ndarray], without: tuple[str, ...], **choice: Any
+) -> View:
+    predicted, tested = {"model": said(without), "simple rule": withheld.simple}, withheld.tested
     title = "What it costs, on the newest fold"
     chart, facts = _called(tested.schema.task, withheld.truth, predicted, title=title, **choice)
-    losses = {name: withheld.loss(said) for name, said in predicted.items()}
-    lost = losses["model"] - withheld.loss(withheld.predicted(()))
+    losses = {name: withheld.loss(each) for name, each in predicted.items()}
+    lost = losses["model"] - withheld.loss(said(()))
     taken = f" ({lost:+.3g} without {', '.join(without)})" if without else ""
     told = f"{tested.loss}: model {losses['model']:.4g}{taken}, simple rule {losses['simple rule']:.4g}"
     return chart, f"{facts}<p>{escape(told)}</p>"
@@ -113,7 +116,7 @@ def _called(
     }
     costs = pd.DataFrame({name: threshold_cost(each, miss=miss) for name, each in counts.items()})
     chart = plots.threshold_costs(costs, threshold=threshold, title=title)
-    matrices = "".join(_matrix(name, each.loc[threshold], costs[name]) for name, each in counts.items())
+    matrices = "".join(_matrix(name, each, costs[name], threshold=threshold) for name, each in counts.items())
     return chart, f'<div style="display: flex; flex-wrap: wrap; gap: 2em">{matrices}</div>'
 
 
@@ -122,11 +125,11 @@ def _grid(task: Task, truth: np.ndarray, threshold: float) -> np.ndarray:
     return np.union1d(np.linspace(low, high, _STEPS + 1), [threshold])
 
 
-def _matrix(name: str, counts: pd.Series[int], costs: pd.Series[float]) -> str:
+def _matrix(name: str, table: pd.DataFrame, costs: pd.Series[float], *, threshold: float) -> str:
     """One confusion matrix, and the cheapest threshold beside the one that was picked."""
+    counts, known = table.loc[[threshold]].iloc[0], costs.dropna()
     cells = [[counts["hits"], counts["misses"]], [counts["false_alarms"], counts["rests"]]]
-    table = pd.DataFrame(cells, index=["is so", "is not"], columns=["called", "not called"])
-    known = costs.dropna()
-    best = f"; cheapest {known.min():.3g} at {known.idxmin():.3g}" if len(known) else ""
-    caption = f"{name}: costs {costs.get(counts.name, np.nan):.3g} a hundred rows{best}"
-    return as_table(table.map("{:,}".format), caption=caption)
+    shown = pd.DataFrame(cells, index=["is so", "is not"], columns=["called", "not called"])
+    least = f"; least {known.min():.3g} at {known.index[int(known.argmin())]:.3g}" if len(known) else ""
+    caption = f"{name}: costs {costs[threshold]:.3g} a hundred rows{least}"
+    return as_table(shown.map("{:,}".format), caption=caption)

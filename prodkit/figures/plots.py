@@ -228,7 +228,7 @@ def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
 
 
 def latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit: float) -> Chart:
-    """How long the slowest wait at one rate: (n,) milliseconds of each who was loaded, against the share of requests."""
+    """How long the slowest wait at one rate: (n,) milliseconds of each who was loaded, on logarithmic axes."""
     title = f"Who waits how long at {_number(rate)} requests a second"
     sorted_ms = {who: np.sort(np.asarray(each, dtype=float)) for who, each in latencies.items()}
     sorted_ms = {who: each[each > 0] for who, each in sorted_ms.items() if (each > 0).any()}
@@ -249,7 +249,7 @@ def latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit: floa
     shares = [share for share in (1, 0.1, 0.01, 0.001, 0.0001) if share >= least]
     axes.set_xticks(shares, [f"{share:.4g}" for share in shares])
     axes.minorticks_off()
-    axes.set_xlim(1.0, least)
+    axes.set_xlim(1.0, min(least, 0.5))
     _label_log_ends(axes, finals)
     _axis_names(axes, "share of requests that waited at least so long (log)", "milliseconds (log)")
     return _chart(
@@ -270,11 +270,12 @@ def threshold_costs(table: pd.DataFrame, *, threshold: float, title: str) -> Cha
         axes.plot(cost.index, cost.to_numpy(), color=color, linewidth=1.6)
         axes.plot([threshold], [at], marker="o", markersize=6, color=color)
         finals[_plain(column)] = float(cost.iloc[-1]), color
-        best = f"least {_number(cost.min())} at {_number(float(cost.idxmin()))}"
+        best = f"least {_number(cost.min())} at {_number(float(cost.index[int(cost.argmin())]))}"
         said.append(f"{_plain(column)} {_number(at)}, {best}")
     axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     _top_label(axes, threshold, f"threshold {_number(threshold)}")
-    axes.set_xlim(float(table.index[0]), float(table.index[-1]))
+    if len(table) > 1:
+        axes.set_xlim(float(table.index[0]), float(table.index[-1]))
     axes.set_ylim(0, 1.08 * float(np.nanmax(table.to_numpy())) or 1.0)
     _label_ends(axes, finals)
     _axis_names(axes, "called from this prediction on", "cost of 100 rows, in false alarms")

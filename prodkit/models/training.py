@@ -262,7 +262,7 @@ class Withheld:
 
     Attributes:
         tested: all folds.
-        columns: (n, features) rows of the newest fold, at most a quarter of ``diagnostic_rows``, as the model takes them.
+        columns: (n, features) rows of the newest fold, at most a quarter of ``diagnostic_rows``.
         truth: (n,) their labels, encoded.
         simple: (n,) or (n, k) what the simple rule said of them.
         seed: of the shuffling.
