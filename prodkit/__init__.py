@@ -58,6 +58,7 @@ _HOMES = {
         "drift_evidence",
         "drill_evidence",
         "drift_report",
+        "drift_table",
         "inspect_window",
         "missing_table",
     ],

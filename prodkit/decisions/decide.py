@@ -42,6 +42,7 @@ class Decision:
 
 
 _RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
+_COOLDOWN = "cooldown"  # says nothing of the champion, only that it is too soon to try something new
 _CHALLENGER = ("performance.challenger", "performance.challenger_since")
 
 
@@ -64,7 +65,8 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and
     ``performance.challenger_since`` (rung 3: would it have been better, in this window or since the promotion?).
     Every other finding can at most ask for ``watch``, and so does one of these that stands on another rung, that is
-    told twice and not the same, or whose numbers do not bear out its failure.
+    told twice and not the same, or whose numbers do not bear out its failure. Until ``cooldown`` passes, a better
+    challenger is a reason to watch.
 
     Args:
         evidence: all findings, in any order.
@@ -102,15 +104,18 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     ahead = _predecessor_ahead(named)
     if predecessor is not None and ahead:
         return decided("rollback", ahead, predecessor)
-    better = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
-    if better:
-        return decided("retrain", better)
     if retrain_now:
         return decided("retrain", ["a retraining was asked for (retrain_now)"])
+    better = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
+    cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
+    if better:
+        return decided("watch", [*cooling, *better]) if cooling else decided("retrain", better)
     alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
     if alarms:
         return decided("watch", alarms)
-    unsure: list[Evidence | str] = [item for item in evidence if item.outcome in ("error", "inconclusive")]
+    unsure: list[Evidence | str] = [
+        item for item in evidence if item.outcome in ("error", "inconclusive") and item not in cooling
+    ]
     return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
 
 
@@ -142,7 +147,7 @@ def _borne_out(item: Evidence | None) -> bool:
 
 def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
     """Drift is not a decision: only the rungs above it make an outcome."""
-    return overall(item for item in evidence if item.rung < 5)
+    return overall(item for item in evidence if item.rung < 5 and item.name != _COOLDOWN)
 
 
 def sentence(item: Evidence) -> str:

@@ -108,7 +108,13 @@ def _high(item: Evidence) -> float:
     return inf if item.high is None else item.high
 
 
+def _since(item: Evidence, _: float, now: float) -> Outcome:
+    """As :func:`prodkit.decisions.cooldown.cooldown`."""
+    return "pass" if item.value is not None and item.value >= now else "inconclusive"
+
+
 _CONTEST = {
+    "cooldown": Held("cool_down", _since),
     "gain.*": Held("margin", _improvement),
     "labels": Held("min_rows", _enough),
     "slice.*": Held("slice_margin", _slice, scale=-1.0),
@@ -117,6 +123,7 @@ _CONTEST = {
     "budget.latency": Held("latency_limit_ms", _at_most),
 }
 _LADDER = {
+    "cooldown": Held("cool_down", _since),
     "health.champion": Held("slo.error_share", _at_most),
     "health.predecessor": Held("slo.error_share", _at_most),
     "health.latency_p99_ms": Held("slo.latency_p99_ms", _at_most),

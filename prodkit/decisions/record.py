@@ -51,6 +51,12 @@ def decision_digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_NUMBER = (int, float, type(None))
+_TYPES = {"name": str, "note": str, "n": int, "rung": int} | dict.fromkeys(
+    ("value", "low", "high", "limit"), _NUMBER
+)
+
+
 def evidence_of(document: Mapping[str, Any]) -> list[Evidence]:
     """The evidence of a recorded decision.
 
@@ -64,7 +70,7 @@ def evidence_of(document: Mapping[str, Any]) -> list[Evidence]:
             item = Evidence.from_dict(line)
         except (TypeError, ValueError) as error:
             raise RunError(name, rule="must be readable", value=error, fix=_DAMAGED) from error
-        if item.to_dict() != line:
+        if item.to_dict() != line or not all(isinstance(line[key], kind) for key, kind in _TYPES.items()):
             raise RunError(name, rule="must be as evidence is written", value=line, fix=_DAMAGED)
         found.append(item)
     return found

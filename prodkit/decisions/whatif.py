@@ -14,9 +14,9 @@ from prodkit.decisions.record import decided_again, evidence_of
 from prodkit.evidence import Evidence
 from prodkit.settings.params import NOTEBOOKS, Facts, unknown_parameter
 
-__all__ = ["Alternative", "other_decision", "what_if"]
+__all__ = ["Alternative", "notebook_of", "other_decision", "what_if"]
 
-_DECIDE = ("validate", "rollback")
+_DECIDE = ("rollback", "validate")
 _MOVES = {"promote", "rollback", "retrain"}
 # What takes no part in a decision (where things lie, who is told), or is no finding's limit but known all the same.
 _KNOWN = {"approval", "artifacts", "backend", "min_rows", "notify", "retrain_now", "slo", "store"}
@@ -79,10 +79,8 @@ def what_if(documents: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) 
         ParameterError: no notebook that decides has such a parameter, or the value is out of its bounds.
         RunError: a document does not hold what the rule needs.
     """
-    known = {name for notebook in _DECIDE for name in NOTEBOOKS[notebook].model_fields}
     for name in changed:
-        if name not in known:
-            raise unknown_parameter(name, known=known, place="what decides: validate and rollback")
+        notebook_of(name)
     rows, moved = [], ""
     for document in documents:
         each = other_decision(document, changed)
@@ -95,6 +93,15 @@ def what_if(documents: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) 
         rows.append(row | {"now": each.now, "verdict": each.verdict, "why": "; ".join(why)})
     columns = ["run", "notebook", "window", "then", "now", "verdict", "why"]
     return pd.DataFrame(rows, columns=columns).set_index("run")
+
+
+def notebook_of(name: str) -> str:
+    """A notebook that decides and has this parameter; ParameterError, with the nearest name, when none has."""
+    for notebook in _DECIDE:
+        if name in NOTEBOOKS[notebook].model_fields:
+            return notebook
+    known = {each for notebook in _DECIDE for each in NOTEBOOKS[notebook].model_fields}
+    raise unknown_parameter(name, known=known, place="what decides: rollback and validate")
 
 
 def other_decision(document: Mapping[str, Any], changed: Mapping[str, Any]) -> Alternative:

@@ -29,11 +29,13 @@ from prodkit.store.history import (
     replay,
     strict_json,
 )
+from prodkit.store.layout import unguarded
 from prodkit.store.moves import (
     mark,
     open_proposal,
     promote,
     propose,
+    quarantine,
     require_generation,
     require_reason,
     roll_back,
@@ -103,7 +105,9 @@ class Store(Records):
 
         Raises:
             StoreError: the manifest is not plain JSON.
+            ParameterError: ``PRODKIT_SIGNING_KEY`` is malformed.
         """
+        signed = {"signature": signature(artifact), "run_id": run_id}
         digest = hashlib.sha256(artifact).hexdigest()
         said = strict_json(dict(manifest), name="manifest")
         location = self._artifacts.publish(artifact)
@@ -124,7 +128,6 @@ class Store(Records):
                 "manifest": said,
                 "quarantined": False,
             }
-            signed = {"signature": signature(artifact), "run_id": run_id}
             write.rows.execute(VERSIONS.insert().values(row | signed))
             detail = {"artifact": digest, "manifest": _sha256(said)}
             write.append("register", version=number, run_id=run_id, actor=actor, detail=detail)
@@ -149,14 +152,37 @@ class Store(Records):
 
         Raises:
             VersionError: there is no such version.
-            ArtifactError: the file is missing, was changed, or is not signed although
-                ``PRODKIT_SIGNING_KEY`` is set.
+            ArtifactError: the file is missing, was changed, is not signed although ``PRODKIT_SIGNING_KEY``
+                is set, or is signed and no key is set.
+            ParameterError: the key is malformed.
         """
         with self._database.read() as rows:
             row = version_row(rows, number)
         return self._artifacts.verified(
             row.location, digest=row.digest, signed=row.signature, name=f"version {number}"
         )
+
+    def sign(self, number: int, *, reason: str, actor: str = "prodkit") -> Version:
+        """Sign a version with ``PRODKIT_SIGNING_KEY``: one from before there was a key, or from before another one.
+
+        Raises:
+            VersionError: there is no such version.
+            ArtifactError: the file is missing or was changed.
+            ParameterError: no key is set, it is malformed, or no reason is given.
+        """
+        require_reason("sign", reason)
+        with self._database.write() as write:
+            row = version_row(write.rows, number)
+            place = {"digest": row.digest, "name": f"version {number}"}
+            signed = signature(self._artifacts.verified(row.location, signed=None, **place))
+            if not signed:
+                fix = "export PRODKIT_SIGNING_KEY=..., a secret of your own."
+                raise ParameterError("PRODKIT_SIGNING_KEY", rule="must be set to sign with", fix=fix)
+            write.rows.execute(
+                VERSIONS.update().where(VERSIONS.c.number == row.number).values(signature=signed)
+            )
+            write.append("sign", version=row.number, actor=actor, reason=reason)
+            return _version(row)
 
     def delete(self, number: int, *, actor: str = "prodkit", reason: str = "") -> None:
         """Remove a version, then its artifact unless another version has the same bytes.
@@ -252,6 +278,18 @@ class Store(Records):
         """End a freeze."""
         return self._mark("thaw", None, actor=actor, reason=reason)
 
+    def quarantine(self, number: int, *, reason: str, lift: bool = False, actor: str = "prodkit") -> Version:
+        """Let nobody promote a version, or with ``lift`` end that.
+
+        Raises:
+            VersionError: no such version, it stands so already, or it is the champion or its predecessor.
+            ParameterError: no reason is given.
+        """
+        require_reason("quarantine", reason)
+        with self._database.write() as write:
+            quarantine(write, number, lift=lift, actor=actor, reason=reason)
+            return _version(version_row(write.rows, number))
+
     def _mark(
         self, kind: str, expected_generation: int | None, *, actor: str, reason: str, run_id: str = ""
     ) -> Champion:
@@ -262,7 +300,46 @@ class Store(Records):
             mark(write, kind, run_id=run_id, actor=actor, reason=reason)
             return write.champion
 
-    # Proposals
+    # Decisions and proposals
+
+    def decide(
+        self,
+        run_id: str,
+        *,
+        action: str,
+        generation: int,
+        reason: str,
+        digest: str,
+        as_of: str,
+        actor: str = "prodkit",
+    ) -> Event:
+        """Put on record what a run has decided, before anything is done. To repeat it changes nothing.
+
+        Args:
+            run_id: whose decision it is.
+            action: what is to be done; keep and watch among them.
+            generation: the champion that was judged.
+            reason: one sentence.
+            digest: of the decision with all that it rests on.
+            as_of: the moment at which the run stands, as ISO text.
+            actor: who decides.
+        """
+        detail = {"action": action, "decision": digest, "as_of": as_of}
+        with self._database.write() as write:
+            made = [
+                event for event in events_of(write.rows) if (event.kind, event.run_id) == ("decide", run_id)
+            ]
+            if made and made[-1].detail == detail:
+                return made[-1]
+            return write.append(
+                "decide", generation=int(generation), run_id=run_id, actor=actor, reason=reason, detail=detail
+            )
+
+    def settled(self, run_id: str) -> str | None:
+        """What became of a run's proposal: ``proposed``, ``approved``, ``rejected``; None if it made none."""
+        said = {"propose": "proposed", "approve": "approved", "reject": "rejected"}
+        kinds = [event.kind for event in self.history() if event.run_id == run_id and event.kind in said]
+        return said[kinds[-1]] if kinds else None
 
     def propose(
         self,
@@ -348,16 +425,19 @@ class Store(Records):
     def check(self) -> list[str]:
         """Everything that is wrong, in words; empty when the store is sound.
 
-        Looked for are a broken chain, a changed event, a champion or version that differs from what the
-        events say, and an artifact that is missing or changed.
+        Looked for are a broken chain, a changed event, a missing trigger, a champion or version that differs from
+        what the events say, and an artifact that is missing or changed. Whether artifacts open is for
+        :func:`prodkit.store.workspace.store_problems` to say.
         """
         try:
             with self._database.read() as rows:
                 events, versions = events_of(rows), rows.execute(sa.select(VERSIONS)).all()
                 pointer = rows.execute(sa.select(CHAMPION)).one()
+                absent = unguarded(rows)
         except StoreError as error:
             return [str(error)]
         problems = chain_problems(events)
+        problems += [f"the history can be changed: its trigger {name} is missing or off" for name in absent]
         if pointer.head != (events[-1].digest if events else ""):
             problems.append("the history does not end with the event that the champion's row names")
         found = {row.number: _facts(row) for row in versions}

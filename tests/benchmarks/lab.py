@@ -36,7 +36,10 @@ def main(pictures: Path | None) -> int:
                     key = key if move % 2 == 0 else {"ArrowDown": "ArrowUp", "ArrowRight": "ArrowLeft"}[key]
                     took.append(moved(page, control, key=key)[0])
                 first, rest = took[0], statistics.median(took[1:])
-                print(f"  control {number}: {rest:.0f} ms (median of {MOVES - 1}; first {first:.0f}, slowest {max(took):.0f})", flush=True)
+                print(
+                    f"  control {number}: {rest:.0f} ms (median of {MOVES - 1}; first {first:.0f}, slowest {max(took):.0f})",
+                    flush=True,
+                )
             if pictures:
                 page.screenshot(path=pictures / f"{path.stem}-explore.png")
     return broken
