@@ -24,8 +24,9 @@ from prodkit.reports.report import report
 from prodkit.reports.site import Site
 from prodkit.reports.timeline import chapters, drawing
 from prodkit.runs.account import opened
-from prodkit.runs.pages import write_comparison, write_site
+from prodkit.runs.pages import store_options, write_comparison, write_site
 from prodkit.settings.params import NOTEBOOKS
+from prodkit.settings.places import project_folder
 from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store, Version
 
@@ -332,6 +333,15 @@ def test_a_failed_run_looks_like_it():
     assert '<details class="fold">' not in html
 
 
+def test_a_proposal_says_how_to_approve_it(tmp_path):
+    """The report of a proposed action names the command, with the store if that is not the usual one."""
+    options = store_options(tmp_path, "postgresql://db/x", "outputs/artifacts")
+    html = report(executed("rollback"), account("rollback", approval="proposed"), options=options)
+    command = f"models approve rollback-20130401-{0:010x} --name YOU --reason WHY --out {tmp_path} --store postgresql://db/x"
+    assert f"<code>prodkit {command}</code>" in html
+    assert store_options(project_folder() / "outputs") == ""
+
+
 def test_changes_name_what_differs():
     """Outcome, action, version, parameters and findings with another outcome are told; equal ones are not."""
     passed, failed = Evidence("gain", "pass", 0.1).to_dict(), Evidence("gain", "fail", 0.4).to_dict()
@@ -352,6 +362,10 @@ def test_changes_name_what_differs():
     assert said[:3] == ["outcome: pass → fail", "action: keep → rollback", "version: v1 → v2"]
     assert "gain: pass → fail (0.1 → 0.4)" in said
     assert not any("labels" in sentence for sentence in said)
+    assert (
+        "labels: not there any more, was pass" in changes(first, {**second, "evidence": [failed]}).sentences()
+    )
+    assert "labels: pass, not there before" in changes({**first, "evidence": []}, second).sentences()
     assert changes(first, first).sentences() == ["Nothing but the numbers."]
 
 

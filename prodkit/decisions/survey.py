@@ -173,8 +173,8 @@ def _nothing_drifted(report: DriftReport) -> Evidence:
     """The largest shift, held against the limit of its own column: one beyond it is not sure."""
     effects = report.columns["effect"].fillna(0.0)
     name = str(effects.idxmax())
-    row = report.columns.loc[name]
-    effect, limit = float(effects[name]), max(report.min_effect, row["floor"])
+    row: Any = report.columns.loc[name]
+    effect, limit = float(effects[name]), max(report.min_effect, float(row["floor"]))
     note = f"no column of {len(report.columns)} has drifted; {name} has moved most"
     if effect >= limit:
         note += f", which is not sure (adjusted p-value {row['p_adjusted']:.2g})"

@@ -396,6 +396,8 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, *, limit: float | None) -> None
     guessed = table["estimated"].to_numpy(bool) if "estimated" in table else np.zeros(len(table), dtype=bool)
     low, high = _ends(table, "value")
     for shown, face, style in ((known & ~guessed, BLUE, "solid"), (known & guessed, "white", "dashed")):
+        if not shown.any():
+            continue  # unclipped dots that are not there would take all the room
         axes.vlines(places[shown], low[shown], high[shown], color=BLUE, linewidth=1.6, linestyle=style)
         axes.plot(places[shown], values[shown], linestyle="", marker="o", markersize=5.5, color=BLUE,
                   markerfacecolor=face, clip_on=False, zorder=3)  # fmt: skip
@@ -404,10 +406,7 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, *, limit: float | None) -> None
         axes.set_ylim(0, 1.15 * max(high[known].max(), limit or 0.0) or 1.0)
     if limit is not None and math.isfinite(limit):
         axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"limit {limit:.3g}", (1, limit), xycoords=("axes fraction", "data"), xytext=(0, 2),
-            textcoords="offset points", ha="right", va="bottom", fontsize=SMALL, color=INK,
-        )  # fmt: skip
+        axes.set_title(f"- - limit {limit:.3g}", fontsize=SMALL, color=INK, loc="right")
     bottom, top = axes.get_ylim()
     whole = limit is None and not (values[known] % 1).any()  # a count has no halves
     ticks = MaxNLocator(4, integer=whole).tick_values(bottom, top)

@@ -29,6 +29,16 @@ class Number:
         """How much more it is in the second run."""
         return None if self.before is None or self.after is None else self.after - self.before
 
+    @property
+    def turn(self) -> str:
+        """How its outcome has turned, in words."""
+        if self.outcome_before is None:
+            return f"{self.outcome_after}, not there before"
+        if self.outcome_after is None:
+            return f"not there any more, was {self.outcome_before}"
+        values = f" ({figure(self.before)} → {figure(self.after)})" if self.difference is not None else ""
+        return f"{self.outcome_before} → {self.outcome_after}{values}"
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -51,13 +61,9 @@ class Changes:
             f"parameter {name}: {_pair(*pair)}" for name, pair in self.params.items() if name != "window"
         ]
         other = [row for row in self.numbers if row.outcome_before != row.outcome_after]
-        said += [
-            f"{row.name}: {_pair(row.outcome_before or 'not found then', row.outcome_after or 'not found now')}"
-            + (f" ({figure(row.before)} → {figure(row.after)})" if row.difference is not None else "")
-            for row in other[:_MOST]
-        ]
+        said += [f"{row.name}: {row.turn}" for row in other[:_MOST]]
         if len(other) > _MOST:
-            said.append(f"and {len(other) - _MOST} more findings with another outcome")
+            said.append(f"and {len(other) - _MOST} more with another outcome")
         return said or ["Nothing but the numbers."]
 
 
