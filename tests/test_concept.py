@@ -114,7 +114,7 @@ def test_labels_that_are_to_come_say_nothing_yet(champion, tmp_path):
     seed=st.integers(0, 99),
 )  # fmt: skip
 def test_a_number_put_back_has_the_distribution_that_it_had(scale, offset, n, gone, seed):
-    """Whatever unit a column came in, its values put back are those of the reference, and none is missing, as none was."""
+    """Whatever unit a column came in, its values put back are those of the reference, none missing."""
     random = np.random.default_rng(seed)
     reference = column_profile(random.normal(size=2000), blocks=np.repeat(np.arange(20), 100))
     values = random.normal(size=n) * scale + offset
