@@ -329,7 +329,8 @@ def test_a_failed_run_looks_like_it():
     html = report(notebook, account("drift", status="failed", outcome="error", reasons=["KeyError: temp"]))
     assert "This run failed after" in html
     assert "KeyError: temp" in html
-    assert '<details class="code" open><summary>code: failed</summary>' in html
+    assert '<details class="code" id="stopped" open><summary>code: failed</summary>' in html
+    assert '<a href="#stopped">' in html
     assert '<details class="fold">' not in html
 
 
