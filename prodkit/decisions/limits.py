@@ -142,11 +142,15 @@ _LADDER = {
     "health.champion": Held("slo.error_share", _share),
     "health.predecessor": Held("slo.error_share", _share),
     "health.latency_p99_ms": Held("slo.latency_p99_ms", _at_most),
+    "health.champion_latency": Held("slo.latency_p99_ms", _at_most),
+    "health.predecessor_latency": Held("slo.latency_p99_ms", _at_most),
     "health.degraded_share": Held("slo.degraded_share", _at_most),
     "performance.labels": Held("min_rows", _enough),
     "performance.predecessor": Held("rollback_margin", _alternative),
     "performance.predecessor_ranking": Held("ranking_margin", _alternative),
     "performance.challenger": Held("retrain_cost", _alternative),
     "performance.challenger_since": Held("retrain_cost", _alternative),
+    "performance.predecessor_instead": Held("rollback_margin", _alternative),
+    "performance.challenger_over_predecessor": Held("retrain_cost", _alternative),
 }
 _HELD: Mapping[str, Mapping[str, Held]] = {"validate": _CONTEST, "rollback": _LADDER}
