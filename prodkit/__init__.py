@@ -16,6 +16,8 @@ _HOMES = {
     "data.windows": ["feature_columns", "label_coverage", "read_window"],
     "decisions.damage": ["damage_table"],
     "decisions.decide": ["judgement", "promotion"],
+    "decisions.record": ["decision_record", "past_decisions"],
+    "decisions.whatif": ["what_if"],
     "drift.comparison": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
     "stress.endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
     "figures.explore": [
@@ -63,6 +65,7 @@ _HOMES = {
         "drift_evidence",
         "drill_evidence",
         "drift_report",
+        "drift_table",
         "inspect_window",
         "missing_table",
     ],

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "prodkit"
 # A module imports from its own room and from those above it, and nowhere in a circle.
 HOUSE = [
     *("errors", "evidence", "spans", "files", "redaction"),
-    *("settings", "kernels", "data", "drift", "models", "store", "decisions", "runs", "scoring"),
+    *("settings", "kernels", "data", "drift", "models", "store", "decisions", "reports", "runs", "scoring"),
     *("figures", "monitoring", "serving", "stress", "verification"),
     *("outline", "journal", "lifecycle", "cli"),
 ]
@@ -106,7 +106,8 @@ STORES = ("numpy", "pyarrow", "sqlalchemy", "fsspec", "pydantic", "yaml")
                 "settings.arguments",
                 "data.dataset",
                 "store.registry",
-                "runs.report",
+                "runs.pages",
+                "reports.report",
                 "models.environment",
             ],
             (*ANALYSIS, *RUNNERS, "pyarrow"),

@@ -248,6 +248,26 @@ def test_moved_share_is_half_the_sum_of_gaps():
     assert "share that moved 0.25" in chart.digest
 
 
+def test_panels_share_the_figure_among_them():
+    """Each of several panels is at least a fourth of the figure wide, with limits, estimates and unknown windows."""
+    signs = pd.DataFrame(INTERVALS, index=DAYS.strftime("%Y-%m-%d"))
+    unknown = signs.assign(value=[np.nan, *VALUES[1:]], estimated=[False] * 5 + [True])
+    tables = {"roc_auc": signs, "log_loss": unknown, "count": signs.round().abs()}
+    chart = plots.panels(tables, title="Signs", limits={"roc_auc": 0.005, "log_loss": 0.02})
+    assert chart.png.startswith(b"\x89PNG")
+    assert min(axes.get_position().width for axes in chart.figure.axes) > 0.25
+    assert min(axes.get_position().height for axes in chart.figure.axes) > 0.2
+    limits = [axes.get_title(loc="right") for axes in chart.figure.axes]
+    assert limits == ["- - limit 0.005", "- - limit 0.02", ""]
+
+
+def test_a_column_is_marked_with_its_own_limit():
+    """The mark of a column stands at the larger of the floor for all and its own."""
+    table = TABLES["drift_ranking"].assign(floor=[0.3, np.nan, 0.05, 0.1, 0.2, 0.1])
+    marks = plots.drift_ranking(table, floor=0.1).figure.axes[0].collections[0].get_segments()
+    assert [round(float(mark[0][0]), 3) for mark in marks] == [0.3, 0.1, 0.1, 0.1, 0.2, 0.1]
+
+
 def test_no_global_plotting_state_is_touched():
     """Importing and drawing neither import pyplot nor choose a backend nor change a setting."""
     code = (

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prodkit.data.windows import label_coverage
+from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gates import alternative, at_most, enough, known_classes
@@ -58,7 +59,7 @@ def ladder_evidence(
         reference = measured(store.version(version).manifest)
         settings: dict[str, Any] = {"margin": params.retrain_cost, "window": "this window"}
         estimates = [estimate_evidence(outlook, task=bundle.schema.task, reference=reference, **settings)]
-    return [*inspection.evidence, *health, *performance, *estimates, *shifts]
+    return [*inspection.evidence, *health, *performance, *cooldown(store, params), *estimates, *shifts]
 
 
 def knowledge_table(
@@ -174,7 +175,7 @@ def performance_evidence(
         "performance.challenger", before, after, blocks=newest.days, look=look, note=note, **cost
     )
     days = daily_gains(trials) if earlier is None else pd.concat([earlier, daily_gains(trials)])
-    note = "the same, over all days since the champion was promoted"
+    note = f"gain in mean loss, had fresh models served all {len(days)} days since the champion was promoted"
     since = _daily("performance.challenger_since", days, look=1, horizon=_HORIZON, note=note, **cost)
     return [*found, window, since]
 
@@ -192,7 +193,7 @@ def _ranking(params: RollbackParams, whole: Trial, *, look: int) -> list[Evidenc
     if len(better) < params.min_blocks:
         return []
     settings = {"limit": params.ranking_margin, "look": look, "confidence": (1 + params.confidence) / 2}
-    note = "gain in AUC within a day, had the predecessor served these rows"
+    note = f"gain in AUC within a day, had the predecessor served these {len(better)} days"
     return [_daily("performance.predecessor_ranking", better - worse, note=note, **settings)]
 
 

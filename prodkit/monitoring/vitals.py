@@ -230,7 +230,8 @@ def _inputs(
     current, _ = _profile(store, params, window, version=version)
     drifted = _NOT_A_NUMBER
     if current is not None:
-        drifted = float(_compared(current, params, bundle)["drifted"].sum())
+        found = _compared(current, params, bundle)
+        drifted = float(found[["drifted", "missing_drifted", "unseen_drifted"]].any(axis="columns").sum())
     breaks_found = float(sum(not row["clean"] for row in kept)) if kept else _NOT_A_NUMBER
     return {"breaks": breaks_found, "drifted": drifted}
 
