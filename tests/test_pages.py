@@ -24,8 +24,9 @@ from prodkit.reports.report import report
 from prodkit.reports.site import Site
 from prodkit.reports.timeline import chapters, drawing
 from prodkit.runs.account import opened
-from prodkit.runs.pages import write_comparison, write_site
+from prodkit.runs.pages import store_options, write_comparison, write_site
 from prodkit.settings.params import NOTEBOOKS
+from prodkit.settings.places import project_folder
 from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store, Version
 
@@ -328,8 +329,18 @@ def test_a_failed_run_looks_like_it():
     html = report(notebook, account("drift", status="failed", outcome="error", reasons=["KeyError: temp"]))
     assert "This run failed after" in html
     assert "KeyError: temp" in html
-    assert '<details class="code" open><summary>code: failed</summary>' in html
+    assert '<details class="code" id="stopped" open><summary>code: failed</summary>' in html
+    assert '<a href="#stopped">' in html
     assert '<details class="fold">' not in html
+
+
+def test_a_proposal_says_how_to_approve_it(tmp_path):
+    """The report of a proposed action names the command, with the store if that is not the usual one."""
+    options = store_options(tmp_path, "postgresql://db/x", "outputs/artifacts")
+    html = report(executed("rollback"), account("rollback", approval="proposed"), options=options)
+    command = f"models approve rollback-20130401-{0:010x} --name YOU --reason WHY --out {tmp_path} --store postgresql://db/x"
+    assert f"<code>prodkit {command}</code>" in html
+    assert store_options(project_folder() / "outputs") == ""
 
 
 def test_changes_name_what_differs():

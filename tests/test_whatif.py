@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import Command, opened, prodkit
 
 from prodkit.decisions.decide import judgement, promotion
 from prodkit.decisions.gates import alternative, at_most, enough, improvement, slices
@@ -19,6 +22,8 @@ from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
 from prodkit.settings.params import NOTEBOOKS
 from prodkit.store.history import Champion
+
+__all__ = ["prodkit"]  # a fixture
 
 CHAMPION = Champion(version=2, predecessor=1, generation=5)
 SOUND = Evidence("contract.columns", "pass", rung=1, note="nothing is broken")
@@ -209,3 +214,27 @@ def test_every_limit_is_a_parameter_of_its_notebook():
     """The table names no parameter that the notebook does not have."""
     for notebook in ("validate", "rollback"):
         assert limits_of(notebook) <= NOTEBOOKS[notebook].model_fields.keys()
+
+
+def test_the_command_asks_all_decisions_on_record(prodkit: Command, tmp_path: Path) -> None:
+    """Those of runs that succeeded, in their order; values are read as parameters are, and wrong ones are refused."""
+    places = {"store": f"sqlite:///{tmp_path}/store.db", "artifacts": str(tmp_path / "artifacts")}
+    at = ("--out", tmp_path, "--store", places["store"], "--artifacts", places["artifacts"])
+    assert prodkit("whatif", "-p", "retrain_cost", "1", *at)[1].endswith(
+        "0 decisions, 0 different, 0 need a new run\n"
+    )
+    with opened(places) as store:
+        for number, document in enumerate([decided(PREDECESSOR), decided(CHALLENGER), {"notebook": "train"}]):
+            record = {"run_id": f"run-{number}", "status": "succeeded", "document": document}
+            store.record_run(record)
+        store.record_run({"run_id": "run-9", "status": "failed", "document": decided()})
+    status, printed, _ = prodkit("whatif", "-p", "rollback_margin", "0.04", "-p", "cool_down", "3d", *at)
+    assert (status, printed.splitlines()[-1]) == (0, "2 decisions, 1 different, 0 need a new run")
+    rows = json.loads(prodkit("whatif", "-p", "label_delay", "3d", "--json", *at)[1])
+    assert [(row["then"], row["verdict"]) for row in rows] == [
+        ("rollback", "needs a new run"),
+        ("retrain", "needs a new run"),
+    ]
+    for name, text in (("retrain_costs", "1"), ("retrain_cost", "much"), ("retrain_cost", "-1")):
+        status, _, told = prodkit("whatif", "-p", name, text, *at)
+        assert (status, name in told) == (2, True)

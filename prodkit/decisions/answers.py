@@ -12,6 +12,8 @@ RESULT_MIME = "application/vnd.prodkit.result+json"
 MEASURED = (
     ".environment",
     ".evidence[budget.latency].value",
+    ".evidence[health.champion_latency].value",
+    ".evidence[health.predecessor_latency].value",
     ".outputs.notified",
     ".outputs.measured",
     ".evidence[memory.service]",

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from prodkit.decisions.paired import always_valid, difference
 from prodkit.evidence import Estimate, Evidence, Outcome
 
-__all__ = ["alternative", "at_most", "enough", "improvement", "known_classes", "slices"]
+__all__ = [
+    "alternative",
+    "at_most",
+    "enough",
+    "improvement",
+    "known_classes",
+    "once",
+    "share_at_most",
+    "slices",
+]
 
 _FEW_UNKNOWN = 0.01
+_SELDOM = 1e-4  # of each look at a share: a year of daily ones makes one in 27
 
 
 def enough(
@@ -72,10 +83,11 @@ def alternative(
     look: int,
     note: str,
     horizon: int = 14,
+    memory: float | None = None,
 ) -> Evidence:
     """Would something else have served the same rows better than the champion, by more than a limit?
 
-    The interval stays valid however often one looks (see :func:`prodkit.models.metrics.always_valid`), since this
+    The interval stays valid however often one looks (see :func:`prodkit.decisions.paired.always_valid`), since this
     question is put every day.
 
     Returns:
@@ -84,12 +96,35 @@ def alternative(
     """
     if broken := _broken(name, champion, other, limit):
         return broken
-    estimate = always_valid(champion, other, blocks=blocks, confidence=confidence, look=look, horizon=horizon)
+    estimate = always_valid(
+        champion, other, blocks=blocks, confidence=confidence, look=look, horizon=horizon, memory=memory
+    )
     outcome: Outcome = "inconclusive"
     if estimate.low > limit:
         outcome = "fail"
     elif estimate.high <= limit:
         outcome = "pass"
+    return _evidence(name, outcome, estimate, limit, note)
+
+
+def once(
+    name: str,
+    champion: np.ndarray,
+    other: np.ndarray,
+    *,
+    blocks: np.ndarray,
+    limit: float,
+    confidence: float,
+    seed: int,
+    note: str,
+) -> Evidence:
+    """The question of :func:`alternative`, put once and for all: only where another test has asked for it."""
+    if broken := _broken(name, champion, other, limit):
+        return broken
+    estimate = difference(champion, other, blocks=blocks, confidence=confidence, seed=seed)
+    outcome: Outcome = (
+        "fail" if estimate.low > limit else "pass" if estimate.high <= limit else "inconclusive"
+    )
     return _evidence(name, outcome, estimate, limit, note)
 
 
@@ -141,6 +176,32 @@ def at_most(
         return Evidence(name, "inconclusive", limit=limit, n=n, rung=rung, note=note or "not measured")
     outcome: Outcome = "pass" if value <= limit else "fail"
     return Evidence(name, outcome, value=value, limit=limit, n=n, rung=rung, note=note)
+
+
+def share_at_most(
+    name: str, count: int, *, n: int, limit: float, min_rows: int, rung: int = 0, note: str = ""
+) -> Evidence:
+    """A share of rows against a limit: ``fail`` only if it lies credibly above, which a few rows cannot show.
+
+    The interval is that of Clopper & Pearson (1934), at a level that a year of daily looks does not use up.
+
+    Returns:
+        ``pass`` up to the limit; above it ``fail`` when the whole interval is and there are ``min_rows``, else
+        ``inconclusive``.
+
+    >>> share_at_most("errors", 1, n=3, limit=0.01, min_rows=500).outcome
+    'inconclusive'
+    """
+    if n <= 0:
+        return Evidence(name, "inconclusive", limit=limit, rung=rung, note=f"{note}: there are no rows")
+    low = float(stats.beta.ppf(_SELDOM / 2, count, n - count + 1)) if count else 0.0
+    high = float(stats.beta.ppf(1 - _SELDOM / 2, count + 1, n - count)) if count < n else 1.0
+    outcome: Outcome = (
+        "pass" if count / n <= limit else "fail" if low > limit and n >= min_rows else "inconclusive"
+    )
+    return Evidence(
+        name, outcome, value=count / n, low=low, high=high, limit=limit, n=n, rung=rung, note=note
+    )
 
 
 def known_classes(name: str, unknown_rows: int, *, rows: int, rung: int = 0) -> list[Evidence]:

@@ -20,7 +20,8 @@ from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate
 from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
-from prodkit.models.metrics import intervals, row_losses
+from prodkit.models.metrics import dependence, intervals, row_losses
+from prodkit.models.worth import mean_worth, row_worth
 from prodkit.settings.params import LEAD, PRIMARY, TrainParams
 from prodkit.spans import Window
 
@@ -112,6 +113,7 @@ class OutOfTime:
         folds: a row for each fold: train_end, rows, value, low, high of the lead metric.
         last: the model of the last fold, and
         newest: (n,) true for the rows of the last fold, which that model had not seen.
+        worth: (n,) business value of each row; None if nobody said what that is.
     """
 
     schema: Schema
@@ -123,6 +125,7 @@ class OutOfTime:
     folds: pd.DataFrame
     last: Pipeline
     newest: np.ndarray
+    worth: np.ndarray | None = None
 
     @property
     def metric(self) -> str:
@@ -142,9 +145,17 @@ class OutOfTime:
             self.truth, self.predicted, task=task
         )
 
+    @property
+    def memory(self) -> tuple[float, int]:
+        """How much a day's mean loss takes after that of the day before, and of how many days that was learned."""
+        daily = pd.Series(self.losses[1]).groupby(self.days).mean().to_numpy()
+        return dependence(daily), len(daily)
+
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
-        """Every score of the task with its interval."""
-        return intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
+        """Every score of the task with its interval, and the mean business value."""
+        found = intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
+        worth = {} if self.worth is None else {"value": mean_worth(self.worth, blocks=self.days)}
+        return found | worth
 
 
 def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: TrainParams) -> OutOfTime:
@@ -162,17 +173,19 @@ def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: 
         said.append(predicted)
         simple.append(Fallback.fit(past, schema=schema).predict(future, schema=schema))
     frame = pd.concat(parts, ignore_index=True)
+    truth, predicted = schema.encode(frame[schema.target]), np.concatenate(said)
     summary = pd.DataFrame(table, columns=["train_end", "rows", "value", "low", "high"])
     return OutOfTime(
         schema=schema,
         frame=frame,
-        truth=schema.encode(frame[schema.target]),
-        predicted=np.concatenate(said),
+        truth=truth,
+        predicted=predicted,
         simple=np.concatenate(simple),
         days=blocks(frame[params.time_column]),
         folds=summary.set_index(pd.RangeIndex(1, len(table) + 1, name="fold")),
         last=last,
         newest=np.arange(len(frame)) >= len(frame) - len(parts[-1]),
+        worth=row_worth(params.value, frame, truth=truth, predicted=predicted, schema=schema),
     )
 
 

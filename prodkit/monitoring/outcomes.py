@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.cells import numbers
 from prodkit.data.windows import blocks, read_window
 from prodkit.decisions.paired import difference
 from prodkit.decisions.result import current_run
@@ -22,14 +21,15 @@ from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate
 from prodkit.models.bundle import Bundle
-from prodkit.models.metrics import intervals, row_losses, row_values
+from prodkit.models.metrics import intervals, row_losses
+from prodkit.models.worth import row_worth
 from prodkit.scoring.guard import guarded
 from prodkit.settings.params import MonitorParams
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
-__all__ = ["DAILY_LOSS", "REALISED", "judge_matured", "served_parts"]
+__all__ = ["DAILY_LOSS", "REALISED", "distrusted", "judge_matured", "metric", "served_parts"]
 
 REALISED = "realised."  # in the store: begins the names of a window's figures
 DAILY_LOSS = "loss.served"  # in the store: mean loss of a day, all of whose labels are known
@@ -111,7 +111,7 @@ def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[st
     version = parts[-1][1]
 
     def row(name: str, value: float, **more: Any) -> dict[str, Any]:
-        return _metric(params, name, value, window=window, version=version, **more)
+        return metric(params, name, value, window=window, version=version, **more)
 
     found = [
         row(f"{REALISED}labelled_share", labelled_share, n=len(table)),
@@ -139,7 +139,7 @@ def _served(
         if schema is not None and (bundle.schema.task, bundle.schema.classes) != schema:
             pieces = []  # figures over other classes cannot be put together: the newest version's stay
         schema = bundle.schema.task, bundle.schema.classes
-        if piece := _piece(params, rows, bundle, distrust=_distrusted(store, params, span)):
+        if piece := _piece(params, rows, bundle, distrust=distrusted(store, params, span)):
             pieces.append(piece)
     if not pieces:
         raise LabelError(params.target, rule="must hold labels of rows that were scored", value="none")
@@ -161,24 +161,11 @@ def _piece(
         return None
     truth = bundle.schema.encode(rows[params.target])
     said = guarded(bundle, rows, distrust=distrust).predicted
-    return truth, said, blocks(rows[params.time_column]), _values(params, rows, bundle, truth, said)
+    worth = row_worth(params.value, rows, truth=truth, predicted=said, schema=bundle.schema)
+    return truth, said, blocks(rows[params.time_column]), worth
 
 
-def _values(
-    params: MonitorParams, rows: pd.DataFrame, bundle: Bundle, truth: np.ndarray, said: np.ndarray
-) -> np.ndarray | None:
-    """The (n,) business value of each row; None if the parameters name none."""
-    if isinstance(params.value, dict) and params.value:
-        if bundle.schema.task == "regression":
-            rule, fix = "must be a column where a number is predicted", "A cost matrix needs classes."
-            raise ParameterError("value", rule=rule, value="a cost matrix", fix=fix)
-        return row_values(truth, said, costs=params.value, classes=bundle.schema.classes)
-    if not params.value:
-        return None
-    return numbers(rows[str(params.value)]).to_numpy(dtype=float)
-
-
-def _distrusted(store: Store, params: MonitorParams, span: Window) -> str:
+def distrusted(store: Store, params: MonitorParams, span: Window) -> str:
     """Why the simple rule answered in this span; empty if the model did."""
     found = [row for row in store.profiles(span, until=params.moment) if not row["clean"]]
     return "its input was broken" if found else ""
@@ -208,7 +195,7 @@ def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict
         start = datetime(1970, 1, 1) + timedelta(days=int(day))
         span = Window(start, start + timedelta(days=1))
         if span.end <= _naive(params.labels_until):
-            found.append(_metric(params, DAILY_LOSS, float(mean), window=span, version=version, n=int(n)))
+            found.append(metric(params, DAILY_LOSS, float(mean), window=span, version=version, n=int(n)))
     return found
 
 
@@ -216,10 +203,11 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def _metric(
+def metric(
     params: MonitorParams, name: str, value: float, *, window: Window, version: int, n: int,
     low: float | None = None, high: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
+    """A row for the store: one figure of a window as it is known at the moment of the run."""
     return {
         "run_id": current_run(params),
         "notebook": params.notebook,

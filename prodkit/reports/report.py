@@ -23,6 +23,7 @@ def report(
     *,
     defaults: Mapping[str, Any] | None = None,
     previous: Mapping[str, Any] | None = None,
+    options: str = "",
 ) -> str:
     """The page of a run, which opens without anything else.
 
@@ -31,6 +32,7 @@ def report(
         document: the run's result.
         defaults: of the notebook's parameters: those that differ are named.
         previous: the result of the run of the same notebook before this one, if there was one.
+        options: what ``prodkit models`` has to be told to find the store.
     """
     notebook.cells = [cell for cell in notebook.cells if BANNER_TAG not in cell.metadata.get("tags", [])]
     ended = "" if document["status"] == "succeeded" else headline(notebook, document["status"])
@@ -51,6 +53,7 @@ def report(
         reasons=reasons or document["reasons"][:5],
         document=document,
         notices=[item.get("note") for item in document["evidence"] if item["name"] == "drill"],
+        options=options,
         facts=_facts(document, defaults or {}),
         evidence=[] if lead else [item for item in document["evidence"] if item["name"] != "drill"],
         bottom=bottom,

@@ -19,7 +19,7 @@ from prodkit.settings.places import project_folder, resolve
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 
-__all__ = ["write_comparison", "write_site"]
+__all__ = ["store_options", "write_comparison", "write_site"]
 
 ARTIFACTS = "outputs/artifacts"
 
@@ -63,11 +63,7 @@ def _readable(account: dict[str, Any]) -> dict[str, Any]:
 
 
 def _site(folder: Path, documents: list[dict[str, Any]], store: str, artifacts: str) -> Site:
-    typed = {"--out": str(folder), "--store": store, "--artifacts": artifacts}
-    usual = {"--out": str(project_folder() / "outputs"), "--store": REAL_STORE, "--artifacts": ARTIFACTS}
-    options = "".join(
-        f" {name} {shlex.quote(value)}" for name, value in typed.items() if value != usual[name]
-    )
+    options = store_options(folder, store, artifacts)
     url = resolve(store)
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         return Site(documents, [], [], Champion(), options=options)
@@ -75,6 +71,13 @@ def _site(folder: Path, documents: list[dict[str, Any]], store: str, artifacts: 
         versions = kept_store.versions()
         measured = kept_store.metric_rows(notebook="monitor", name=f"realised.{lead_metric(versions)}")
         return Site(documents, versions, kept_store.history(), kept_store.champion(), measured, options)
+
+
+def store_options(folder: Path, store: str = REAL_STORE, artifacts: str = ARTIFACTS) -> str:
+    """What ``prodkit models`` has to be told to find a store, as typed, a space first; nothing for the usual one."""
+    typed = {"--out": str(folder), "--store": store, "--artifacts": artifacts}
+    usual = {"--out": str(project_folder() / "outputs"), "--store": REAL_STORE, "--artifacts": ARTIFACTS}
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in typed.items() if value != usual[name])
 
 
 def write_comparison(folder: Path, first: str, second: str) -> Path:

@@ -27,6 +27,7 @@ from prodkit.runs.account import closed, keep, kept, opened
 from prodkit.runs.basis import basis
 from prodkit.runs.claims import Claim, abandoned, claim
 from prodkit.runs.draft import close_notebook, notebook_text
+from prodkit.runs.pages import store_options
 from prodkit.runs.stops import Limits, Stop, heeding_signals
 from prodkit.settings.arguments import REAL_STORE, check
 from prodkit.settings.notebook import Notebook, read_notebook
@@ -251,7 +252,11 @@ def _write_page(folder: Path, account: Mapping[str, Any], records: Store) -> Non
 
         notebook, defaults = nbformat.read(executed, as_version=4), read_notebook(str(executed)).defaults
         previous = (records.previous_run(account["run_id"]) or {}).get("document")
-        html = report(notebook, account, defaults=defaults, previous=previous)
+        places = {
+            name: account["params"][name] for name in ("store", "artifacts") if name in account["params"]
+        }
+        options = store_options(outputs_folder(), **places)
+        html = report(notebook, account, defaults=defaults, previous=previous, options=options)
     except Exception as error:
         html = f"<!DOCTYPE html><title>no report</title><h1>No report could be made</h1><pre>{escape(str(error))}</pre>"
     write_text(page, html)
