@@ -1,4 +1,4 @@
-"""JupyterLab as users have it, for tests and benchmarks: a real server, and a real Chromium that opens notebooks in it."""
+"""JupyterLab as users have it, for tests and benchmarks: a real server, and a real Chromium before it."""
 
 from __future__ import annotations
 
@@ -133,13 +133,16 @@ def sliders(page):
 
 
 def moved(page, control, *, forth: bool) -> tuple[float, str]:
-    """Move a control a step forth or back: milliseconds until the new figure was painted, and what it shows."""
+    """Move a control a step: milliseconds until the new figure was painted, and what it shows."""
     page.evaluate("window.began = window.took = null")
     if control.evaluate("it => it.tagName") == "SELECT":
         control.select_option(index=2 if forth else 1)
     else:
         control.focus()
-        control.press("ArrowRight" if forth else "ArrowLeft")
+        at_end = float(control.get_attribute("aria-valuenow")) >= float(
+            control.get_attribute("aria-valuemax")
+        )
+        control.press("ArrowLeft" if at_end else "ArrowRight")
     page.wait_for_function("window.took !== null", timeout=20_000)
     return page.evaluate("window.took"), page.locator(".prodkit-explorer svg").first.get_attribute(
         "aria-label"

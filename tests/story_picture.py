@@ -1,7 +1,4 @@
-"""Draw the picture of the README from a life that was told: ``prodkit lifecycle --out OUT``, then
-
-python tests/story_picture.py OUT
-"""
+"""The picture of the README, of a life told by ``prodkit lifecycle``: ``python tests/story_picture.py outputs``."""
 
 from __future__ import annotations
 

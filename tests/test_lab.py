@@ -6,7 +6,9 @@ pytest.importorskip("playwright", reason="needs the extra [test]")
 
 from laboratory import CHROMIUM, chromium, errors, executed, jupyterlab, moved, run_all, sliders
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How soon a moved control shows its new figure in JupyterLab: ``python tests/benchmarks/lab.py [PICTURES [NOTEBOOK ...]]``.
+"""How soon a moved control shows its new figure: ``python tests/benchmarks/lab.py [PICTURES [NOTEBOOK ...]]``.
 
 Each of the notebooks is opened in a real JupyterLab by a real Chromium, all its cells are run by the menu, and every
 control of its explorer is moved. Timed is what a user waits: from the move to the painted figure. With a folder
@@ -35,10 +35,9 @@ def main(pictures: Path | None) -> int:
                 took = []
                 for move in range(MOVES):
                     took.append(moved(page, control, forth=move % 2 == 0)[0])
-                first, rest = took[0], statistics.median(took[1:])
+                usual, most = statistics.median(took), max(took)
                 print(
-                    f"  control {number}: {rest:.0f} ms (median of {MOVES - 1}; first {first:.0f}, slowest {max(took):.0f})",
-                    flush=True,
+                    f"  control {number}: {usual:.0f} ms (median of {MOVES}), at most {most:.0f}", flush=True
                 )
             if pictures:
                 page.screenshot(path=pictures / f"{path.stem}-explore.png")
