@@ -125,8 +125,12 @@ def health_evidence(
             if name in trials.whole.errors:
                 failed = round(trials.whole.errors[name] * n)
                 note = f"share of rows that the {name} could not answer"
-                least = {"limit": limit, "min_rows": params.min_rows}
-                found.append(share_at_most(f"health.{name}", failed, n=n, rung=2, note=note, **least))
+                least = params.min_rows
+                found.append(
+                    share_at_most(
+                        f"health.{name}", failed, n=n, limit=limit, min_rows=least, rung=2, note=note
+                    )
+                )
     table = store.metrics(notebook="score", version=version, window=params.window)
     kept = table.drop_duplicates("name", keep="last").set_index("name")
     for name in kept.index.intersection([name for name in limits if name != "error_share"]):

@@ -99,7 +99,7 @@ def always_valid(
 
 
 def running_mean(
-    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45, usual: float = 0.6
+    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45, usual: float = 0.7
 ) -> Estimate:
     """A mean loss from sums of blocks, with an interval that holds after each block: :func:`always_valid` of one model.
 
