@@ -123,9 +123,18 @@ _places = _with(
     click.option("--store", default="sqlite:///outputs/store.db", show_default=True, help="SQLAlchemy URL."),
     click.option("--artifacts", default="outputs/artifacts", show_default=True, help="Folder or fsspec URL."),
 )
+
+
+def _spoken(_: click.Context, option: click.Parameter, text: str) -> str:
+    """Text that says something."""
+    if not text.strip():
+        raise click.BadParameter("it must not be blank", param=option)
+    return text.strip()
+
+
 _signed = _with(
-    click.option("--name", required=True, help="Who does this."),
-    click.option("--reason", required=True, help="Why; it is kept in the history."),
+    click.option("--name", required=True, callback=_spoken, help="Who does this."),
+    click.option("--reason", required=True, callback=_spoken, help="Why; it is kept in the history."),
 )
 
 
@@ -342,20 +351,21 @@ def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str
 
 
 @prodkit.command()
-@_out
+@_places
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
-def report(out: Path, open_page: bool) -> None:
-    """Write outputs/index.html: all runs, the newest first."""
-    from prodkit.runs.account import kept
-    from prodkit.runs.report import write_index
+@click.option("--compare", nargs=2, metavar="RUN RUN", help="Put two runs side by side instead.")
+def report(out: Path, store: str, artifacts: str, open_page: bool, compare: tuple[str, str] | None) -> None:
+    """Write outputs/index.html: what needs a person now, the life of the model, each version, all runs."""
+    from prodkit.runs.pages import write_comparison, write_site
+
+    def tell(sentence: str) -> None:
+        _say.print(sentence, markup=False, soft_wrap=True)
 
     folder = _absolute(out)
-    files = sorted(folder.glob("runs/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-    accounts = [kept(path.parent) for path in files]
-    for path, account in zip(files, accounts, strict=True):
-        if not account:
-            _say.print(f"{path} cannot be read: the run is left out", markup=False, soft_wrap=True)
-    page = write_index(folder, [account for account in accounts if account], [])
+    with using_outputs(folder):
+        page = (
+            write_comparison(folder, *compare) if compare else write_site(folder, store, artifacts, tell=tell)
+        )
     print(page)
     if open_page:
         click.launch(page.as_uri())
@@ -373,6 +383,49 @@ def verify(run_id: str, out: Path, as_json: bool) -> None:
         verdict = verify_run(run_id)
     print(json.dumps(verdict.to_dict(), indent=2) if as_json else "\n".join(verdict.lines()))
     sys.exit(0 if verdict.matches else 1)
+
+
+@prodkit.command()
+@click.argument("run_id", metavar="RUN")
+@_out
+@_json
+def replay(run_id: str, out: Path, as_json: bool) -> None:
+    """Make the decision of a recorded RUN again from its evidence; ends with 1 if it is not as recorded."""
+    from prodkit.verification.replay import replay_run
+
+    with using_outputs(_absolute(out)):
+        verdict = replay_run(run_id)
+    print(json.dumps(verdict.to_dict(), indent=2) if as_json else "\n".join(verdict.lines()))
+    sys.exit(0 if verdict.matches else 1)
+
+
+@prodkit.command()
+@click.option(
+    "-p", "pairs", nargs=2, multiple=True, required=True, metavar="NAME VALUE", help="What it would be."
+)
+@_places
+@_json
+def whatif(pairs: Sequence[tuple[str, str]], out: Path, store: str, artifacts: str, as_json: bool) -> None:
+    """Which decisions of the past would have been different under other limits, margins or costs, and why.
+
+    Only the numbers on record are used; what would take others needs a new run, and says so.
+    """
+    from prodkit.decisions.record import past_decisions
+    from prodkit.decisions.whatif import notebook_of, what_if
+    from prodkit.settings.arguments import typed_value
+
+    changed = {name: typed_value(notebook_of(name), name, text) for name, text in pairs}
+    with _store(out, store, artifacts) as kept:
+        table = what_if(past_decisions(kept), changed).reset_index()
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    _print_table(rows)
+    counts = {name: sum(row["verdict"] == name for row in rows) for name in ("different", "needs a new run")}
+    print(
+        f"{len(rows)} decisions, {counts['different']} different, {counts['needs a new run']} need a new run"
+    )
 
 
 @prodkit.group()
@@ -393,7 +446,7 @@ def _store(out: Path, store: str, artifacts: str) -> Store:
 def list_models(out: Path, store: str, artifacts: str, as_json: bool) -> None:
     """All versions: what they learned from, and where they stand."""
     with _store(out, store, artifacts) as kept:
-        champion, versions = kept.champion(), kept.versions()
+        champion, versions, proposals = kept.champion(), kept.versions(), kept.proposals()
     rows = [
         {
             "version": version.number,
@@ -406,10 +459,18 @@ def list_models(out: Path, store: str, artifacts: str, as_json: bool) -> None:
         for version in versions
     ]
     if as_json:
-        print(json.dumps({"champion": vars(champion), "versions": rows}, indent=2))
+        waiting = [vars(event) for event in proposals]
+        print(json.dumps({"champion": vars(champion), "versions": rows, "proposals": waiting}, indent=2))
         return
     _print_table(rows)
     _tell(champion)
+    for event in proposals:
+        late = (
+            ""
+            if event.generation == champion.generation
+            else " (the champion changed since: it can only be rejected)"
+        )
+        print(f"proposed: {event.detail['action']}, by {event.run_id}: {event.reason}{late}")
 
 
 def _standing(number: int, champion: Champion, *, quarantined: bool) -> str:
@@ -444,9 +505,11 @@ def history(out: Path, store: str, artifacts: str, as_json: bool) -> None:
 @models.command()
 @_places
 def check(out: Path, store: str, artifacts: str) -> None:
-    """Verify the chain of events, the digests and the artifacts; ends with 1 if something is wrong."""
+    """Verify the chain of events, digests and signatures, and open each version; ends with 1 if something is wrong."""
+    from prodkit.store.workspace import store_problems
+
     with _store(out, store, artifacts) as kept:
-        problems, events = kept.check(), len(kept.history())
+        problems, events = store_problems(kept), len(kept.history())
     for problem in problems:
         _say.print(problem, style="red", markup=False, soft_wrap=True)
     print(f"{events} events, {len(problems)} problems")
@@ -463,6 +526,31 @@ def promote(version: int, name: str, reason: str, force: bool, out: Path, store:
     with _store(out, store, artifacts) as kept:
         now = kept.champion().generation
         _tell(kept.promote(version, expected_generation=now, actor=name, reason=reason, force=force))
+
+
+@models.command()
+@click.argument("version", type=int)
+@_signed
+@click.option("--off", is_flag=True, help="Lift the quarantine.")
+@_places
+def quarantine(
+    version: int, name: str, reason: str, off: bool, out: Path, store: str, artifacts: str
+) -> None:
+    """Let nobody promote VERSION, until the quarantine is lifted; a rollback sets one by itself."""
+    with _store(out, store, artifacts) as kept:
+        kept.quarantine(version, lift=off, reason=reason, actor=name)
+        _tell(kept.champion())
+
+
+@models.command()
+@click.argument("version", type=int)
+@_signed
+@_places
+def sign(version: int, name: str, reason: str, out: Path, store: str, artifacts: str) -> None:
+    """Sign VERSION with PRODKIT_SIGNING_KEY, if you vouch for it: it was registered without, or with another."""
+    with _store(out, store, artifacts) as kept:
+        kept.sign(version, reason=reason, actor=name)
+        _tell(kept.champion())
 
 
 @models.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 from prodkit.errors import ParameterError, RunError
 from prodkit.journal import Journal
-from prodkit.runs.report import write_index
+from prodkit.runs.pages import write_site
 from prodkit.runs.runner import Run, run_notebook
 from prodkit.runs.stops import Limits, signal_received
 from prodkit.settings.arguments import REAL_STORE, neutral_facts, read_files, typed_value
@@ -150,8 +150,9 @@ class Lifecycle:
         self._run("score", window=window, **faults)
         self._run_both(("drift", "monitor"), window=window, **faults)
         judged = self._run("rollback", window=window, **faults)
-        said = judged["action"] + (" (proposed)" if judged["approval"] == "proposed" else "")
-        if judged["action"] == "retrain" and not judged["approval"]:
+        approval = self._approval(judged)
+        said = judged["action"] + (f" ({approval})" if approval else "")
+        if judged["action"] == "retrain" and approval in (None, "approved"):
             retrained = self._run(
                 "train", window=Window(self.first.start, window.end), parent=judged["run_id"]
             )
@@ -163,11 +164,24 @@ class Lifecycle:
             window, row | {"champion after": f"v{self._champion()}", "drill": drill.kind if drill else ""}
         )
 
+    def _approval(self, judged: Run) -> str | None:
+        """What has become by now of what a run proposed; None if no person was asked."""
+        if not judged["approval"]:
+            return None
+        with self._store() as store:
+            return store.settled(judged["run_id"])
+
     def _close(self, window: Window, row: Mapping[str, str]) -> None:
-        """Note that a window is over; of one that was lived through before, the row of then stays."""
-        if self.journal.row_of(str(window)) is None:
+        """Note that a window is over; of one that was lived through before, the row of then stays.
+
+        But for its decision: a person may have settled it since.
+        """
+        before = self.journal.row_of(str(window))
+        if before is None:
             name = f"{window.start:%Y-%m}" if _is_month(window) else str(window)
             self.journal.closed(str(window), {"window": name, **row})
+        elif before["decision"] != row["decision"]:
+            self.journal.closed(str(window), before | {"decision": row["decision"]})
         self.story.append(self.journal.row_of(str(window)) or {})
 
     def table(self) -> list[dict[str, str]]:
@@ -248,12 +262,16 @@ class Lifecycle:
             return store.champion().version
 
     def _store(self) -> Store:
-        given = self._given("train")
-        artifacts = TrainParams.model_fields["artifacts"].default
-        return Store.open(resolve(given.get("store", REAL_STORE)), resolve(given.get("artifacts", artifacts)))
+        store, artifacts = self._places()
+        return Store.open(resolve(store), resolve(artifacts))
+
+    def _places(self) -> tuple[str, str]:
+        """Where versions and artifacts lie, as typed."""
+        given, artifacts = self._given("train"), TrainParams.model_fields["artifacts"].default
+        return given.get("store", REAL_STORE), given.get("artifacts", artifacts)
 
     def _write_page(self) -> Path:
-        return write_index(outputs_folder(), [run.document for run in self.runs], self.table())
+        return write_site(outputs_folder(), *self._places())
 
 
 def _losses_last(name: str) -> bool:

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "prodkit"
 # A module imports from its own room and from those above it, and nowhere in a circle.
 HOUSE = [
     *("errors", "evidence", "spans", "files", "redaction"),
-    *("settings", "kernels", "data", "drift", "models", "store", "decisions", "runs", "scoring"),
-    *("figures", "monitoring", "serving", "stress", "verification"),
+    *("settings", "kernels", "data", "drift", "models", "store", "decisions", "reports", "runs", "scoring"),
+    *("figures", "monitoring", "serving", "stress", "explore", "verification"),
     *("outline", "journal", "lifecycle", "cli"),
 ]
 
@@ -106,7 +106,8 @@ STORES = ("numpy", "pyarrow", "sqlalchemy", "fsspec", "pydantic", "yaml")
                 "settings.arguments",
                 "data.dataset",
                 "store.registry",
-                "runs.report",
+                "runs.pages",
+                "reports.report",
                 "models.environment",
             ],
             (*ANALYSIS, *RUNNERS, "pyarrow"),

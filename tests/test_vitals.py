@@ -21,6 +21,7 @@ from prodkit.evidence import Estimate, Evidence, overall
 from prodkit.models.bundle import unpack
 from prodkit.models.metrics import row_losses
 from prodkit.monitoring.outcomes import judge_matured, served_parts
+from prodkit.monitoring.pending import estimate_pending
 from prodkit.monitoring.rehearsal import demonstrate_past
 from prodkit.monitoring.vitals import standing, steady, vital_evidence, vital_signs
 from prodkit.scoring.batch import remember_scoring, score_window
@@ -122,6 +123,40 @@ def test_a_young_window_has_no_figures(lived, table, champion):
     assert vitals.signs.iloc[:-1]["state"].tolist() == ["realised"] * 3
     assert np.isnan(newest["log_loss"])
     assert vitals.days.index.max() == pd.Timestamp("2024-02-16")
+
+
+def estimated(store, params, *, champion):
+    """Judge what has matured, estimate what has not, and put the signs together."""
+    missing = judge_matured(store, params) | estimate_pending(store, params)
+    return vital_signs(store, params, champion=champion, missing=missing)
+
+
+def test_a_young_window_is_estimated_until_its_labels_have_matured(lived, table, champion):
+    """Estimates are drawn as such, with the interval, and give way to the realised figures once these are known."""
+    young = estimated(lived, watching(table, label_delay="4d"), champion=champion)
+    assert young.signs["state"].tolist() == ["realised"] * 3 + ["estimated"]
+    assert young.sign("log_loss")["estimated"].tolist() == [False] * 3 + [True]
+    newest = young.sign("log_loss").iloc[-1]
+    assert newest["low"] < newest["value"] < newest["high"]
+    (told,) = [item for item in vital_evidence(watching(table), young) if item.rung == 4]
+    assert (told.name, told.n) == ("estimated.loss", 300)
+    old = estimated(lived, watching(table, label_delay="4d", as_of="2024-02-27"), champion=champion)
+    assert old.signs["state"].tolist() == ["realised"] * 4
+    assert not [item for item in vital_evidence(watching(table), old) if item.rung == 4]
+    assert old.sign("log_loss").iloc[-1]["value"] != newest["value"]
+
+
+def test_a_window_that_cannot_be_estimated_says_why(store, table, champion):
+    """A broken input was answered by the simple rule: no figure is made up for it, and the page says so."""
+    drill = {"price": "empty"}
+    scored(store, table, WINDOWS[-1], champion=champion, drill=drill)
+    params = watching(table, label_delay="4d", windows=1, drill=drill)
+    vitals = estimated(store, params, champion=champion)
+    assert vitals.signs.iloc[-1]["state"] == "immature"
+    assert "the model was not asked" in vitals.coverage().iloc[-1]["why"]
+    (told,) = [item for item in vital_evidence(params, vitals) if item.rung == 4]
+    assert told.outcome == "inconclusive"
+    assert "its input was broken" in told.note
 
 
 @pytest.mark.parametrize("delay", ["1d", "4d", "9d"])

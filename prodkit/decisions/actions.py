@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from prodkit.decisions.decide import Decision
+from prodkit.decisions.record import decision_digest, decision_record
 from prodkit.decisions.result import current_run
 from prodkit.settings.params import Facts
 from prodkit.store.registry import Store
@@ -15,9 +16,10 @@ __all__ = ["carry_out"]
 def carry_out(store: Store, params: Facts, decision: Decision) -> Literal["proposed"] | None:
     """Do what was decided, if the champion is still the one that was judged.
 
-    A promotion or a rollback moves the pointer; a hold is set, or an earlier one cleared. A retraining is a
-    request that the scheduler carries out. With ``approval: required`` everything that acts is proposed instead,
-    except a hold and its end, which protect and are at once reversible.
+    The decision itself goes into the history first, whatever it is. A promotion or a rollback moves the pointer; a
+    hold is set, or an earlier one cleared. A retraining is a request that the scheduler carries out. With
+    ``approval: required``, or while the champion is frozen, everything that acts is proposed instead, except a hold
+    and its end, which protect and are at once reversible.
 
     Returns:
         ``proposed`` when a person has to approve first, else None.
@@ -27,13 +29,21 @@ def carry_out(store: Store, params: Facts, decision: Decision) -> Literal["propo
     """
     run_id, reason = current_run(params), decision.reasons[0]
     said = {"expected_generation": decision.generation, "run_id": run_id, "reason": reason}
+    store.decide(
+        run_id,
+        action=decision.action,
+        generation=decision.generation,
+        reason=reason,
+        digest=decision_digest(decision_record(params, decision)),
+        as_of=params.moment.isoformat(),
+    )
     if decision.clears_hold:
         store.release(**(said | {"reason": "the input is sound again"}))  # type: ignore[arg-type]
     if decision.action == "hold" and not store.champion().hold:
         store.hold(**said)  # type: ignore[arg-type]
     if decision.action not in ("promote", "rollback", "retrain"):
         return None
-    if params.approval == "required":
+    if params.approval == "required" or store.champion().frozen:
         store.propose(
             run_id,
             action=decision.action,

@@ -14,6 +14,7 @@ import pandas as pd
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import read_window
+from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.gates import at_most, enough, improvement, known_classes, slices
 from prodkit.decisions.paired import difference
 from prodkit.decisions.robustness import robustness_evidence
@@ -42,6 +43,7 @@ class Contest:
         incumbent: ``champion``, or ``baseline`` when there is no champion yet.
         generation: of the champion that is judged.
         trial: predictions and losses of ``incumbent`` and ``challenger``.
+        recent: a rollback before this, see :func:`prodkit.decisions.cooldown.cooldown`.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Contest:
     incumbent: str
     generation: int
     trial: Trial
+    recent: Sequence[Evidence] = ()
 
     def daily_gain(self) -> pd.DataFrame:
         """Mean gain of the challenger on each day."""
@@ -74,12 +77,16 @@ def challenge(store: Store, params: ValidateParams) -> Contest:
     pointer, versions = store.champion(), store.versions()
     if not versions:
         raise VersionError("challenger", rule="must exist", value="an empty store", fix="Run train first.")
-    number = params.challenger or versions[-1].number
+    able = [version.number for version in versions if not version.quarantined]
+    number = params.challenger or max(able, default=versions[-1].number)
     if number == pointer.version:
         fix = "Run train for a new one, or name another `challenger`."
         raise VersionError(
             "challenger", rule="must not be the champion already", value=f"version {number}", fix=fix
         )
+    if number not in able and any(version.number == number for version in versions):
+        fix = "Run train for a new one, or lift it: prodkit models quarantine VERSION --off."
+        raise VersionError("challenger", rule="must not be in quarantine", value=f"version {number}", fix=fix)
     challenger = load_version(store, number)
     champion = load_version(store, pointer.version) if pointer.version is not None else None
     rows = unseen_rows(read_window(params), params, *(b for b in (challenger, champion) if b))
@@ -88,7 +95,8 @@ def challenge(store: Store, params: ValidateParams) -> Contest:
     )
     incumbent = "champion" if champion is not None else "baseline"
     trial = run_trial({incumbent: before, "challenger": challenger}, rows, params, schema=challenger.schema)
-    return Contest(number, challenger, incumbent, pointer.generation, trial)
+    recent = cooldown(store, params)
+    return Contest(number, challenger, incumbent, pointer.generation, trial, recent)
 
 
 def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
@@ -113,8 +121,8 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         seed=params.seed,
     )
     strange = known_classes("labels.unknown_classes", trial.unknown_rows, rows=len(trial.rows))
-    found = [better, labels, *strange, answers, *robustness_evidence(rivals.challenger, trial.rows)]
-    found += _value(params, rivals)
+    found = [better, labels, *strange, answers, *rivals.recent]
+    found += [*robustness_evidence(rivals.challenger, trial.rows), *_value(params, rivals)]
     if trial.task != "regression":
         found.append(_calibration(params, rivals))
     return found + slices(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.store.history import Champion
@@ -27,6 +27,8 @@ class Decision:
         target_version: the version to promote, or the one to return to; None where no pointer moves.
         generation: of the champion that was judged; carried out only while it is still that one.
         clears_hold: the input is sound again, so an earlier hold ends.
+        judged: the rule, and what it was given besides the evidence, as plain JSON: with both, and nothing else,
+            :func:`prodkit.decisions.record.decided_again` comes to the same decision.
     """
 
     action: Action
@@ -36,9 +38,11 @@ class Decision:
     target_version: int | None
     generation: int
     clears_hold: bool = False
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 _RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
+_COOLDOWN = "cooldown"  # says nothing of the champion, only that it is too soon to try something new
 _ROW_COUNT = "contract.rows"
 _CHALLENGER = ("performance.challenger", "performance.challenger_since")
 
@@ -51,7 +55,8 @@ def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int)
     reasons = [sentence(item) for item in decisive] or [sentence(item) for item in evidence[:1]]
     reasons = reasons or ["no evidence was given"]
     target = challenger if action == "promote" else None
-    return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation)
+    judged = {"rule": "promotion", "challenger": challenger, "generation": generation}
+    return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation, judged=judged)
 
 
 def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: bool = False) -> Decision:
@@ -66,7 +71,8 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     ``contract.rows``, vetoes as the others of rung 1 do, but asks for ``watch``: rows that did not come cannot be held
     back, and those that came are sound.
     Every other finding can at most ask for ``watch``, and so does one of these that stands on another rung, that is
-    told twice and not the same, or whose numbers do not bear out its failure.
+    told twice and not the same, or whose numbers do not bear out its failure. Until ``cooldown`` passes, a better
+    challenger is a reason to watch.
 
     Args:
         evidence: all findings, in any order.
@@ -89,6 +95,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
             target,
             generation,
             held and contract == "pass",
+            {"rule": "judgement", "champion": asdict(champion), "retrain_now": retrain_now},
         )
 
     broken = [
@@ -106,17 +113,22 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
         unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
         return decided("keep", unchecked or ["the input could not be checked"])
     better = _challenger_ahead(named)
+    cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
     ahead = _predecessor_ahead(named) or _predecessor_instead(named, better)
     if predecessor is not None and ahead and not _far_better(named, better):
         return decided("rollback", ahead, predecessor)
-    if better:
+    if better and not cooling:
         return decided("retrain", better)
     if retrain_now:
         return decided("retrain", ["a retraining was asked for (retrain_now)"])
+    if better:
+        return decided("watch", [*cooling, *better])
     alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
     if alarms:
         return decided("watch", alarms)
-    unsure: list[Evidence | str] = [item for item in evidence if item.outcome in ("error", "inconclusive")]
+    unsure: list[Evidence | str] = [
+        item for item in evidence if item.outcome in ("error", "inconclusive") and item not in cooling
+    ]
     return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
 
 
@@ -175,8 +187,8 @@ def _borne_out(item: Evidence | None) -> bool:
 
 
 def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
-    """Drift is not a decision: only the rungs above it make an outcome."""
-    return overall(item for item in evidence if item.rung < 5)
+    """Neither an estimate nor drift is a decision: only the rungs above them make an outcome."""
+    return overall(item for item in evidence if item.rung < 4 and item.name != _COOLDOWN)
 
 
 def sentence(item: Evidence) -> str:

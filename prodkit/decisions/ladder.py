@@ -10,22 +10,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prodkit.data.windows import label_coverage
+from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.counterfactual import Counterfactuals
+from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gates import alternative, at_most, enough, known_classes, once, share_at_most
 from prodkit.decisions.result import current_run
 from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
-from prodkit.models.bundle import Bundle
-from prodkit.models.metrics import daily_auc, dependence
-from prodkit.settings.params import Facts, RollbackParams
+from prodkit.models.bundle import Bundle, measured
+from prodkit.models.metrics import daily_auc, dependence, intervals
+from prodkit.settings.params import PRIMARY, Facts, RollbackParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
 __all__ = [
     "gain_table",
     "health_evidence",
+    "knowledge_table",
     "ladder_evidence",
     "look_number",
     "performance_evidence",
@@ -47,8 +51,9 @@ def ladder_evidence(
     champion: tuple[int, Bundle],
     inspection: Inspection,
     shifts: Sequence[Evidence],
+    outlook: Estimated | None = None,
 ) -> list[Evidence]:
-    """All rungs, the strongest first: the contract, health, realised performance, drift."""
+    """All rungs, the strongest first: the contract, health, realised performance, what is estimated, drift."""
     version, bundle = champion
     health = health_evidence(store, params, trials, version=version)
     health += _speed(store, params, trials, bundle, recorded=health)
@@ -61,7 +66,51 @@ def ladder_evidence(
         params, trials, look=look_number(params, bundle), earlier=earlier, memory=bundle.memory
     )
     worth = _worth(params, trials, look=look_number(params, bundle), known=store.version(version).manifest)
-    return [*inspection.evidence, *health, *performance, *worth, *shifts]
+    estimates = []
+    if outlook is not None:
+        reference = measured(store.version(version).manifest)
+        settings: dict[str, Any] = {"margin": params.retrain_cost, "window": "this window"}
+        estimates = [estimate_evidence(outlook, task=bundle.schema.task, reference=reference, **settings)]
+    return [
+        *inspection.evidence,
+        *health,
+        *performance,
+        *worth,
+        *cooldown(store, params),
+        *estimates,
+        *shifts,
+    ]
+
+
+def knowledge_table(
+    params: RollbackParams, rows: pd.DataFrame, trials: Counterfactuals, outlook: Estimated
+) -> pd.DataFrame:
+    """What is known of the champion's loss on a window, what is estimated, and what nobody can know yet."""
+    coverage, nothing = label_coverage(rows, params), (np.nan, np.nan, np.nan)
+    known, found = nothing, nothing
+    counted, told, guessed = 0, trials.missing.get("labels", ""), outlook.abstained
+    if trials.whole is not None:
+        trial, loss = trials.whole, PRIMARY[trials.whole.task]
+        said = intervals(trial.truth, trial.predicted["champion"], task=trial.task, blocks=trial.days)[loss]
+        counted, known, told = (
+            said.n,
+            (said.value, said.low, said.high),
+            f"{loss}, of labels that have matured",
+        )
+    if not outlook.abstained:
+        loss = next(name for name in outlook.scores if name in PRIMARY.values())
+        each = outlook.scores[loss]
+        found, guessed = (each.value, each.low, each.high), f"{loss}, without a look at any label"
+        if trials.whole is not None and not each.low <= known[0] <= each.high:
+            guessed += ": what is known lies outside, so rows like these no longer end as they did"
+    left = coverage.pending + coverage.never
+    never = f"{coverage.pending:,} labels are to come, {coverage.never:,} never will"
+    table = {
+        "known": (f"{counted:,}", *known, told),
+        "estimated": (f"{outlook.rows:,}", *found, guessed),
+        "not to be known yet": (f"{left:,}", *nothing, never),
+    }
+    return pd.DataFrame.from_dict(table, orient="index", columns=["rows", "value", "low", "high", "note"])
 
 
 def _speed(
@@ -224,7 +273,7 @@ def performance_evidence(
         memory=usual,
         **cost,
     )
-    note = "the same, over all days since the champion was promoted"
+    note = f"gain in mean loss, had fresh models served all {len(days)} days since the champion was promoted"
     since = _daily(
         "performance.challenger_since", days, look=1, horizon=_HORIZON, note=note, memory=recalled, **cost
     )

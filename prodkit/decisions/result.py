@@ -14,7 +14,8 @@ from IPython.display import Markdown
 
 from prodkit.data.windows import digest
 from prodkit.decisions.answers import ACTIONS, FINDINGS, MEASURED, RESULT_MIME
-from prodkit.decisions.decide import Action, Decision, sentence
+from prodkit.decisions.decide import Decision, sentence
+from prodkit.decisions.record import decision_record
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
 from prodkit.models.environment import environment
 from prodkit.settings.params import Facts
@@ -65,18 +66,20 @@ def conclude(
     outputs: Mapping[str, Any] | None = None,
 ) -> Result:
     """Write the result down: what was decided, on which evidence, from which rows."""
-    action: Action | None = decision.action if decision else None
+    undecided = {
+        "notebook": params.notebook,
+        "outcome": overall(evidence),
+        "action": None,
+        "target_version": None,
+        "generation": None,
+        "reasons": _reasons(evidence),
+        "evidence": [item.to_dict() for item in evidence],
+        "params": params.plain(),
+    }
     document = {
         "schema": 1,
-        "notebook": params.notebook,
-        "outcome": decision.outcome if decision else overall(evidence),
-        "action": action,
+        **(decision_record(params, decision) if decision else undecided),
         "approval": approval,
-        "target_version": decision.target_version if decision else None,
-        "generation": decision.generation if decision else None,
-        "reasons": list(decision.reasons) if decision else _reasons(evidence),
-        "evidence": [item.to_dict() for item in (decision.evidence if decision else evidence)],
-        "params": params.plain(),
         "inputs": [
             {"name": name, "window": str(window), "rows": len(frame), "digest": digest(frame)}
             for name, (window, frame) in (inputs or {}).items()

@@ -21,6 +21,7 @@ __all__ = [
     "Inspection",
     "drift_evidence",
     "drift_report",
+    "drift_table",
     "drill_evidence",
     "inspect_window",
     "missing_table",
@@ -167,9 +168,37 @@ def drift_evidence(report: DriftReport) -> list[Evidence]:
         )
     if found:
         return found
-    worst = float(report.columns["effect"].fillna(0.0).max())
-    note = f"no column of {len(report.columns)} has drifted; the largest effect is this"
-    return [Evidence("drift.columns", "pass", value=worst, limit=report.min_effect, n=n, rung=5, note=note)]
+    return [_nothing_drifted(report)]
+
+
+def _nothing_drifted(report: DriftReport) -> Evidence:
+    """The largest shift, held against the limit of its own column: one beyond it is not sure."""
+    effects = report.columns["effect"].fillna(0.0)
+    name = str(effects.idxmax())
+    row: Any = report.columns.loc[name]
+    effect, limit = float(effects[name]), max(report.min_effect, float(row["floor"]))
+    note = f"no column of {len(report.columns)} has drifted; {name} has moved most"
+    if effect >= limit:
+        note += f", which is not sure (adjusted p-value {row['p_adjusted']:.2g})"
+    return Evidence(
+        "drift.columns", "pass", value=effect, limit=limit, n=report.current.rows, rung=5, note=note
+    )
+
+
+def drift_table(report: DriftReport) -> pd.DataFrame:
+    """All columns, the most harmful first: what decides, then the measures that others are used to.
+
+    ``limit`` is what the effect must reach: the larger of ``min_effect`` and of what windows of the reference differ
+    among themselves. ``drifted`` says what has: values, missing values, unseen levels.
+    """
+    table = report.columns
+    signals = {"values": "drifted", "missing values": "missing_drifted", "unseen levels": "unseen_drifted"}
+    said = [
+        ", ".join(kind for kind, flag in signals.items() if row[flag]) or "no" for _, row in table.iterrows()
+    ]
+    limits = table["floor"].fillna(0.0).clip(lower=report.min_effect)
+    names = ["kind", "effect", "limit", "p_adjusted", "drifted", "damage", "psi", "ks", "wasserstein"]
+    return table.assign(limit=limits, drifted=said)[names]
 
 
 def missing_table(report: DriftReport) -> pd.DataFrame:

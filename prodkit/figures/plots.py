@@ -33,10 +33,12 @@ __all__ = [
     "drift_ranking",
     "folds",
     "importance",
+    "latency_tail",
     "learning_curve",
     "panels",
     "rising_load",
     "score_histogram",
+    "threshold_costs",
 ]
 
 Floats = NDArray[np.float64]
@@ -225,6 +227,61 @@ def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
     )
 
 
+def latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit: float) -> Chart:
+    """How long the slowest wait at one rate: (n,) milliseconds of each who was loaded, on logarithmic axes."""
+    title = f"Who waits how long at {_number(rate)} requests a second"
+    sorted_ms = {who: np.sort(np.asarray(each, dtype=float)) for who, each in latencies.items()}
+    sorted_ms = {who: each[each > 0] for who, each in sorted_ms.items() if (each > 0).any()}
+    if not sorted_ms:
+        return _nothing(title, "nobody was loaded")
+    figure, axes = _canvas(title, height=3.1)
+    axes.set_yscale("log")
+    axes.set_xscale("log")
+    finals, said = {}, []
+    for (who, values), color in zip(sorted_ms.items(), _LINES, strict=False):
+        slower = (len(values) - np.arange(len(values))) / len(values)
+        axes.step(slower, values, color=color, linewidth=1.6, where="post")
+        finals[_plain(who)] = values[-1], color
+        said.append(f"{_plain(who)} at most {_number(values[-1])} ms")
+    axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    finals[f"limit {_number(limit)}"] = limit, INK
+    least = min(1 / len(values) for values in sorted_ms.values())
+    shares = [share for share in (1, 0.1, 0.01, 0.001, 0.0001) if share >= least]
+    axes.set_xticks(shares, [f"{share:.4g}" for share in shares])
+    axes.minorticks_off()
+    axes.set_xlim(1.0, min(least, 0.5))
+    _label_log_ends(axes, finals)
+    _axis_names(axes, "share of requests that waited at least so long (log)", "milliseconds (log)")
+    return _chart(
+        figure, title, f"tail at {_number(rate)} a second, limit {_number(limit)} ms: {', '.join(said)}"
+    )
+
+
+def threshold_costs(table: pd.DataFrame, *, threshold: float, title: str) -> Chart:
+    """Cost of a hundred rows against the threshold: index threshold, a column for each candidate; one is picked."""
+    table = table.dropna(axis="columns", how="all")
+    if table.empty or not len(table.columns):
+        return _nothing(title, "no row has a prediction")
+    figure, axes = _canvas(title, height=3.0)
+    finals, said = {}, []
+    for column, color in zip(table.columns, _LINES, strict=False):
+        cost = table[column]
+        at = float(cost[threshold])
+        axes.plot(cost.index, cost.to_numpy(), color=color, linewidth=1.6)
+        axes.plot([threshold], [at], marker="o", markersize=6, color=color)
+        finals[_plain(column)] = float(cost.iloc[-1]), color
+        best = f"least {_number(cost.min())} at {_number(float(cost.index[int(cost.argmin())]))}"
+        said.append(f"{_plain(column)} {_number(at)}, {best}")
+    axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    _top_label(axes, threshold, f"threshold {_number(threshold)}")
+    if len(table) > 1:
+        axes.set_xlim(float(table.index[0]), float(table.index[-1]))
+    axes.set_ylim(0, 1.08 * float(np.nanmax(table.to_numpy())) or 1.0)
+    _label_ends(axes, finals)
+    _axis_names(axes, "called from this prediction on", "cost of 100 rows, in false alarms")
+    return _chart(figure, title, f"cost at threshold {_number(threshold)}: {'; '.join(said[:4])}")
+
+
 def differences(
     table: pd.DataFrame, *, limit: float, unit: str, title: str = "Difference, with its interval"
 ) -> Chart:
@@ -266,7 +323,8 @@ def differences(
 def drift_ranking(table: pd.DataFrame, *, floor: float) -> Chart:
     """The largest shift of each column, in the order given, as :func:`prodkit.drift.comparison.comparison` ranks them.
 
-    Index column, columns effect, damage and drifted; those called ``missing_`` or ``unseen_`` so, if they are there.
+    Index column, columns effect, damage and drifted; if they are there, those called ``missing_`` or ``unseen_`` so,
+    and ``floor``, which an effect must reach besides.
     """
     title = "What changed, the most harmful first"
     if table.empty:
@@ -277,15 +335,21 @@ def drift_ranking(table: pd.DataFrame, *, floor: float) -> Chart:
     damage = shown["damage"].to_numpy(float) if "damage" in shown else np.full(len(shown), np.nan)
     places = _rows(axes, shown.index)
     axes.barh(places, effect, color=np.where(drifted, RED, FADED).tolist(), height=0.62)
-    axes.axvline(floor, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    limits = shown["floor"].fillna(0.0).clip(lower=floor) if "floor" in shown else np.full(len(shown), floor)
+    axes.vlines(limits, places - 0.36, places + 0.36, color=INK, linewidth=1.6)
+    axes.axvline(floor, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     _top_label(axes, floor, f"ignored below {_number(floor)}")
-    harm = [f"damage {number:.2g}" if math.isfinite(number) else "" for number in damage]
+    harm = [_damage(number) if math.isfinite(number) else "" for number in damage]
     _right_notes(axes, places, [", ".join(filter(None, pair)) for pair in zip(harm, kind, strict=True)])
-    axes.set_xlim(0, 1.08 * max(effect.max(), floor, 0.01))
-    _axis_names(axes, "shift of the column (Jensen-Shannon distance; red: drifted)", "")
+    axes.set_xlim(0, 1.08 * max(effect.max(), *limits, 0.01))
+    _axis_names(axes, "shift of the column, Jensen-Shannon distance (mark: its limit; red: drifted)", "")
     names = ", ".join(_pairs(shown.index[:3], effect[:3]))
     count = _some(len(shown), len(table), "column")
     return _chart(figure, title, f"drift: {count}, {drifted.sum()} drifted; first {names}")
+
+
+def _damage(number: float) -> str:
+    return f"damage {number:.2g}" if number >= 1e-4 or number == 0 else "damage < 0.0001"
 
 
 def distributions(reference: ArrayLike, current: ArrayLike, *, name: str, labels: Sequence[Any]) -> Chart:
@@ -331,7 +395,7 @@ def score_histogram(
     _draw_steps(
         axes, then, now, list(edges) if edges is not None else np.linspace(0, 1, len(now) + 1).tolist()
     )
-    _axis_names(axes, "score", "share of rows")
+    _axis_names(axes, "score (bins of the reference, evenly drawn)", "share of rows")
     moved = "" if then is None else f", share that moved {_number(np.abs(now - then).sum() / 2)}"
     return _chart(
         figure, title, f"scores: {_count(len(now), 'bin')}, largest share {_number(now.max())}{moved}"
@@ -353,7 +417,7 @@ def panels(
         return _nothing(title, "no sign is known yet")
     columns = min(2, len(tables))
     rows = math.ceil(len(tables) / columns)
-    figure, first = _canvas(title, height=0.4 + 1.9 * rows)
+    figure, first = _canvas(title, height=0.6 + 1.9 * rows)
     first.remove()
     said = []
     for place, (name, table) in enumerate(tables.items(), start=1):
@@ -365,6 +429,7 @@ def panels(
         against = "" if limit is None else f", limit {_number(limit)}"
         count = f" in {known.sum()} of {_count(len(table), 'window')}" if known.any() else ""
         said.append(f"{_plain(name, 44)} {_span(table['value'].to_numpy(float))}{count}{against}")
+    figure.supxlabel("window, by its first day", fontsize=TEXT, color=INK)
     return _chart(figure, title, "; ".join(said))
 
 
@@ -388,16 +453,21 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, *, limit: float | None) -> None
     guessed = table["estimated"].to_numpy(bool) if "estimated" in table else np.zeros(len(table), dtype=bool)
     low, high = _ends(table, "value")
     for shown, face, style in ((known & ~guessed, BLUE, "solid"), (known & guessed, "white", "dashed")):
+        if not shown.any():
+            continue  # unclipped dots that are not there would take all the room
         axes.vlines(places[shown], low[shown], high[shown], color=BLUE, linewidth=1.6, linestyle=style)
         axes.plot(places[shown], values[shown], linestyle="", marker="o", markersize=5.5, color=BLUE,
-                  markerfacecolor=face)  # fmt: skip
+                  markerfacecolor=face, clip_on=False, zorder=3)  # fmt: skip
     axes.plot(places, values, color=BLUE, linewidth=1, alpha=0.5)
-    if limit is not None and math.isfinite(limit):
-        axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     if values[known].min() == 0 <= low[known].min():  # a share or a count: nothing lies below
         axes.set_ylim(0, 1.15 * max(high[known].max(), limit or 0.0) or 1.0)
+    if limit is not None and math.isfinite(limit):
+        axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set_title(f"- - limit {limit:.3g}", fontsize=SMALL, color=INK, loc="right")
     bottom, top = axes.get_ylim()
-    axes.set_yticks([tick for tick in MaxNLocator(4).tick_values(bottom, top) if bottom <= tick <= top])
+    whole = limit is None and not (values[known] % 1).any()  # a count has no halves
+    ticks = MaxNLocator(4, integer=whole).tick_values(bottom, top)
+    axes.set_yticks([tick for tick in ticks if bottom <= tick <= top])
 
 
 def daily(
@@ -463,9 +533,9 @@ def _canvas(title: str, *, height: float, grid: str = "y") -> tuple[Figure, Axes
 
 
 def _chart(figure: Figure, title: str, digest: str) -> Chart:
-    return Chart(
-        figure, alt=f"{_plain(title, 92)}. {digest}".replace(r"\$", "$"), digest=digest.replace(r"\$", "$")
-    )
+    title = _plain(title, 92)
+    said = f"{title}{'' if title.endswith(('?', '!', '.')) else '.'} {digest}"
+    return Chart(figure, alt=said.replace(r"\$", "$"), digest=digest.replace(r"\$", "$"))
 
 
 def _nothing(title: str, reason: str) -> Chart:
@@ -555,7 +625,7 @@ def _draw_steps(axes: Axes, then: Floats | None, now: Floats, edges: Sequence[fl
         _key(axes)
     step = math.ceil((size + 1) / 9)
     ticks = [tick for tick in range(0, size + 1, step) if math.isfinite(edges[tick])]
-    axes.set_xticks(ticks, [_number(edges[tick]) for tick in ticks])
+    axes.set_xticks(ticks, [_number(float(f"{edges[tick]:.3g}")) for tick in ticks])
     axes.set_xlim(0, size)
     axes.set_ylim(0, 1.12 * max(now.max(), 0 if then is None else then.max()))
 

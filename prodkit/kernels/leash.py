@@ -32,15 +32,19 @@ async def fork_kernel(
     env: Mapping[str, str],
     cwd: str,
     streams: Sequence[int],
+    waits: bool = True,
     patience_seconds: float = PATIENCE_SECONDS,
-) -> Leash:
+) -> Leash | None:
     """Have the zygote of this habitat fork a kernel; start the zygote if need be.
+
+    Gives None if it was started just now and is not waited for: a plain kernel is there before it has imported all.
 
     Args:
         command: of a plain kernel, ``[python, "-m", "ipykernel_launcher", ...]``; see `coldness` for which will do.
         env: its environment.
         cwd: its working directory.
         streams: descriptors of its standard input, output and error.
+        waits: for a zygote that it has just started.
         patience_seconds: for the zygote to import and answer.
 
     Raises:
@@ -51,7 +55,7 @@ async def fork_kernel(
     with door(env) as there:
         try:
             async with asyncio.timeout(patience_seconds):
-                return await _forked(there, env, command, request, streams)
+                return await _forked(there, env, command, request, streams, waits=waits)
         except TimeoutError as error:
             there.remove()  # so that nobody else waits for it: it ends when it wakes up and sees
             raise ZygoteError(f"it did not answer within {patience_seconds:g} s") from error
@@ -63,12 +67,17 @@ async def _forked(
     command: Sequence[str],
     request: dict[str, Any],
     streams: Sequence[int],
-) -> Leash:
+    *,
+    waits: bool,
+) -> Leash | None:
     """Ask the zygote behind a door, and a second one if the first is out of date, or was killed just now."""
     attempts = 0
     while True:
         link, fresh = await reach(there, env)
         attempts += 1
+        if fresh and not waits:
+            link.close()
+            return None
         try:
             return Leash(link, await _ask(link, request, streams), command)
         except BaseException as error:

@@ -21,24 +21,18 @@ import tempfile
 import time
 import uuid
 import weakref
-from queue import Empty
 from typing import Any
 
-import zmq
-import zmq.asyncio
-from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Bool, DottedObjectName, Float, Type
 
-from prodkit.errors import KernelError
+from prodkit.kernels.clients import KernelClient
 from prodkit.kernels.door import PATIENCE_SECONDS, ZygoteError
 from prodkit.kernels.habitat import coldness
 from prodkit.kernels.leash import Leash, fork_kernel
 
-__all__ = ["START_SECONDS", "Kernel", "KernelClient", "WarmProvisioner", "socket_folder"]
-
-START_SECONDS = 60.0
+__all__ = ["Kernel", "WarmProvisioner", "socket_folder"]
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.01
@@ -48,6 +42,7 @@ class WarmProvisioner(LocalProvisioner):
     """Forks a kernel where that makes no difference, and starts it plainly elsewhere; ends its group with it."""
 
     warm = Bool(True, config=True, help="Fork kernels where a forked one is like a fresh one.")
+    waits = Bool(True, config=True, help="For a zygote that it has just started, instead of a plain start.")
     patience_seconds = Float(PATIENCE_SECONDS, config=True, help="For a fork, before it is started plainly.")
     returncode: int | None = None
 
@@ -96,6 +91,7 @@ class WarmProvisioner(LocalProvisioner):
                     env={**env, "JPY_PARENT_PID": str(os.getpid())},  # as jupyter_client tells any kernel
                     cwd=cwd,
                     streams=descriptors,
+                    waits=self.waits,
                     patience_seconds=self.patience_seconds,
                 )
             except ZygoteError as error:
@@ -131,69 +127,6 @@ def _oddity(cwd: str, streams: list[Any], others: dict[str, Any]) -> str:
     return ""
 
 
-class KernelClient(AsyncKernelClient):
-    """A client that knows at once that its kernel is ready, or will never be."""
-
-    def _context_default(self) -> zmq.asyncio.Context:
-        self._created_context = True
-        context = zmq.asyncio.Context()
-        context.setsockopt(zmq.RECONNECT_IVL, 5)  # ms; by default a kernel is asked again after 100
-        # A kernel throws output away when 1,000 messages wait for a reader; here all are taken in, and wait for us.
-        context.setsockopt(zmq.RCVHWM, 0)
-        return context
-
-    async def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Wait until the kernel answers and its output is heard: until it says that it has done what it was asked.
-
-        Args:
-            timeout: in seconds; `START_SECONDS` if not given.
-
-        Raises:
-            KernelError: it died, or did not answer in time.
-        """
-        deadline = time.monotonic() + (START_SECONDS if timeout is None else timeout)
-        asked: set[str] = set()
-        answered: set[str] = set()
-        while True:
-            asked.add(self.kernel_info())
-            again = time.monotonic() + 1.0
-            while time.monotonic() < again:
-                answered |= await self._answers(asked)
-                if asked == answered and await self._idle(asked):
-                    return
-                if answered:
-                    again = min(again, time.monotonic() + 0.05)  # it was too early for its output to be heard
-                await self._check(deadline)
-
-    async def _answers(self, asked: set[str]) -> set[str]:
-        try:
-            reply = await self.get_shell_msg(timeout=0.02)
-        except Empty:
-            return set()
-        if reply["msg_type"] == "kernel_info_reply":
-            self._handle_kernel_info_reply(reply)
-        return {reply["parent_header"].get("msg_id", "")} & asked
-
-    async def _idle(self, asked: set[str]) -> bool:
-        """Whether the kernel says on the output channel that it is done with any of these."""
-        with contextlib.suppress(Empty):
-            while True:
-                heard = await self.get_iopub_msg(timeout=0.05)
-                done = heard["msg_type"] == "status" and heard["content"]["execution_state"] == "idle"
-                if done and heard["parent_header"].get("msg_id") in asked:
-                    return True
-        return False
-
-    async def _check(self, deadline: float) -> None:
-        kernel = self.parent
-        if isinstance(kernel, AsyncKernelManager) and not await kernel.is_alive():
-            raise KernelError(
-                "the kernel", rule=getattr(kernel, "death", lambda: "")() or "died", place="its start"
-            )
-        if time.monotonic() > deadline:
-            raise KernelError("the kernel", rule="did not answer in time", place="its start")
-
-
 def socket_folder() -> str:
     """A new folder of our own for a kernel's sockets, whose names may have 107 bytes."""
     folder = tempfile.mkdtemp(prefix="prodkit-")
@@ -212,7 +145,7 @@ class Kernel(AsyncKernelManager):
     """
 
     warm = Bool(True, config=True, help="Fork it where that makes no difference.")
-    client_class = DottedObjectName("prodkit.kernels.provisioner.KernelClient", config=True)
+    client_class = DottedObjectName("prodkit.kernels.clients.KernelClient", config=True)
     client_factory = Type(klass=KernelClient, config=True)
     _put_down = False
 

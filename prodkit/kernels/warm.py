@@ -8,7 +8,7 @@ from typing import Any
 
 from prodkit.kernels.grammars import grammars_skipped
 
-__all__ = ["pytest_addoption"]
+__all__ = ["pytest_addoption", "pytest_configure"]
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -16,3 +16,10 @@ def pytest_addoption(parser: Any) -> None:
     os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "prodkit-warm")
     with grammars_skipped():
         import_module("nbformat")
+
+
+def pytest_configure(config: Any) -> None:
+    """Give nbval a manager of kernels that does not dawdle; it takes no other from anywhere."""
+    if getattr(config.option, "nbval", False) or getattr(config.option, "nbval_lax", False):
+        nbval: Any = import_module("nbval.kernel")
+        nbval.KernelManager = import_module("prodkit.kernels.prompt").PromptKernel

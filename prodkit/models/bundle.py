@@ -17,13 +17,14 @@ from prodkit.data.windows import blocks, digest
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate
+from prodkit.models.calibration import CalibrationSet
 from prodkit.models.environment import environment
 from prodkit.models.estimators import Fallback, predictions
 from prodkit.models.training import OutOfTime, Split
 from prodkit.settings.params import TrainParams
 from prodkit.spans import Window
 
-__all__ = ["Bundle", "assemble", "lead_score", "manifest", "pack", "unpack"]
+__all__ = ["Bundle", "assemble", "lead_score", "manifest", "measured", "pack", "unpack"]
 
 _GOLDEN_ROWS = 16
 _RECENT = timedelta(days=14)
@@ -48,6 +49,8 @@ class Bundle:
         environment: versions of Python and of the libraries it was made with.
         digest: SHA-256 of the artifact that it was read from; empty before it is one.
         drill: the faults that were put into its training on purpose; empty for a real version.
+        calibration: out-of-time rows that say what its answers are worth while labels are to come; None for a version
+            from before these were kept.
         memory: how much a day's mean loss takes after that of the day before, and the days it was learned of.
     """
 
@@ -65,6 +68,7 @@ class Bundle:
     environment: dict[str, str] = field(default_factory=dict)
     digest: str = ""
     drill: dict[str, str] = field(default_factory=dict)
+    calibration: CalibrationSet | None = None
     memory: tuple[float, int] | None = None
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
@@ -110,6 +114,7 @@ def assemble(
         golden_predictions=predictions(model, golden, schema=schema),
         environment=environment(),
         drill=params.drill,
+        calibration=CalibrationSet.of(tested, importance=dict(importance)),
         memory=tested.memory,
     )
 
@@ -141,6 +146,19 @@ def _plain(estimate: Estimate) -> dict[str, float | None]:
     """A figure for JSON, which knows no NaN and no infinity: none is there where a score cannot be had."""
     figures = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return {name: float(number) if np.isfinite(number) else None for name, number in figures.items()}
+
+
+def measured(manifest: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The figures of a version from before it served, out of its manifest; NaN where one is not known."""
+    found = {}
+    for name, kept in manifest.get("metrics", {}).items():
+        value, low, high = (_number(kept.get(end)) for end in ("value", "low", "high"))
+        found[name] = Estimate(value, low, high, n=0, blocks=0)
+    return found
+
+
+def _number(given: Any) -> float:
+    return float(given) if isinstance(given, int | float | np.number) else float("nan")
 
 
 def pack(bundle: Bundle) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from prodkit.spans import Window
 __all__ = [
     "OutOfTime",
     "Split",
+    "Withheld",
     "importance",
     "learning_curve",
     "model_for",
@@ -257,19 +258,56 @@ def importance(tested: OutOfTime, *, params: TrainParams, repeats: int = 3) -> p
     Returns:
         A row for each feature, the most important first: mean and sd over the repeats, in units of the loss.
     """
-    schema, generator = tested.schema, np.random.default_rng(params.seed)
-    frame = thinned(tested.frame[tested.newest], params.diagnostic_rows // 4)
-    truth, columns = schema.encode(frame[schema.target]), schema.coerce(frame)
-    before, table = _mean_loss(tested.last, columns, truth, schema), {}
-    for name in schema.names:
+    withheld, generator = Withheld.of(tested, params=params), np.random.default_rng(params.seed)
+    before, table = withheld.loss(withheld.predicted()), {}
+    for name in tested.schema.names:
         rises = []
         for _ in range(repeats):
-            shuffled = columns[name].to_numpy()[generator.permutation(len(columns))]
-            after = _mean_loss(tested.last, columns.assign(**{name: shuffled}), truth, schema)
-            rises.append(after - before)
+            rises.append(withheld.loss(withheld.predicted((name,), generator=generator)) - before)
         table[name] = (np.mean(rises), np.std(rises))
     result = pd.DataFrame.from_dict(table, orient="index", columns=["mean", "sd"]).rename_axis("column")
     return result.sort_values("mean", ascending=False, kind="stable")
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """The newest fold, put to its model with columns taken away.
+
+    Attributes:
+        tested: all folds.
+        columns: (n, features) rows of the newest fold, at most a quarter of ``diagnostic_rows``.
+        truth: (n,) their labels, encoded.
+        simple: (n,) or (n, k) what the simple rule said of them.
+        seed: of the shuffling.
+    """
+
+    tested: OutOfTime
+    columns: pd.DataFrame
+    truth: np.ndarray
+    simple: np.ndarray
+    seed: int
+
+    @classmethod
+    def of(cls, tested: OutOfTime, *, params: TrainParams) -> Withheld:
+        """Rows evenly taken from the newest fold."""
+        places = thinned(pd.DataFrame({"row": np.flatnonzero(tested.newest)}), params.diagnostic_rows // 4)
+        rows, schema = places["row"].to_numpy(), tested.schema
+        columns = schema.coerce(tested.frame.iloc[rows])
+        return cls(tested, columns, tested.truth[rows], tested.simple[rows], params.seed)
+
+    def predicted(
+        self, without: Sequence[str] = (), *, generator: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """What the model says, (n,) or (n, k), when each of these columns is shuffled."""
+        generator = generator or np.random.default_rng(self.seed)
+        shuffled = {
+            name: self.columns[name].to_numpy()[generator.permutation(len(self.columns))] for name in without
+        }
+        return predictions(self.tested.last, self.columns.assign(**shuffled), schema=self.tested.schema)
+
+    def loss(self, predicted: np.ndarray) -> float:
+        """Mean loss of such predictions."""
+        return float(row_losses(self.truth, predicted, task=self.tested.schema.task).mean())
 
 
 def learning_curve(

@@ -29,7 +29,7 @@ from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
-__all__ = ["DAILY_LOSS", "REALISED", "judge_matured", "served_parts"]
+__all__ = ["DAILY_LOSS", "REALISED", "distrusted", "judge_matured", "metric", "served_parts"]
 
 REALISED = "realised."  # in the store: begins the names of a window's figures
 DAILY_LOSS = "loss.served"  # in the store: mean loss of a day, all of whose labels are known
@@ -111,7 +111,7 @@ def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[st
     version = parts[-1][1]
 
     def row(name: str, value: float, **more: Any) -> dict[str, Any]:
-        return _metric(params, name, value, window=window, version=version, **more)
+        return metric(params, name, value, window=window, version=version, **more)
 
     found = [
         row(f"{REALISED}labelled_share", labelled_share, n=len(table)),
@@ -139,7 +139,7 @@ def _served(
         if schema is not None and (bundle.schema.task, bundle.schema.classes) != schema:
             pieces = []  # figures over other classes cannot be put together: the newest version's stay
         schema = bundle.schema.task, bundle.schema.classes
-        if piece := _piece(params, rows, bundle, distrust=_distrusted(store, params, span)):
+        if piece := _piece(params, rows, bundle, distrust=distrusted(store, params, span)):
             pieces.append(piece)
     if not pieces:
         raise LabelError(params.target, rule="must hold labels of rows that were scored", value="none")
@@ -165,7 +165,7 @@ def _piece(
     return truth, said, blocks(rows[params.time_column]), worth
 
 
-def _distrusted(store: Store, params: MonitorParams, span: Window) -> str:
+def distrusted(store: Store, params: MonitorParams, span: Window) -> str:
     """Why the simple rule answered in this span; empty if the model did."""
     found = [row for row in store.profiles(span, until=params.moment) if not row["clean"]]
     return "its input was broken" if found else ""
@@ -195,7 +195,7 @@ def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict
         start = datetime(1970, 1, 1) + timedelta(days=int(day))
         span = Window(start, start + timedelta(days=1))
         if span.end <= _naive(params.labels_until):
-            found.append(_metric(params, DAILY_LOSS, float(mean), window=span, version=version, n=int(n)))
+            found.append(metric(params, DAILY_LOSS, float(mean), window=span, version=version, n=int(n)))
     return found
 
 
@@ -203,10 +203,11 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def _metric(
+def metric(
     params: MonitorParams, name: str, value: float, *, window: Window, version: int, n: int,
     low: float | None = None, high: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
+    """A row for the store: one figure of a window as it is known at the moment of the run."""
     return {
         "run_id": current_run(params),
         "notebook": params.notebook,

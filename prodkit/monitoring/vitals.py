@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from prodkit.decisions.decide import Decision, sentence
+from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.sequential import loss_rise
 from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
@@ -21,14 +22,24 @@ from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
 from prodkit.figures.plots import Chart, panels
-from prodkit.models.bundle import Bundle
+from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
+from prodkit.monitoring.pending import ESTIMATED
 from prodkit.settings.params import LEAD, PRIMARY, MonitorParams
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 
-__all__ = ["Vitals", "draw_answers", "draw_quality", "standing", "steady", "vital_evidence", "vital_signs"]
+__all__ = [
+    "Vitals",
+    "draw_answers",
+    "draw_quality",
+    "sign_limits",
+    "standing",
+    "steady",
+    "vital_evidence",
+    "vital_signs",
+]
 
 _SHARES = ("error_share", "degraded_share")
 _COVERAGE = ("aged_share", "labelled_share")
@@ -51,8 +62,8 @@ class Vitals:
         windows: the oldest first.
         signs: one row a window (index: its first day). Columns ``version``, ``rows``, the health figures that scoring
             has recorded, ``breaks`` and ``drifted`` (columns of the input), ``labelled_share``, ``aged_share``,
-            ``state`` (``realised``, ``immature`` or ``unknown``), and for each realised figure ``NAME``, ``NAME_low``,
-            ``NAME_high`` and ``NAME_n``. What is not known is NaN.
+            ``state`` (``realised``, ``estimated``, ``immature`` or ``unknown``), and for each figure that is realised,
+            or only estimated yet, ``NAME``, ``NAME_low``, ``NAME_high`` and ``NAME_n``. What is not known is NaN.
         days: mean loss of each day of the champion whose labels are all known: ``loss`` and ``n``.
         contract: rung 1 for the newest window, and
         drift: rung 5.
@@ -138,23 +149,16 @@ def vital_signs(
     rows = [_signs(store, params, window, table=table, champion=champion) for window in windows]
     signs = pd.DataFrame(rows, index=pd.Index([f"{each.start:%Y-%m-%d}" for each in windows], name="window"))
     contract = _contract(store, params, version=version, bundle=bundle)
-    kept = store.version(version).manifest.get("metrics", {})
-    reference = {name: _estimate(each) for name, each in kept.items()}
     return Vitals(
         windows=windows,
         signs=signs,
         days=_days(store, params, version=version),
         contract=[*drill_evidence(params, bundle), *contract],
         drift=_drift(store, params, version=version, bundle=bundle),
-        reference=reference,
+        reference=measured(store.version(version).manifest),
         task=bundle.schema.task,
         missing={str(each): missing[str(each)] for each in windows if str(each) in missing},
     )
-
-
-def _estimate(kept: Any) -> Estimate:
-    value, low, high = (_number(kept.get(end)) for end in ("value", "low", "high"))
-    return Estimate(value, low, high, n=0, blocks=0)
 
 
 def _number(given: Any) -> float:
@@ -170,19 +174,28 @@ def _signs(
     found = _health(inside[inside["notebook"].isin(_WRITERS)])
     found |= _inputs(store, params, window, champion=champion)
     exact = inside[(inside["window_start"] == start) & (inside["window_end"] == end)]
-    exact = exact[exact["name"].str.startswith(REALISED)].sort_values("known_at", kind="stable")
-    newest = exact.drop_duplicates("name", keep="last")
-    known: dict[str, float] = {}
-    for name, *numbers in newest[["name", "value", "low", "high", "n"]].itertuples(index=False):
-        short = name.removeprefix(REALISED)
-        names = [short, f"{short}_low", f"{short}_high", f"{short}_n"]
-        known |= dict(zip(names, (_number(number) for number in numbers), strict=True))
+    known = _newest(exact, REALISED)
     shares = {name: known.get(name, _NOT_A_NUMBER) for name in _COVERAGE}
     figures = {name: value for name, value in known.items() if not name.startswith(_COVERAGE)}
     aged = shares["aged_share"]
     mature = aged >= params.mature_share and any(name in figures for name in PRIMARY.values())
     state = "realised" if mature else "immature" if aged == aged else "unknown"
-    return {**found, **shares, "state": state, **(figures if mature else {})}
+    if state == "immature":
+        figures = _newest(exact, ESTIMATED)
+        state = "estimated" if figures else state
+    return {**found, **shares, "state": state, **(figures if state in ("realised", "estimated") else {})}
+
+
+def _newest(table: pd.DataFrame, prefix: str) -> dict[str, float]:
+    """Figures of a window as they were recorded last, without the beginning of their names."""
+    table = table[table["name"].str.startswith(prefix)].sort_values("known_at", kind="stable")
+    known: dict[str, float] = {}
+    columns = ["name", "value", "low", "high", "n"]
+    for name, *numbers in table.drop_duplicates("name", keep="last")[columns].itertuples(index=False):
+        short = name.removeprefix(prefix)
+        names = [short, f"{short}_low", f"{short}_high", f"{short}_n"]
+        known |= dict(zip(names, (_number(number) for number in numbers), strict=True))
+    return known
 
 
 def _health(table: pd.DataFrame) -> dict[str, Any]:
@@ -226,7 +239,8 @@ def _inputs(
     current, _ = _profile(store, params, window, version=version)
     drifted = _NOT_A_NUMBER
     if current is not None:
-        drifted = float(_compared(current, params, bundle)["drifted"].sum())
+        found = _compared(current, params, bundle)
+        drifted = float(found[["drifted", "missing_drifted", "unseen_drifted"]].any(axis="columns").sum())
     breaks_found = float(sum(not row["clean"] for row in kept)) if kept else _NOT_A_NUMBER
     return {"breaks": breaks_found, "drifted": drifted}
 
@@ -288,7 +302,30 @@ def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
         health.append(
             at_most(f"health.{name}", value_or_none, limit=limit, n=int(newest["rows"]), rung=2, note=note)
         )
-    return [*vitals.contract, *health, *_performance(params, vitals), *vitals.drift]
+    return [
+        *vitals.contract,
+        *health,
+        *_performance(params, vitals),
+        *_outlook(params, vitals),
+        *vitals.drift,
+    ]
+
+
+def _outlook(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
+    """Rung 4: the newest window, if its labels are to come; what is estimated of it, or why nothing is."""
+    row, window = vitals.signs.iloc[-1], vitals.windows[-1]
+    if row["state"] not in ("estimated", "immature"):
+        return []
+    scores = {}
+    if row["state"] == "estimated":
+        value, low, high = _interval(row, vitals.loss)
+        scores[vitals.loss] = Estimate(value, low, high, n=int(row["rows"]), blocks=0)
+    why = "" if scores else vitals.missing.get(str(window), "not estimated yet")
+    found = Estimated(scores, abstained=why, rows=int(row["rows"]))
+    margin, told = params.loss_margin, f"the newest window ({vitals.signs.index[-1]})"
+    return [
+        estimate_evidence(found, task=vitals.task, reference=vitals.reference, margin=margin, window=told)
+    ]
 
 
 def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
@@ -359,12 +396,10 @@ def _interval(row: pd.Series[Any], figure: str) -> tuple[float, float, float]:
     return value, low if low == low else -np.inf, high if high == high else np.inf
 
 
-def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
-    """Is it right? The score that is looked at first, the loss that decides, calibration, business value."""
-    names = dict.fromkeys([vitals.lead, vitals.loss, "calibration_error"])
-    if params.value:
-        names["value"] = None
+def sign_limits(params: MonitorParams, vitals: Vitals) -> dict[str, float]:
+    """By name of the sign, what it is held against."""
     limits = {
+        **params.slo,
         "calibration_error": params.calibration_limit,
         vitals.loss: vitals.loss_limit(params.loss_margin),
     }
@@ -372,6 +407,15 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
         limits[vitals.lead] = vitals.score_limit(params.score_margin)
     if params.value_min is not None:
         limits["value"] = params.value_min
+    return limits
+
+
+def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
+    """Is it right? The score that is looked at first, the loss that decides, calibration, business value."""
+    names = dict.fromkeys([vitals.lead, vitals.loss, "calibration_error"])
+    if params.value:
+        names["value"] = None
+    limits = sign_limits(params, vitals)
     return panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
 
 
@@ -389,8 +433,11 @@ def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
 
 
 def standing(evidence: Sequence[Evidence], *, champion: Champion) -> Decision:
-    """What a look at the model comes to: ``watch`` if anything failed, else ``keep``; drift alone fails nobody."""
-    outcome = overall(item for item in evidence if item.rung < 5 and item.name != "drill")
+    """What a look at the model comes to: ``watch`` if anything failed, else ``keep``.
+
+    Estimates and drift make no outcome.
+    """
+    outcome = overall(item for item in evidence if item.rung < 4 and item.name != "drill")
     alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
     unsure = [item for item in evidence if item.outcome in ("error", "inconclusive")]
     reasons = [sentence(item) for item in alarms or unsure] or ["no sign lies beyond its limit"]

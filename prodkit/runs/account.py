@@ -38,6 +38,8 @@ def opened(
         "approval": None,
         "target_version": None,
         "generation": None,
+        "clears_hold": False,
+        "judged": None,
         "reasons": [],
         "evidence": [],
         "params": dict(values),
@@ -129,6 +131,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "target_version": ("a whole number or null", _number),
     "generation": ("a whole number or null", _number),
+    "clears_hold": ("true or false", lambda value: isinstance(value, bool)),
+    "judged": ("a mapping or null", lambda value: value is None or isinstance(value, dict)),
     "reasons": (
         "a list of texts",
         lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),

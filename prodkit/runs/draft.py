@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.files import Ballast, write_text
+from prodkit.reports.progress import BANNER_TAG, headline
 from prodkit.runs.stops import Stop
 
-__all__ = ["BANNER_TAG", "FULL", "Draft", "NoRoomError", "close_notebook", "headline", "notebook_text"]
+__all__ = ["FULL", "Draft", "NoRoomError", "close_notebook", "notebook_text"]
 
-BANNER_TAG = (
-    "papermill-error-cell-tag"  # papermill's own: it takes such cells out when it runs a notebook again
-)
 _SAVE_SECONDS = 2.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -120,16 +118,6 @@ def _banner(notebook: Any, stop: Stop) -> Any:
         f"<pre>{escape(stop.sentence)}</pre>"
     )
     return nbformat.v4.new_markdown_cell(text, metadata={"tags": [BANNER_TAG]})
-
-
-def headline(notebook: Any, status: str) -> str:
-    """How a run ended, and how far it had come, in one sentence."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    states = [cell.metadata.get("papermill", {}).get("status") for cell in code]
-    done, left = states.count("completed"), states.count("pending")
-    how = {"succeeded": "ended itself", "interrupted": "was interrupted"}.get(status, status)
-    tail = f"; {left} did not run" if left else ""
-    return f"This run {how} after {done} of {len(code)} code cells{tail}."
 
 
 def notebook_text(notebook: Any) -> str:

@@ -21,11 +21,13 @@ from prodkit.files import write_text
 from prodkit.kernels.grammars import grammars_skipped
 from prodkit.kernels.habitat import warm_seconds
 from prodkit.redaction import SHORTEST, Redaction, references
+from prodkit.reports.cells import prepare
+from prodkit.reports.report import report
 from prodkit.runs.account import closed, keep, kept, opened
 from prodkit.runs.basis import basis
 from prodkit.runs.claims import Claim, abandoned, claim
 from prodkit.runs.draft import close_notebook, notebook_text
-from prodkit.runs.report import prepare, write_report
+from prodkit.runs.pages import store_options
 from prodkit.runs.stops import Limits, Stop, heeding_signals
 from prodkit.settings.arguments import REAL_STORE, check
 from prodkit.settings.notebook import Notebook, read_notebook
@@ -183,7 +185,7 @@ class _Attempt:
         account["reasons"] += _acts(self.work, account)
         account = self.work.secrets.document(account)
         keep(account, folder)  # where the disk is too full for it, the next start finds the run abandoned
-        _write_page(folder, account)
+        _write_page(folder, account, self.work.records)
         _record_or(self.tell, self.work.records, account)
         self.taken.release()
         return Run(folder, account)
@@ -240,16 +242,24 @@ def _record_or(tell: Callable[[str], None], store: Store, account: Mapping[str, 
         tell(f"{account['run_id']} could not be recorded in the store, which the next run will do: {error}")
 
 
-def _write_page(folder: Path, account: Mapping[str, Any]) -> None:
+def _write_page(folder: Path, account: Mapping[str, Any], records: Store) -> None:
     """Write the report; a notebook that cannot be shown costs the page, never the record."""
     page, executed = folder / "report.html", folder / "notebook.ipynb"
     if not executed.exists():
         return
     try:
-        write_report(executed, page, account)
+        import nbformat
+
+        notebook, defaults = nbformat.read(executed, as_version=4), read_notebook(str(executed)).defaults
+        previous = (records.previous_run(account["run_id"]) or {}).get("document")
+        places = {
+            name: account["params"][name] for name in ("store", "artifacts") if name in account["params"]
+        }
+        options = store_options(outputs_folder(), **places)
+        html = report(notebook, account, defaults=defaults, previous=previous, options=options)
     except Exception as error:
-        text = f"<!DOCTYPE html><title>no report</title><h1>No report could be made</h1><pre>{escape(str(error))}</pre>"
-        write_text(page, text)
+        html = f"<!DOCTYPE html><title>no report</title><h1>No report could be made</h1><pre>{escape(str(error))}</pre>"
+    write_text(page, html)
 
 
 def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
@@ -257,7 +267,7 @@ def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
     for each in abandoned(runs):
         account = kept(each.folder)
         if account.get("status") == "running":
-            _interrupt(each.folder, account)
+            _interrupt(each.folder, account, records)
             tell(f"{each.folder.name} was interrupted: its runner was killed")
         for litter in each.folder.glob(".*"):
             if litter.name != ".running":
@@ -269,7 +279,7 @@ def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
             _record_or(tell, records, account)
 
 
-def _interrupt(folder: Path, account: Mapping[str, Any]) -> None:
+def _interrupt(folder: Path, account: Mapping[str, Any], records: Store) -> None:
     """Mark a run, and its notebook as far as it was saved, as what it is."""
     import nbformat
 
@@ -281,4 +291,4 @@ def _interrupt(folder: Path, account: Mapping[str, Any]) -> None:
         write_text(executed, notebook_text(notebook))
     account = closed(account, executed, stop, seconds=None)
     keep(account, folder)
-    _write_page(folder, account)
+    _write_page(folder, account, records)

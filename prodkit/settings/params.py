@@ -248,6 +248,9 @@ class ValidateParams(Facts):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_blocks: int = Field(7, ge=2, description="fewer days of labelled rows are inconclusive")
+    cool_down: Duration = Field(
+        timedelta(days=7), description="after a rollback, nothing new is trained or promoted for so long"
+    )
     slices: list[str] = Field(
         ["origin", "carrier"], description="columns judged level by level; those with few levels if empty"
     )
@@ -307,6 +310,9 @@ class RollbackParams(Facts):
     )
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_blocks: int = Field(7, ge=2, description="fewer days of labelled rows are inconclusive")
+    cool_down: Duration = Field(
+        timedelta(days=7), description="after a rollback, nothing new is trained or promoted for so long"
+    )
     min_effect: float = Field(0.1, gt=0, description="Jensen-Shannon distance that counts as drift")
     alpha: float = Field(0.05, gt=0, lt=1, description="false discovery rate over the columns")
     retrain_now: bool = Field(

@@ -12,17 +12,33 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from prodkit.errors import ArtifactError
+from prodkit.errors import ArtifactError, ParameterError
 
 __all__ = ["Artifacts", "signature"]
 
+_KEY = "PRODKIT_SIGNING_KEY"
+_SHORTEST_KEY = 16
 _STALE_SECONDS = 3600.0  # an unfinished file older than this was left by a process that was killed
 
 
 def signature(artifact: bytes) -> str:
-    """HMAC-SHA256 of the bytes under ``PRODKIT_SIGNING_KEY``; empty when no key is set."""
-    key = os.environ.get("PRODKIT_SIGNING_KEY", "")
-    return hmac.new(key.encode(), artifact, hashlib.sha256).hexdigest() if key else ""
+    """HMAC-SHA256 of the bytes under ``PRODKIT_SIGNING_KEY``; empty when no key is set.
+
+    Raises:
+        ParameterError: the key is set, but too short to be one, or has blanks around it.
+    """
+    key = os.environ.get(_KEY)
+    if key is None:
+        return ""
+    if len(key) < _SHORTEST_KEY or key != key.strip():
+        raise ParameterError(
+            _KEY,  # of the value nothing is shown but its length
+            rule=f"must have {_SHORTEST_KEY} or more characters, and no blanks around them",
+            value=f"{len(key)} characters" + (", with blanks around them" if key != key.strip() else ""),
+            place="the environment",
+            fix="Such as: export PRODKIT_SIGNING_KEY=$(openssl rand -hex 32). Unset it to work without signatures.",
+        )
+    return hmac.new(key.encode(), artifact, hashlib.sha256).hexdigest()
 
 
 class Artifacts:
@@ -90,17 +106,20 @@ class Artifacts:
             else:
                 self._files.get_file(self._path(location), str(there))
 
-    def verified(self, location: str, *, digest: str, signed: str, name: str) -> bytes:
+    def verified(self, location: str, *, digest: str, signed: str | None, name: str) -> bytes:
         """The bytes of a file, if they are the very ones that were published.
 
         Args:
             location: as :meth:`publish` returned it.
             digest: SHA-256 that the bytes must have.
-            signed: signature that they must have, if ``PRODKIT_SIGNING_KEY`` is set.
+            signed: signature by ``PRODKIT_SIGNING_KEY``; empty if they were published without one, None if
+                only the digest is to be compared.
             name: what to call it in an error.
 
         Raises:
-            ArtifactError: the file is missing, cannot be read, differs, or is not signed with the key.
+            ArtifactError: the file is missing, cannot be read, differs, is not signed with the key that is set, or is
+                signed and no key is set.
+            ParameterError: the key is malformed.
         """
         try:
             artifact: bytes = self._files.cat_file(self._path(location))
@@ -121,13 +140,24 @@ class Artifacts:
                 place=location,
                 fix="The file was changed or damaged: restore it, or promote another version.",
             )
-        if (expected := signature(artifact)) and not hmac.compare_digest(expected, signed):
+        if signed is None:
+            return artifact
+        expected = signature(artifact)
+        if signed and not expected:
             raise ArtifactError(
                 name,
-                rule="must be signed with PRODKIT_SIGNING_KEY",
-                value="another signature" if signed else "no signature",
+                rule=f"must be verified with {_KEY}, since it is signed",
+                value="no key in the environment",
                 place=location,
-                fix="Register it again with the key set, or unset the key.",
+                fix=f"export {_KEY}=..., the one that it was registered with.",
+            )
+        if expected and not hmac.compare_digest(expected.encode(), signed.encode()):
+            raise ArtifactError(
+                name,
+                rule=f"must be signed with {_KEY}",
+                value="a signature by another key" if signed else "no signature",
+                place=location,
+                fix="Set the key that signed it; or, if you vouch for it, sign it: prodkit models sign VERSION.",
             )
         return artifact
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from prodkit.errors import LockedError, ParameterError, StoreError
 from prodkit.store.history import Champion, Event, moved, parsed_json, sealed, strict_json
+from prodkit.store.layout import LAYOUT, guard_events, layout_number, require_layout, stamp
 
 __all__ = [
     "CHAMPION",
@@ -149,14 +150,21 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         with self._translated():
             # Tables and champion row are created in one transaction: where one is, all are.
-            if not sa.inspect(self.engine).has_table(CHAMPION.name):
+            with self._begin(writes=False) as rows:
+                found = layout_number(rows)
+            require_layout(LAYOUT if found is None else found, place=self.place)
+            if found is None:
                 self._create()
 
     def _create(self) -> None:
+        """Make the tables that are not there; those of a store that never said its layout are as they should be."""
         with self._begin(writes=True) as rows:
             if not self.is_sqlite:
                 rows.execute(sa.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
+            _require_tables(rows, self.place)
             _TABLES.create_all(rows)
+            guard_events(rows)
+            stamp(rows)
             if rows.execute(sa.select(CHAMPION)).first() is None:
                 start = Champion()
                 rows.execute(CHAMPION.insert().values(asdict(start) | {"id": 1, "head": ""}))
@@ -217,6 +225,18 @@ class Database:
             raise StoreError(
                 "store", rule="must be a working prodkit database", value=cause, place=self.place
             ) from error
+
+
+def _require_tables(rows: sa.Connection, place: str) -> None:
+    """StoreError when tables of these names are there that are not a store's."""
+    there = sa.inspect(rows)
+    for table in _TABLES.sorted_tables:
+        if there.has_table(table.name):
+            names = {column["name"] for column in there.get_columns(table.name)}
+            if names != set(table.columns.keys()):
+                fix = "Name another database: this one belongs to somebody else, or to another prodkit."
+                rule = f"must have the columns of a store in its table {table.name}"
+                raise StoreError("store", rule=rule, value=", ".join(sorted(names)), place=place, fix=fix)
 
 
 def champion_of(row: sa.Row[Any]) -> Champion:

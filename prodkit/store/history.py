@@ -47,8 +47,9 @@ class Champion:
 class Event:
     """One line of the append-only history.
 
-    ``kind`` is register, promote, rollback, quarantine, hold, release, freeze, thaw, propose, approve, reject
-    or delete. ``generation`` is the champion's after the event; a proposal's is the one that it judged.
+    ``kind`` is register, decide, promote, rollback, quarantine, readmit, hold, release, freeze, thaw, propose,
+    approve, reject, sign or delete. ``generation`` is the champion's after the event; that of a decision and of
+    a proposal is the one that was judged.
     ``digest`` covers every other field and ``previous``, the digest before it; the clock stays outside.
     """
 
@@ -161,6 +162,8 @@ def replay(events: Iterable[Event]) -> Replay:
                 state.versions.pop(number, None)
             case "quarantine", int(number):
                 state.quarantined.add(number)
+            case "readmit", int(number):
+                state.quarantined.discard(number)
             case "promote", int(number):
                 state.predecessors[number] = state.champion.version
         state.champion = moved(state.champion, event)

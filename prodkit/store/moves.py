@@ -14,6 +14,8 @@ __all__ = [
     "mark",
     "open_proposal",
     "promote",
+    "propose",
+    "quarantine",
     "require_generation",
     "require_reason",
     "roll_back",
@@ -33,7 +35,7 @@ def promote(
             name,
             rule="must not be in quarantine",
             value="a version that was rolled back",
-            fix="Train another one, or promote it with force.",
+            fix="Train another one, lift the quarantine, or promote it with force.",
         )
     _require_thawed(write.champion, force=force)
     detail = {"predecessor": write.champion.version} | ({"force": True} if force else {})
@@ -68,6 +70,20 @@ def roll_back(write: Write, *, run_id: str, actor: str, reason: str) -> None:
 def mark(write: Write, kind: str, *, run_id: str, actor: str, reason: str) -> None:
     """Hold, release, freeze or thaw: the champion stays who it is."""
     write.append(kind, version=write.champion.version, run_id=run_id, actor=actor, reason=reason)
+
+
+def quarantine(write: Write, number: int, *, lift: bool, actor: str, reason: str) -> None:
+    """Bar a version from promotion, or let it in again; VersionError when there is nothing to do."""
+    row, name = version_row(write.rows, number), f"version {number}"
+    if row.quarantined is not lift:
+        rule = f"must {'' if lift else 'not '}be in quarantine"
+        raise VersionError(name, rule=rule, fix="There is nothing to do.")
+    if not lift and row.number in (write.champion.version, write.champion.predecessor):
+        rule = "must not be quarantined while it is the champion or its predecessor"
+        raise VersionError(name, rule=rule, fix="Roll back, or promote another version first.")
+    kind = "readmit" if lift else "quarantine"
+    write.append(kind, version=row.number, actor=actor, reason=reason)
+    write.rows.execute(VERSIONS.update().where(VERSIONS.c.number == row.number).values(quarantined=not lift))
 
 
 def require_generation(champion: Champion, expected: int) -> None:

@@ -76,6 +76,22 @@ class Records:
         """
         import pandas as pd  # for readers of metrics; the runner only writes records
 
+        rows = self.metric_rows(notebook=notebook, name=name, version=version, window=window, until=until)
+        frame = pd.DataFrame(rows, columns=_COLUMNS)
+        frame = frame.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(("version", "n"), "Int64"))
+        moments = {name: pd.to_datetime(frame[name], format="ISO8601") for name in _MOMENTS}
+        return frame.assign(**moments).astype(dict.fromkeys(_MOMENTS, "datetime64[us]"))
+
+    def metric_rows(
+        self,
+        *,
+        notebook: str | None = None,
+        name: str | None = None,
+        version: int | None = None,
+        window: Window | None = None,
+        until: datetime | None = None,
+    ) -> list[dict[str, Any]]:
+        """The same as plain mappings, moments as ISO text, for whoever does without pandas."""
         query = sa.select(*(METRICS.c[column] for column in _COLUMNS))
         for column, wanted in (("notebook", notebook), ("name", name), ("version", version)):
             if wanted is not None:
@@ -85,12 +101,9 @@ class Records:
             query = query.where(METRICS.c.window_end <= _text(window.end))
         if until is not None:
             query = query.where(METRICS.c.known_at <= _text(until))
+        ordered = query.order_by(METRICS.c.window_start, METRICS.c.name, METRICS.c.id)
         with self._database.read() as rows:
-            found = rows.execute(query.order_by(METRICS.c.window_start, METRICS.c.name, METRICS.c.id)).all()
-        frame = pd.DataFrame([tuple(row) for row in found], columns=_COLUMNS)
-        frame = frame.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(("version", "n"), "Int64"))
-        moments = {name: pd.to_datetime(frame[name], format="ISO8601") for name in _MOMENTS}
-        return frame.assign(**moments).astype(dict.fromkeys(_MOMENTS, "datetime64[us]"))
+            return [dict(row) for row in rows.execute(ordered).mappings()]
 
     def save_profile(
         self, window: Window, document: Mapping[str, Any], *, run_id: str, version: int | None, clean: bool
@@ -187,6 +200,16 @@ class Records:
             return [
                 parsed_json(row.record, name=f"record of run {row.run_id}") for row in rows.execute(query)
             ]
+
+    def previous_run(self, run_id: str) -> dict[str, Any] | None:
+        """The record of the last run of the same notebook that had succeeded before this one came, or None."""
+        own = sa.select(RUNS.c.id, RUNS.c.notebook).where(RUNS.c.run_id == run_id).subquery()
+        query = sa.select(RUNS.c.run_id, RUNS.c.record).where(
+            RUNS.c.notebook == own.c.notebook, RUNS.c.id < own.c.id, RUNS.c.status == "succeeded"
+        )
+        with self._database.read() as rows:
+            row = rows.execute(query.order_by(RUNS.c.id.desc()).limit(1)).first()
+        return None if row is None else parsed_json(row.record, name=f"record of run {row.run_id}")
 
     def watermark(self) -> dict[str, int]:
         """How far the store has grown, for a snapshot that leaves out what came later.

@@ -18,28 +18,26 @@ from prodkit.errors import ArtifactError, ParameterError, StoreError, VersionErr
 from prodkit.settings.places import store_places
 from prodkit.store.artifacts import Artifacts, signature
 from prodkit.store.database import CHAMPION, EVENTS, VERSIONS, Database, champion_of, events_of
+from prodkit.store.docket import Docket
 from prodkit.store.history import (
-    ACTIONS,
     Champion,
     Event,
     chain_problems,
     differences,
-    open_proposals,
     parsed_json,
     replay,
     strict_json,
 )
+from prodkit.store.layout import unguarded
 from prodkit.store.moves import (
     mark,
-    open_proposal,
     promote,
-    propose,
+    quarantine,
     require_generation,
     require_reason,
     roll_back,
     version_row,
 )
-from prodkit.store.records import Records
 
 __all__ = ["Champion", "Event", "Store", "Version"]
 
@@ -56,7 +54,7 @@ class Version:
     quarantined: bool
 
 
-class Store(Records):
+class Store(Docket):
     """Versions, champion and history behind one SQLAlchemy URL, artifacts behind one fsspec URL.
 
     All methods raise LockedError when somebody else writes for longer than the timeout, and StoreError when
@@ -103,7 +101,9 @@ class Store(Records):
 
         Raises:
             StoreError: the manifest is not plain JSON.
+            ParameterError: ``PRODKIT_SIGNING_KEY`` is malformed.
         """
+        signed = {"signature": signature(artifact), "run_id": run_id}
         digest = hashlib.sha256(artifact).hexdigest()
         said = strict_json(dict(manifest), name="manifest")
         location = self._artifacts.publish(artifact)
@@ -124,7 +124,6 @@ class Store(Records):
                 "manifest": said,
                 "quarantined": False,
             }
-            signed = {"signature": signature(artifact), "run_id": run_id}
             write.rows.execute(VERSIONS.insert().values(row | signed))
             detail = {"artifact": digest, "manifest": _sha256(said)}
             write.append("register", version=number, run_id=run_id, actor=actor, detail=detail)
@@ -149,14 +148,37 @@ class Store(Records):
 
         Raises:
             VersionError: there is no such version.
-            ArtifactError: the file is missing, was changed, or is not signed although
-                ``PRODKIT_SIGNING_KEY`` is set.
+            ArtifactError: the file is missing, was changed, is not signed although ``PRODKIT_SIGNING_KEY``
+                is set, or is signed and no key is set.
+            ParameterError: the key is malformed.
         """
         with self._database.read() as rows:
             row = version_row(rows, number)
         return self._artifacts.verified(
             row.location, digest=row.digest, signed=row.signature, name=f"version {number}"
         )
+
+    def sign(self, number: int, *, reason: str, actor: str = "prodkit") -> Version:
+        """Sign a version with ``PRODKIT_SIGNING_KEY``: one from before there was a key, or from before another one.
+
+        Raises:
+            VersionError: there is no such version.
+            ArtifactError: the file is missing or was changed.
+            ParameterError: no key is set, it is malformed, or no reason is given.
+        """
+        require_reason("sign", reason)
+        with self._database.write() as write:
+            row = version_row(write.rows, number)
+            place = {"digest": row.digest, "name": f"version {number}"}
+            signed = signature(self._artifacts.verified(row.location, signed=None, **place))
+            if not signed:
+                fix = "export PRODKIT_SIGNING_KEY=..., a secret of your own."
+                raise ParameterError("PRODKIT_SIGNING_KEY", rule="must be set to sign with", fix=fix)
+            write.rows.execute(
+                VERSIONS.update().where(VERSIONS.c.number == row.number).values(signature=signed)
+            )
+            write.append("sign", version=row.number, actor=actor, reason=reason)
+            return _version(row)
 
     def delete(self, number: int, *, actor: str = "prodkit", reason: str = "") -> None:
         """Remove a version, then its artifact unless another version has the same bytes.
@@ -252,6 +274,18 @@ class Store(Records):
         """End a freeze."""
         return self._mark("thaw", None, actor=actor, reason=reason)
 
+    def quarantine(self, number: int, *, reason: str, lift: bool = False, actor: str = "prodkit") -> Version:
+        """Let nobody promote a version, or with ``lift`` end that.
+
+        Raises:
+            VersionError: no such version, it stands so already, or it is the champion or its predecessor.
+            ParameterError: no reason is given.
+        """
+        require_reason("quarantine", reason)
+        with self._database.write() as write:
+            quarantine(write, number, lift=lift, actor=actor, reason=reason)
+            return _version(version_row(write.rows, number))
+
     def _mark(
         self, kind: str, expected_generation: int | None, *, actor: str, reason: str, run_id: str = ""
     ) -> Champion:
@@ -262,102 +296,24 @@ class Store(Records):
             mark(write, kind, run_id=run_id, actor=actor, reason=reason)
             return write.champion
 
-    # Proposals
-
-    def propose(
-        self,
-        run_id: str,
-        *,
-        action: str,
-        version: int | None,
-        generation: int,
-        reason: str,
-        actor: str = "prodkit",
-    ) -> Event:
-        """Put an action before a person. A run has one proposal: to repeat it changes nothing.
-
-        Args:
-            run_id: whose proposal it is; :meth:`approve` and :meth:`reject` name it.
-            action: promote, rollback, hold, release or retrain.
-            version: what to promote; for other actions, the version that it is about.
-            generation: the champion that was judged.
-            reason: one sentence; it becomes the reason of the action.
-            actor: who proposes.
-
-        Raises:
-            ParameterError: an unknown action, or no reason.
-            VersionError: no such version.
-            StoreError: the run has made another proposal.
-        """
-        if action not in ACTIONS:
-            raise ParameterError("action", rule=f"must be one of {', '.join(ACTIONS)}", value=repr(action))
-        require_reason(action, reason)
-        with self._database.write() as write:
-            return propose(
-                write,
-                run_id=run_id,
-                action=action,
-                version=version,
-                generation=generation,
-                actor=actor,
-                reason=reason,
-            )
-
-    def proposals(self) -> list[Event]:
-        """The proposals that wait for a person, oldest first."""
-        return list(open_proposals(self.history()).values())
-
-    def approve(self, run_id: str, *, actor: str, reason: str = "") -> Champion:
-        """Carry out what a run proposed; a retraining is only recorded, for others to carry out.
-
-        Raises:
-            StoreError: the run has no open proposal, or the champion is frozen.
-            ConflictError: the champion has changed since the proposal; it stays open.
-            VersionError: the action is not possible any more.
-        """
-        with self._database.write() as write:
-            proposal = open_proposal(write, run_id)
-            require_generation(write.champion, proposal.generation)
-            write.append("approve", version=proposal.version, run_id=run_id, actor=actor, reason=reason)
-            match proposal.detail["action"]:
-                case "promote":
-                    promote(write, proposal.version, run_id=run_id, actor=actor, reason=proposal.reason)
-                case "rollback":
-                    roll_back(write, run_id=run_id, actor=actor, reason=proposal.reason)
-                case "hold" | "release" as kind:
-                    mark(write, kind, run_id=run_id, actor=actor, reason=proposal.reason)
-            return write.champion
-
-    def reject(self, run_id: str, *, actor: str, reason: str = "") -> Event:
-        """Settle a proposal without carrying it out.
-
-        Raises:
-            StoreError: the run has no open proposal.
-        """
-        with self._database.write() as write:
-            proposal = open_proposal(write, run_id)
-            return write.append("reject", version=proposal.version, run_id=run_id, actor=actor, reason=reason)
-
     # History
-
-    def history(self) -> list[Event]:
-        """All events, oldest first."""
-        with self._database.read() as rows:
-            return events_of(rows)
 
     def check(self) -> list[str]:
         """Everything that is wrong, in words; empty when the store is sound.
 
-        Looked for are a broken chain, a changed event, a champion or version that differs from what the
-        events say, and an artifact that is missing or changed.
+        Looked for are a broken chain, a changed event, a missing trigger, a champion or version that differs from
+        what the events say, and an artifact that is missing or changed. Whether artifacts open is for
+        :func:`prodkit.store.workspace.store_problems` to say.
         """
         try:
             with self._database.read() as rows:
                 events, versions = events_of(rows), rows.execute(sa.select(VERSIONS)).all()
                 pointer = rows.execute(sa.select(CHAMPION)).one()
+                absent = unguarded(rows)
         except StoreError as error:
             return [str(error)]
         problems = chain_problems(events)
+        problems += [f"the history can be changed: its trigger {name} is missing or off" for name in absent]
         if pointer.head != (events[-1].digest if events else ""):
             problems.append("the history does not end with the event that the champion's row names")
         found = {row.number: _facts(row) for row in versions}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import feature_columns, labelled, read_window
-from prodkit.errors import VersionError, WindowError
+from prodkit.errors import ArtifactError, ModelError, VersionError, WindowError
 from prodkit.models.bundle import Bundle, assemble, manifest, pack, unpack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import Split, importance, model_for, out_of_time, thinned
@@ -19,7 +19,7 @@ from prodkit.settings.places import resolve
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
 
-__all__ = ["champion_of", "load_version", "open_store"]
+__all__ = ["champion_of", "load_version", "open_store", "store_problems"]
 
 _DEMO_ROWS = 12_000  # enough for a model worth looking at, few enough to fit in a blink
 _DEMO_SPAN = timedelta(days=90)
@@ -99,6 +99,19 @@ def load_version(store: Store, number: int) -> Bundle:
     """Read a version back: digest verified first, golden rows predicted after."""
     bundle = unpack(store.artifact(number), name=f"version {number}")
     return replace(bundle, digest=store.version(number).digest)
+
+
+def store_problems(store: Store) -> list[str]:
+    """Everything that is wrong with a store, in words: as :meth:`Store.check`, and whether each version opens."""
+    problems = store.check()
+    for version in store.versions():
+        try:
+            load_version(store, version.number)
+        except ModelError as error:
+            problems.append(str(error))
+        except (ArtifactError, VersionError):  # the check has said so, or it was deleted meanwhile
+            continue
+    return problems
 
 
 def champion_of(store: Store) -> tuple[int, Bundle]:

@@ -30,7 +30,7 @@ from prodkit.verification.likeness import Difference
 from prodkit.verification.sandbox import lend_outputs, sandbox_environment, sandbox_names
 from prodkit.verification.verdict import Verdict
 
-__all__ = ["verify_run"]
+__all__ = ["kept_record", "store_of", "verify_run"]
 
 # A cell may take ten times as long as the longest one took when it was recorded, or two minutes.
 _PATIENCE = 10.0
@@ -64,8 +64,8 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
         verdict.refused = str(error)
         return verdict
     try:
-        store = _store_of(dossier)
-        verdict.differences = dossier.contradictions(_kept(dossier, store))
+        store = store_of(dossier)
+        verdict.differences = dossier.contradictions(kept_record(dossier, store))
         if not verdict.differences:
             _require_data(dossier)
             _execute(dossier, store, verdict, relative=relative, absolute=absolute)
@@ -76,7 +76,7 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
     return verdict
 
 
-def _store_of(dossier: Dossier) -> tuple[str, str]:
+def store_of(dossier: Dossier) -> tuple[str, str]:
     """Where the store lies that the run worked with, or at least is recorded in.
 
     Raises:
@@ -88,7 +88,7 @@ def _store_of(dossier: Dossier) -> tuple[str, str]:
     return places
 
 
-def _kept(dossier: Dossier, places: tuple[str, str]) -> Mapping[str, Any]:
+def kept_record(dossier: Dossier, places: tuple[str, str]) -> Mapping[str, Any]:
     """The store's record of the run, empty if it has none."""
     with Store.open(*places) as store:
         return store.run(dossier.folder.name) or {}

@@ -1,0 +1,62 @@
+"""A person in the loop of a story: what they approve is carried out when it is told again, what they reject is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tables import written
+from test_own_tables import actions, facts_beside, here, lived, shop
+
+from prodkit.lifecycle import Lifecycle
+from prodkit.settings.places import using_outputs
+from prodkit.store.registry import Store
+
+__all__ = ["here"]  # a fixture
+
+POLICY = [("retrain_now", "true"), ("approval", "required")]
+
+
+def facts(folder: Path) -> Path:
+    """A table whose story asks a person before each step."""
+    frame = shop()
+    frame["returned"] = (frame.pop("drive") > 0).astype(int)
+    written(frame, folder)
+    return facts_beside(folder / "orders.parquet")
+
+
+def begun(folder: Path, file: Path) -> Lifecycle:
+    """A story whose first champion was approved, and whose windows have each asked for a retraining."""
+    out = folder / "out"
+    with pytest.raises(Exception, match="proposed a first champion"):
+        lived(out, file, *POLICY)
+    with stored(out) as store:
+        store.approve(store.proposals()[0].run_id, actor="ann", reason="a beginning")
+    return lived(out, file, *POLICY)
+
+
+def stored(out: Path) -> Store:
+    """The store of a story."""
+    with using_outputs(out):
+        return Store.open(f"sqlite:///{out}/store.db", str(out / "artifacts"))
+
+
+def test_an_approved_retraining_is_carried_out_by_the_next_telling(tmp_path: Path, here: None) -> None:
+    """It is trained and judged as proposed, once; the promotion waits for a person again, and a rejection is final."""
+    file, out = facts(tmp_path), tmp_path / "out"
+    life = begun(tmp_path, file)
+    assert [row["decision"] for row in life.table()] == ["retrain (proposed)"] * 2
+    first, second = (run["run_id"] for run in life.runs if run["notebook"] == "rollback")
+    with stored(out) as store:
+        store.reject(first, actor="ann", reason="not yet")
+        store.approve(second, actor="ann", reason="now")
+    again = lived(out, file, *POLICY)
+    assert [name for name, _ in actions(again)[-2:]] == ["train", "validate"]
+    assert len(again.runs) == len(life.runs) + 2
+    assert again.runs[-2]["parent"] == second
+    decisions = [row["decision"] for row in again.table()]
+    assert decisions[0] == "retrain (rejected)"
+    assert decisions[1].startswith("retrain (approved), then ")
+    third = lived(out, file, *POLICY)
+    assert [run["run_id"] for run in third.runs] == [run["run_id"] for run in again.runs]
+    assert third.table() == again.table()
