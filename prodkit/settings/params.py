@@ -261,6 +261,10 @@ class ValidateParams(Facts):
     )
     size_limit_mb: float = Field(100.0, gt=0, description="largest artifact, megabytes")
     latency_limit_ms: float = Field(100.0, gt=0, description="slowest median of one row, milliseconds")
+    promised_rate: float = Field(
+        0.0, ge=0, le=100_000, description="requests a second at which it must keep `slo`; not loaded if 0"
+    )
+    step_seconds: float = Field(2.0, gt=0, le=3600, description="how long that rate is kept up")
 
 
 class ScoreParams(Facts):
