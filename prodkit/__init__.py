@@ -8,7 +8,6 @@ from typing import Any
 _HOMES = {
     "decisions.actions": ["carry_out"],
     "monitoring.alerts": ["alert_table", "ranked_alerts", "send_alerts"],
-    "scoring.bulk": ["remember_bulk", "score_files"],
     "models.bundle": ["assemble", "manifest", "pack"],
     "decisions.concept": ["wider_drift"],
     "decisions.contest": ["budget_evidence", "challenge", "contest_evidence", "slice_table"],
@@ -56,7 +55,8 @@ _HOMES = {
     "data.schema": ["Schema"],
     "decisions.sequential": ["loss_rise", "rise_path"],
     "spans": ["Window"],
-    "scoring.batch": ["remember_scoring", "score_window", "scoring_evidence"],
+    "scoring.batch": ["open_window", "remember_scoring", "score_window", "scoring_evidence"],
+    "scoring.inspection": ["inspect_chunks"],
     "stress.course": ["contenders", "load_guards", "stress_guard", "stress_service"],
     "decisions.survey": [
         "drift_evidence",
@@ -83,6 +83,7 @@ _HOMES = {
         "vital_evidence",
         "vital_signs",
     ],
+    "stress.gate": ["load_budget"],
     "stress.volumes": ["cost_curve", "mix_table", "volume_table"],
     "store.workspace": ["champion_of", "load_version", "open_store"],
 }

@@ -1,4 +1,4 @@
-"""JupyterLab as users have it, for tests and benchmarks: a real server, and a real Chromium that opens notebooks in it."""
+"""JupyterLab as users have it, for tests and benchmarks: a real server, and a real Chromium before it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-# Notes when a key went down, and when the page beneath the control has been drawn anew and painted.
+# Notes when a control was moved, and when the page beneath the control has been drawn anew and painted.
 WATCH = """explorer => {
-  const page = explorer.querySelector('.jupyter-widgets .widget-html-content, .widget-html-content');
+  const page = explorer.querySelector('.widget-html-content');
   window.began = null; window.took = null;
-  explorer.addEventListener('keydown', () => { window.began = performance.now(); window.took = null; }, true);
+  for (const kind of ['keydown', 'change'])
+    explorer.addEventListener(kind, () => { window.began ??= performance.now(); }, true);
   new MutationObserver(() => requestAnimationFrame(() => setTimeout(() => {
     if (window.began !== null && window.took === null) window.took = performance.now() - window.began;
   }))).observe(page, {childList: true, subtree: true, characterData: true});
@@ -94,7 +95,9 @@ def run_all(page, address: str, name: str, *, seconds: float = 240) -> None:
     """Open a notebook, and have all its cells run by the menu, as a user does; then save it."""
     page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb?reset")
     page.locator(".jp-Notebook").wait_for(timeout=60_000)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=90_000)
+    page.get_by_text(re.compile(r"\| Idle$")).wait_for(
+        timeout=90_000
+    )  # in the status bar: the kernel is there
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     page.wait_for_function(f"() => /[*]/.test(({LAST})())", timeout=30_000)
@@ -129,13 +132,18 @@ def sliders(page):
     return explorer.locator(".noUi-handle, select").all()
 
 
-def moved(page, control, *, key: str) -> tuple[float, str]:
-    """Press a key on a control: milliseconds until the new figure was painted, and what it shows."""
-    picture = page.locator(".prodkit-explorer svg").first
-    before = picture.get_attribute("aria-label")
-    control.focus()
-    page.evaluate("window.began = null; window.took = null")
-    control.press(key)
+def moved(page, control, *, forth: bool) -> tuple[float, str]:
+    """Move a control a step: milliseconds until the new figure was painted, and what it shows."""
+    page.evaluate("window.began = window.took = null")
+    if control.evaluate("it => it.tagName") == "SELECT":
+        control.select_option(index=2 if forth else 1)
+    else:
+        control.focus()
+        at_end = float(control.get_attribute("aria-valuenow")) >= float(
+            control.get_attribute("aria-valuemax")
+        )
+        control.press("ArrowLeft" if at_end else "ArrowRight")
     page.wait_for_function("window.took !== null", timeout=20_000)
-    after = page.locator(".prodkit-explorer svg").first.get_attribute("aria-label")
-    return page.evaluate("window.took"), after if after != before else ""
+    return page.evaluate("window.took"), page.locator(".prodkit-explorer svg").first.get_attribute(
+        "aria-label"
+    )

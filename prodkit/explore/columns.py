@@ -28,7 +28,7 @@ def explore_columns(reference: Profile, current: Profile, *, min_effect: float =
     """
     controls = {"column": ipywidgets.Dropdown(options=list(reference.columns))}
     if len(current.blocks) > 1:
-        days = [(f"{_day(block):%d %b %Y}", int(block)) for block in current.blocks]
+        days = [(f"{_day(block):%d %b}", int(block)) for block in current.blocks]
         ends = (days[0][1], days[-1][1])
         controls["days"] = ipywidgets.SelectionRangeSlider(options=days, value=ends)
     return Explorer(controls, partial(_compared, reference, current, min_effect))
