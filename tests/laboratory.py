@@ -133,16 +133,14 @@ def sliders(page):
 
 
 def moved(page, control, *, forth: bool) -> tuple[float, str]:
-    """Move a control a step: milliseconds until the new figure was painted, and what it shows."""
+    """Move a control a step forth or back, where it can: milliseconds until the new figure was painted, and what it shows."""
     page.evaluate("window.began = window.took = null")
     if control.evaluate("it => it.tagName") == "SELECT":
         control.select_option(index=2 if forth else 1)
     else:
         control.focus()
-        at_end = float(control.get_attribute("aria-valuenow")) >= float(
-            control.get_attribute("aria-valuemax")
-        )
-        control.press("ArrowLeft" if at_end else "ArrowRight")
+        at, low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("now", "min", "max"))
+        control.press("ArrowRight" if (at < high if forth else at <= low) else "ArrowLeft")
     page.wait_for_function("window.took !== null", timeout=20_000)
     return page.evaluate("window.took"), page.locator(".prodkit-explorer svg").first.get_attribute(
         "aria-label"
