@@ -133,7 +133,7 @@ def sliders(page):
 
 
 def moved(page, control, *, forth: bool) -> tuple[float, str]:
-    """Move a control a step forth or back, where it can: milliseconds until the new figure was painted, and what it shows."""
+    """Move a control a step: milliseconds until the new figure was painted, and what it shows."""
     page.evaluate("window.began = window.took = null")
     if control.evaluate("it => it.tagName") == "SELECT":
         control.select_option(index=2 if forth else 1)
