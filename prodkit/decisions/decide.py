@@ -64,12 +64,12 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
 
     Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2; the
     same with ``_latency``), ``performance.predecessor``, ``performance.predecessor_ranking``,
-    ``performance.challenger`` and ``performance.challenger_since`` (rung 3: would it have been better, in this window or
-    since the promotion?). Once a challenger is, ``performance.predecessor_instead`` says whether going back would do,
-    and ``performance.challenger_over_predecessor`` what training anew would gain beyond that: if it is more than its cost,
-    and than half of the whole gain, going back is no way out.
-    The number of rows, ``contract.rows``, vetoes as the others of rung 1 do, but asks for ``watch``: rows that did not
-    come cannot be held back, and those that came are sound.
+    ``performance.challenger``, its ``_ranking`` and ``performance.challenger_since`` (rung 3: would it have been
+    better, in this window or since the promotion?). Once a challenger is, ``performance.predecessor_instead`` says
+    whether going back would do, and ``performance.challenger_over_predecessor`` what training anew would gain beyond
+    that: if it is more than its cost, and than half of the whole gain, going back is no way out. The number of rows,
+    ``contract.rows``, vetoes as the others of rung 1 do, but asks for ``watch``: rows that did not come cannot be held
+    back, and those that came are sound.
     Every other finding can at most ask for ``watch``, and so does one of these that stands on another rung, that is
     told twice and not the same, or whose numbers do not bear out its failure. Until ``cooldown`` passes, a better
     challenger is a reason to watch.
@@ -112,7 +112,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     if contract != "pass":
         unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
         return decided("keep", unchecked or ["the input could not be checked"])
-    better = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
+    better = _challenger_ahead(named)
     cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
     ahead = _predecessor_ahead(named) or _predecessor_instead(named, better)
     if predecessor is not None and ahead and not _far_better(named, better):
@@ -143,6 +143,16 @@ def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
     return found
 
 
+def _challenger_ahead(named: dict[str, Evidence]) -> list[Evidence]:
+    """What shows that a fresh challenger serves better: a smaller loss, or a better ranking at a loss that pays."""
+    found = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
+    loss, ranking = named.get("performance.challenger"), named.get("performance.challenger_ranking")
+    if ranking is None or not _borne_out(ranking) or loss is None or loss.outcome == "error":
+        return found
+    pays = loss.value is not None and loss.limit is not None and loss.value > loss.limit
+    return [*found, ranking] if pays else found
+
+
 def _predecessor_instead(named: dict[str, Evidence], better: Sequence[Evidence]) -> list[Evidence]:
     """Where a challenger is better: what shows that the predecessor is, too."""
     instead = named.get("performance.predecessor_instead")
@@ -154,7 +164,7 @@ def _far_better(named: dict[str, Evidence], better: Sequence[Evidence]) -> bool:
     beyond, gain = named.get("performance.challenger_over_predecessor"), named.get("performance.challenger")
     if not better or beyond is None or gain is None or None in (beyond.value, beyond.limit, gain.value):
         return False
-    return beyond.value > max(beyond.limit, gain.value / 2)  # type: ignore[operator,type-var,return-value]
+    return beyond.value > max(beyond.limit, gain.value / 2)  # type: ignore[operator,type-var]
 
 
 def _grounds(evidence: Sequence[Evidence]) -> dict[str, Evidence]:

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _FEW_UNKNOWN = 0.01
+_POWER = 0.8
 _SELDOM = 1e-4  # of each look at a share: a year of daily ones makes one in 27
 
 
@@ -69,7 +70,18 @@ def improvement(
         outcome = "pass"
     elif estimate.high < margin:
         outcome = "fail"
-    return _evidence(name, outcome, estimate, margin, "gain of the challenger in mean loss")
+    note = f"gain of the challenger in mean loss; {_smallest(estimate, confidence)}"
+    return _evidence(name, outcome, estimate, margin, note)
+
+
+def _smallest(estimate: Estimate, confidence: float) -> str:
+    """The smallest effect that as many rows show four times in five (Cohen 1988): what "could not tell" is about."""
+    half = (estimate.high - estimate.low) / 2
+    if not np.isfinite(half):
+        return "nothing could be seen with so few days"
+    student = stats.t(max(estimate.blocks - 1, 1))
+    seen = half * (1 + student.ppf(_POWER) / student.ppf((1 + confidence) / 2))
+    return f"{seen:.2g} would be seen four times in five"
 
 
 def alternative(
@@ -142,11 +154,12 @@ def slices(
 ) -> list[Evidence]:
     """Does any level of these columns credibly get worse by more than a margin?
 
-    The confidence is raised so that it holds for all slices together (Bonferroni).
+    The confidence holds for all slices together: they are tested from the worst on, each at the level that those
+    still open share, until one withstands (Holm 1979).
 
     Returns:
         One line for each level with at least ``min_rows`` rows, the worst first: ``fail`` when its whole
-        interval lies below minus ``margin``, else ``pass``.
+        interval lies below minus ``margin``, else ``pass``, with what could have been seen.
     """
     masks = {
         f"{column}={level}": (frame[column] == level).to_numpy()
@@ -154,18 +167,28 @@ def slices(
         for level in sorted(frame[column].dropna().unique(), key=str)
     }
     masks = {name: mask for name, mask in masks.items() if mask.sum() >= min_rows}
-    found = []
-    for name, mask in masks.items():
-        if broken := _broken(f"slice.{name}", before[mask], after[mask], -margin):
-            found.append(broken)
-            continue
-        each = 1 - (1 - confidence) / len(masks)
-        estimate = difference(before[mask], after[mask], blocks=blocks[mask], confidence=each, seed=seed)
+    found = [_broken(f"slice.{name}", before[mask], after[mask], -margin) for name, mask in masks.items()]
+    broken = {item.name.removeprefix("slice."): item for item in found if item is not None}
+
+    def estimated(name: str, level: float) -> Estimate:
+        mask = masks[name]
+        return difference(before[mask], after[mask], blocks=blocks[mask], confidence=level, seed=seed)
+
+    def standing(name: str) -> float:
+        alone = estimated(name, confidence)
+        return (alone.value + margin) / max(alone.high - alone.value, 1e-300)
+
+    lines = list(broken.values())
+    open_ones = sorted((name for name in masks if name not in broken), key=standing)
+    shared = len(open_ones)
+    for name in open_ones:
+        level = 1 - (1 - confidence) / shared
+        estimate = estimated(name, level)
         outcome: Outcome = "fail" if estimate.high < -margin else "pass"
-        found.append(
-            _evidence(f"slice.{name}", outcome, estimate, -margin, "gain in mean loss in this slice")
-        )
-    return sorted(found, key=lambda item: (item.value is not None, item.value or 0.0))
+        shared = max(shared - 1, 1) if outcome == "fail" else shared
+        note = f"gain in mean loss in this slice; {_smallest(estimate, level)}"
+        lines.append(_evidence(f"slice.{name}", outcome, estimate, -margin, note))
+    return sorted(lines, key=lambda item: (item.value is not None, item.value or 0.0))
 
 
 def at_most(

@@ -71,7 +71,15 @@ def ladder_evidence(
         reference = measured(store.version(version).manifest)
         settings: dict[str, Any] = {"margin": params.retrain_cost, "window": "this window"}
         estimates = [estimate_evidence(outlook, task=bundle.schema.task, reference=reference, **settings)]
-    return [*inspection.evidence, *health, *performance, *worth, *cooldown(store, params), *estimates, *shifts]
+    return [
+        *inspection.evidence,
+        *health,
+        *performance,
+        *worth,
+        *cooldown(store, params),
+        *estimates,
+        *shifts,
+    ]
 
 
 def knowledge_table(
@@ -166,8 +174,12 @@ def health_evidence(
             if name in trials.whole.errors:
                 failed = round(trials.whole.errors[name] * n)
                 note = f"share of rows that the {name} could not answer"
-                least = {"limit": limit, "min_rows": params.min_rows}
-                found.append(share_at_most(f"health.{name}", failed, n=n, rung=2, note=note, **least))
+                least = params.min_rows
+                found.append(
+                    share_at_most(
+                        f"health.{name}", failed, n=n, limit=limit, min_rows=least, rung=2, note=note
+                    )
+                )
     table = store.metrics(notebook="score", version=version, window=params.window)
     kept = table.drop_duplicates("name", keep="last").set_index("name")
     for name in kept.index.intersection([name for name in limits if name != "error_share"]):
@@ -188,9 +200,9 @@ def performance_evidence(
     """Rung 3: would the predecessor, a fresh challenger or the simple rule have served better?
 
     The predecessor is held against the champion over all days since the promotion, and acts if it is ahead in this
-    window, too. A fresh challenger is held against it twice, each time with half of the allowed error: on this
-    window alone, which sees a sudden change, and on all days since the promotion, which sees a slow one. Each
-    of those days was judged by a challenger of its time, trained on what was labelled before that day.
+    window, too. A fresh challenger is held against it on this window alone, in its loss and in its ranking, which sees
+    a sudden change, and on all days since the promotion, which sees a slow one; each with half of the allowed error.
+    Each of those days was judged by a challenger of its time, trained on what was labelled before that day.
 
     Args:
         params: of the run.
@@ -248,6 +260,7 @@ def performance_evidence(
         return [*found, labels]
     days = _joined(past.get("challenger"), gains["challenger"])
     recalled = _recalled(days, memory)
+    usual = _usual(past.get("challenger"), days, memory)
     cost: dict[str, Any] = {"limit": params.retrain_cost, "confidence": (1 + params.confidence) / 2}
     note = "gain in mean loss, had a freshly trained model served the newest rows"
     window = alternative(
@@ -257,14 +270,21 @@ def performance_evidence(
         blocks=newest.days,
         look=look,
         note=note,
-        memory=recalled,
+        memory=usual,
         **cost,
     )
     note = f"gain in mean loss, had fresh models served all {len(days)} days since the champion was promoted"
     since = _daily(
         "performance.challenger_since", days, look=1, horizon=_HORIZON, note=note, memory=recalled, **cost
     )
-    return [*found, window, since, *_ways_out(params, trials, reasons=(window, since))]
+    reasons = [window, since]
+    if "challenger_ranking" in gains:
+        note = "gain in AUC within a day, had a freshly trained model served the newest rows"
+        each = gains["challenger_ranking"]
+        settings = {"limit": params.ranking_margin, "confidence": (1 + params.confidence) / 2, "look": look}
+        usual = _usual(past.get("challenger_ranking"), each, memory)
+        reasons.append(_daily("performance.challenger_ranking", each, note=note, memory=usual, **settings))
+    return [*found, *reasons, *_ways_out(params, trials, reasons=reasons)]
 
 
 def _since(
@@ -305,6 +325,11 @@ def _recalled(days: pd.Series[float], memory: tuple[float, int] | None) -> float
     if memory is None:
         return dependence(figures)
     return dependence(figures, usual=memory[0], weight=min(memory[1], _TRUSTED))
+
+
+def _usual(past: pd.Series[float] | None, days: pd.Series[float], memory: tuple[float, int] | None) -> float:
+    """The same from the days before this window, if they are enough: a step in the mean would pass for memory."""
+    return _recalled(past if past is not None and len(past) >= _WINDOW_HORIZON else days, memory)
 
 
 def _joined(past: pd.Series[float] | None, gains: pd.Series[float]) -> pd.Series[float]:
@@ -353,13 +378,13 @@ def _ways_out(
     ]
 
 
-def _ranking(whole: Trial) -> pd.Series[float]:
-    """By how much the predecessor ranks the rows of each day better; nothing where that cannot be told.
+def _ranking(whole: Trial, who: str) -> pd.Series[float]:
+    """By how much another one ranks the rows of each day better; nothing where that cannot be told.
 
     The loss of a model swings with the share of positives on a day, whatever the model is worth; how well it
     tells the rows of one day apart does not, so that it is quick to see.
     """
-    pair = whole.predicted["predecessor"], whole.predicted["champion"]
+    pair = whole.predicted[who], whole.predicted["champion"]
     if not all(np.ndim(said) == 1 and np.isfinite(said).all() for said in pair) or set(whole.truth) != {0, 1}:
         return pd.Series(dtype=float)
     better, worse = (daily_auc(whole.truth, said, blocks=whole.days) for said in pair)
@@ -376,17 +401,16 @@ def _daily(name: str, gains: pd.Series[float], **settings: Any) -> Evidence:
 def daily_gains(trials: Counterfactuals, *, least_days: int = 1) -> dict[str, pd.Series[float]]:
     """Mean gain of each alternative over the champion on each day that judged it: in loss, and in ranking.
 
-    Those of predecessor and ``predecessor_ranking`` are of the whole window, those of the challenger of its newest part.
+    Those of the predecessor are of the whole window, those of the challenger of its newest part.
     """
     found = {}
     if trials.whole is not None and "predecessor" in trials.whole.losses:
         found["predecessor"] = _gain(trials.whole, "predecessor")
-        ranking = _ranking(trials.whole)
-        if len(ranking) >= least_days:
-            found["predecessor_ranking"] = ranking
+        found["predecessor_ranking"] = _ranking(trials.whole, "predecessor")
     if trials.newest is not None:
         found["challenger"] = _gain(trials.newest, "challenger")
-    return found
+        found["challenger_ranking"] = _ranking(trials.newest, "challenger")
+    return {who: gains for who, gains in found.items() if len(gains) >= least_days}
 
 
 def _gain(trial: Trial, who: str) -> pd.Series[float]:
@@ -399,7 +423,11 @@ def _remembered(store: Store) -> dict[str, str]:
     """The names in the store of a day's gains, of each alternative: those of a predecessor are about that version."""
     predecessor = store.champion().predecessor
     names = {who: f"gain.{who}.{predecessor}" for who in ("predecessor", "predecessor_ranking")}
-    return {"challenger": _GAIN, **(names if predecessor is not None else {})}
+    return {
+        "challenger": _GAIN,
+        "challenger_ranking": f"{_GAIN}_ranking",
+        **(names if predecessor is not None else {}),
+    }
 
 
 def earlier_gains(
@@ -430,7 +458,7 @@ def remember_trial(store: Store, params: RollbackParams, trials: Counterfactuals
         }
         for who, gains in found.items()
         if who in names
-        for day, gain in gains.dropna().items()
+        for day, gain in zip(gains.dropna().index, gains.dropna().to_numpy(), strict=True)
     ]
     store.record_metrics(rows)
 

@@ -72,8 +72,9 @@ def always_valid(
     normal blocks of unknown variance (Lai 1976; Wang & Ramdas 2025, "Anytime-valid t-tests and confidence
     sequences for Gaussian means with unknown variance"); with many blocks it is the asymptotic one of
     Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021. What a block takes after the one before it
-    (:func:`dependence`) is taken out first, so that days may resemble each other. Within a window one may look after
-    each block. Window number ``look`` spends alpha / (look (look + 1)), which adds up to less than alpha over all windows.
+    (:func:`prodkit.models.metrics.dependence`) is taken out first, so that days may resemble each other. Within a
+    window one may look after each block. Window number ``look`` spends alpha / (look (look + 1)), which adds up to less
+    than alpha over all windows.
 
     Args:
         loss_a: (n,) losses of the model in place.
@@ -98,7 +99,7 @@ def always_valid(
 
 
 def running_mean(
-    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45, usual: float = 0.6
+    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45, usual: float = 0.7
 ) -> Estimate:
     """A mean loss from sums of blocks, with an interval that holds after each block: :func:`always_valid` of one model.
 

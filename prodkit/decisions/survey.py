@@ -52,7 +52,7 @@ class Inspection:
 
     @property
     def distrust(self) -> str:
-        """Why the model must not be asked; empty when it may: that rows are few is no reason against those that came."""
+        """Why the model must not be asked; empty when it may, as for rows that are few."""
         wrong = [item for item in self.evidence if item.outcome != "pass"]
         few = [item for item in wrong if item.name == "contract.rows" and item.outcome == "fail"]
         return "" if self.sound or len(few) == len(wrong) else "; ".join(item.note for item in wrong)

@@ -207,8 +207,8 @@ def _unit(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
 
 def _fractions(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
     """Whole numbers that are none any more: whatever was done to them, it was not done before."""
-    counted = [part.fractional for part in (now, *before)]
-    if None in counted:
+    counted = [part.fractional for part in (now, *before) if part.fractional is not None]
+    if len(counted) <= len(before):
         return None
     share, *past = (count / max(part.n, 1) for count, part in zip(counted, (now, *before), strict=True))
     was = max(past)

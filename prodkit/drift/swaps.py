@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def swaps(references: Sequence[Profile], current: Profile) -> Iterator[Evidence]
         for pair in combinations(kinds[kind], 2):
             now = [current.columns[name] for name in pair]
             before = [[part.columns[name] for name in pair] for part in references]
-            if min(part.n for part in (*now, *sum(before, []))) < _MIN_ROWS:
+            if min(part.n for part in chain(now, *before)) < _MIN_ROWS:
                 continue
             if all(swapped(was, now) for was in before):
                 for name, other in (pair, pair[::-1]):

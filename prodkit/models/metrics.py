@@ -113,7 +113,7 @@ def daily_auc(y_true: ArrayLike, y_pred: ArrayLike, *, blocks: ArrayLike) -> pd.
     return ((both["rank"] - least) / pairs).astype(float)
 
 
-def dependence(figures: Floats, *, usual: float = _USUAL, weight: int = _PRIOR_BLOCKS) -> float:
+def dependence(figures: ArrayLike, *, usual: float = _USUAL, weight: int = _PRIOR_BLOCKS) -> float:
     """How much a block's figure takes after that of the block before: the lag-one autocorrelation, 0 to .9.
 
     Its bias, (1 + 3 phi) / n (Marriott & Pope 1954; Kendall 1954), is taken out, and a usual value is mixed in, since a
@@ -127,13 +127,14 @@ def dependence(figures: Floats, *, usual: float = _USUAL, weight: int = _PRIOR_B
     >>> dependence(np.tile([1.0, -1.0], 500))
     0.0
     """
-    if len(figures) < 3 or not np.isfinite(figures).all():
+    values = np.asarray(figures, dtype=float)
+    if len(values) < 3 or not np.isfinite(values).all():
         return usual
-    rest = figures - figures.mean()
+    rest = values - values.mean()
     spread = float(rest @ rest)
     seen = float(rest[1:] @ rest[:-1]) / spread if spread > 0 else 0.0
-    found = seen + (1 + 3 * max(seen, 0.0)) / len(figures)
-    mixed = (len(figures) * found + weight * usual) / (len(figures) + weight)
+    found = seen + (1 + 3 * max(seen, 0.0)) / len(values)
+    mixed = (len(values) * found + weight * usual) / (len(values) + weight)
     return float(np.clip(mixed, 0.0, _MOST))
 
 

@@ -11,6 +11,7 @@ thirty days, which is not what the interval was made for.
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
@@ -22,12 +23,27 @@ from prodkit.models.metrics import _MOST, _PRIOR_BLOCKS, _USUAL
 Floats = NDArray[np.float64]
 
 SEED, LIVES, DAYS, LENGTH = 20_130_101, 2_000, 365, 30
+PRIOR = {"usual": _USUAL, "weight": float(_PRIOR_BLOCKS)}  # of how much days resemble each other
+TRAINED, TRUSTED = 60, 40.0  # days of training, from which it may be known, and for how many that counts
 MEMORIES = (0.0, 0.4, 0.75)  # correlation of a day's gain with that of the day before
 CONFIDENCE = 0.975  # half of the allowed error to either way to act
-HORIZONS = {"predecessor": 14, "ranking": 14, "challenger": 14, "since": 45}
-MARGINS = {"predecessor": 0.005, "ranking": 0.010, "challenger": 0.005, "since": 0.005}
-SPREADS = {"predecessor": 0.030, "ranking": 0.030, "challenger": 0.030, "since": 0.030}  # of a day's gain
-MIN_DAYS = 7
+SINCE = ("predecessor", "ranking", "since")  # judged over all days since the promotion, the others by window
+HORIZONS = {"predecessor": 45, "ranking": 45, "challenger": 14, "challenger ranking": 14, "since": 45}
+MARGINS = {
+    "predecessor": 0.005,
+    "ranking": 0.010,
+    "challenger": 0.005,
+    "challenger ranking": 0.010,
+    "since": 0.005,
+}
+SPREADS = {
+    "predecessor": 0.030,
+    "ranking": 0.030,
+    "challenger": 0.030,
+    "challenger ranking": 0.030,
+    "since": 0.030,
+}  # of a day's gain
+MIN_DAYS, MIN_PAST = 7, 14
 
 
 class Gains:
@@ -41,7 +57,17 @@ class Gains:
             np.hstack([start, part.cumsum(axis=1)]) for part in (gains, gains**2, steps)
         )
 
-    def lower(self, begin: int, end: int, *, look: int, horizon: int) -> Floats:
+    def memory(self, begin: int, end: int) -> Floats:
+        """How much a day resembles the one before (lives,), as :func:`prodkit.models.metrics.dependence` has it."""
+        days, first, last = end - begin, self.gains[:, begin], self.gains[:, end - 1]
+        total, squares = (part[:, end] - part[:, begin] for part in (self.sums, self.squares))
+        products, mean = self.steps[:, end] - self.steps[:, begin + 1], total / days
+        spread = np.maximum(squares - total * mean, 1e-300)
+        seen = (products - mean * (2 * total - first - last) + (days - 1) * mean**2) / spread
+        found = seen + (1 + 3 * np.maximum(seen, 0)) / days
+        return np.clip((days * found + PRIOR["weight"] * PRIOR["usual"]) / (days + PRIOR["weight"]), 0, _MOST)
+
+    def lower(self, begin: int, end: int, *, look: int, horizon: int, phi: Floats) -> Floats:
         """Lower end (lives,) of the always-valid interval of the mean of the days from begin to end.
 
         Args:
@@ -49,15 +75,12 @@ class Gains:
             end: the day after the last.
             look: number of the window.
             horizon: where the interval is tightest, days.
+            phi: how much a day resembles the one before (lives,).
         """
         days, first, last = end - begin, self.gains[:, begin], self.gains[:, end - 1]
         total, squares = (part[:, end] - part[:, begin] for part in (self.sums, self.squares))
         products = self.steps[:, end] - self.steps[:, begin + 1]
         mean = total / days
-        spread = np.maximum(squares - total * mean, 1e-300)
-        lagged = products - mean * (2 * total - first - last) + (days - 1) * mean**2
-        found = lagged / spread + (1 + 3 * _USUAL) / days
-        phi = np.clip((days * found + _PRIOR_BLOCKS * _USUAL) / (days + _PRIOR_BLOCKS), 0, _MOST)
         fresh = (total - first) - phi * (total - last)
         fresh_squares = (squares - first**2) - 2 * phi * products + phi**2 * (squares - last**2)
         low = lower(
@@ -106,7 +129,9 @@ def first_day(gains: Floats, *, limit: float, horizon: int, looks: str, whole_li
         if begin < 0 or day - begin < MIN_DAYS or (looks == "12 windows" and day % LENGTH):
             continue
         look = 1 if whole_life else 1 + begin // LENGTH
-        low = lives.lower(begin, day, look=look, horizon=horizon)
+        # a window knows from the days before it how much they resemble each other, once they are enough
+        seen = (0, begin) if begin >= MIN_PAST else (begin, day)
+        low = lives.lower(begin, day, look=look, horizon=horizon, phi=lives.memory(*seen))
         found[(low > limit) & np.isinf(found)] = day
     return found
 
@@ -127,7 +152,9 @@ def check() -> None:
         known = always_valid(
             gains, np.zeros(days), blocks=np.arange(days), confidence=CONFIDENCE, look=look, horizon=horizon
         )
-        here = Gains(gains[None, :]).lower(0, days, look=look, horizon=horizon)
+        here = Gains(gains[None, :]).lower(
+            0, days, look=look, horizon=horizon, phi=Gains(gains[None, :]).memory(0, days)
+        )
         np.testing.assert_allclose(here[0], known.low)
 
 
@@ -151,7 +178,7 @@ def false_actions(memory: float, *, looks: str, margins: bool) -> dict[str, floa
                 limit=MARGINS[name] if margins else 0.0,
                 horizon=horizon,
                 looks=looks,
-                whole_life=name == "since",
+                whole_life=name in SINCE,
             )
         )
         shares[name] = float(acted.mean())
@@ -163,30 +190,40 @@ def delays(drop: float, spread: float, memory: float) -> tuple[float, float]:
     """Median days until a ranking that is worse by ``drop`` in AUC is caught, and the share caught in a year."""
     random = np.random.default_rng([SEED, round(1_000 * drop), round(1_000 * spread)])
     gains = drop + spread * resembling(random, memory)
-    days = first_day(gains, limit=MARGINS["ranking"], horizon=14, looks="each day")
+    days = first_day(gains, limit=MARGINS["ranking"], horizon=45, looks="each day", whole_life=True)
     return float(np.quantile(days, 0.5, method="inverted_cdf")), float(np.isfinite(days).mean())
 
 
+def known(memory: float) -> None:
+    """Let training have seen how much days resemble each other."""
+    usual = (TRAINED * memory + _PRIOR_BLOCKS * _USUAL) / (TRAINED + _PRIOR_BLOCKS)
+    PRIOR.update(usual=usual, weight=TRUSTED)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print both tables; with ``--known`` as if training had seen how much days resemble each other."""
     began = time.perf_counter()
     check()
     print(f"{LIVES:,} lives of {DAYS} days, windows of {LENGTH} days, seed {SEED}\n")
     columns = [*HORIZONS, "any"]
     print("share of lives with a false reason to act")
-    print(f"{'memory':8}{'looks':11}{'gain must exceed':>18}" + "".join(f"{name:>13}" for name in columns))
+    print(f"{'memory':8}{'looks':11}{'gain must exceed':>18}" + "".join(f"{name:>20}" for name in columns))
     for memory in MEMORIES:
+        if "--known" in sys.argv:
+            known(memory)
         for looks in ("each day", "12 windows", "sliding"):
             for margins in (False, True):
                 shares = false_actions(memory, looks=looks, margins=margins)
                 limit = "its margin" if margins else "nil"
                 print(
-                    f"{memory:<8}{looks:11}{limit:>18}" + "".join(f"{shares[name]:13.4f}" for name in columns)
+                    f"{memory:<8}{looks:11}{limit:>18}" + "".join(f"{shares[name]:20.4f}" for name in columns)
                 )
     print("\nmedian days until a worse ranking is caught, looking each day (share caught within the year)")
     spreads = (0.015, 0.030, 0.060)
     print(f"{'memory':8}{'drop in AUC':12}" + "".join(f"{f'day-to-day {spread}':>24}" for spread in spreads))
     for memory in MEMORIES:
+        if "--known" in sys.argv:
+            known(memory)
         for drop in (0.02, 0.05, 0.1):
             found = [delays(drop, spread, memory) for spread in spreads]
             texts = [

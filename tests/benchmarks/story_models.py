@@ -64,16 +64,16 @@ class _Failing(_Around):
 
 
 class SlowClassifier(ClassifierMixin, _Slow):
-    pass
+    """Slow to name a class."""
 
 
 class SlowRegressor(RegressorMixin, _Slow):
-    pass
+    """Slow to name a number."""
 
 
 class FailingClassifier(ClassifierMixin, _Failing):
-    pass
+    """Names no class for some rows."""
 
 
 class FailingRegressor(RegressorMixin, _Failing):
-    pass
+    """Names no number for some rows."""

@@ -46,7 +46,7 @@ class Table:
         return [name for name in self.pool.columns if name not in ("day", self.target)]
 
     def days(self, random: np.random.Generator) -> pd.DataFrame:
-        """Rows for all days of a story, up to ``ROWS`` each, in a random order of the source's days, with a coin each."""
+        """Rows for all days of a story, up to ``ROWS`` each, in a random order of days, with a coin each."""
         order = random.permutation(self.pool["day"].unique())
         position = pd.Series(np.arange(len(order)), index=order)
         together = max(1, len(order) // DAYS)
