@@ -139,10 +139,8 @@ def moved(page, control, *, forth: bool) -> tuple[float, str]:
         control.select_option(index=2 if forth else 1)
     else:
         control.focus()
-        at_end = float(control.get_attribute("aria-valuenow")) >= float(
-            control.get_attribute("aria-valuemax")
-        )
-        control.press("ArrowLeft" if at_end else "ArrowRight")
+        at, low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("now", "min", "max"))
+        control.press("ArrowRight" if (at < high if forth else at <= low) else "ArrowLeft")
     page.wait_for_function("window.took !== null", timeout=20_000)
     return page.evaluate("window.took"), page.locator(".prodkit-explorer svg").first.get_attribute(
         "aria-label"
