@@ -71,9 +71,10 @@ def _labels(column: ColumnProfile) -> Sequence[Any]:
     return [min(low, *cuts, high), *cuts, max(high, *cuts, low)]
 
 
-def explore_columns(reference: Profile, current: Profile) -> Picker:
-    """Pick a column, see it in both summaries."""
-    return Picker("column", list(reference.columns), partial(draw_column, reference, current))
+def explore_columns(reference: Profile, current: Profile, *, first: str = "") -> Picker:
+    """Pick a column, see it in both summaries; ``first`` is the one that is drawn at once."""
+    names = sorted(reference.columns, key=lambda name: name != first)  # the others stay in their order
+    return Picker("column", names, partial(draw_column, reference, current))
 
 
 def explore_signs(tables: Mapping[str, pd.DataFrame]) -> Picker:
