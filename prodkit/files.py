@@ -6,7 +6,7 @@ import os
 import uuid
 from pathlib import Path
 
-__all__ = ["Ballast", "write_text"]
+__all__ = ["Ballast", "publish", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,17 +19,29 @@ def write_text(path: Path, text: str) -> None:
     try:
         with draft.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        publish(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Force a finished file to the disk, then give it its name, for good: what has the name is whole.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    _force(draft)
+    draft.replace(path)
+    _force(path.parent)  # the name must last as well as the bytes
+
+
+def _force(place: Path) -> None:
+    handle = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the name must last as well as the bytes
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 class Ballast:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tables import Command, opened, orders_file, params_for, places, prodkit
+from tables import FACTS, FEBRUARY, PROJECT, Command, opened, orders_file, params_for, places, prodkit
 from test_cli import SIGNED, at
 from test_store import address, by_hand, fill, promote_all, store
 
@@ -22,7 +22,9 @@ from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.decide import Decision, judgement, promotion
 from prodkit.errors import ArtifactError, ParameterError, StoreError, VersionError
 from prodkit.evidence import Evidence
+from prodkit.runs.runner import run_notebook
 from prodkit.settings.params import NOTEBOOKS
+from prodkit.settings.places import using_outputs
 from prodkit.store.layout import LAYOUT
 from prodkit.store.registry import Champion, Store
 
@@ -247,6 +249,26 @@ def test_the_key_is_in_nothing_that_is_written(
     assert b"version 2 must be signed" in said
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert all(KEY.encode() not in text for text in [said, *written])
+
+
+def test_a_notebook_reads_signed_models_and_tells_nobody_the_key(
+    places: dict[str, str], orders_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real run, with a kernel that has the key: it works with the key and fails without, and writes it nowhere."""
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setenv("PRODKIT_SIGNING_KEY", KEY)
+    with opened(places) as store:
+        for number in (1, 2):
+            store.sign(number, reason="test")
+    given = {**FACTS, **places, "data": orders_file, "window": FEBRUARY, "min_rows": 100}
+    with using_outputs(tmp_path / "out"):
+        run = run_notebook("rollback", given)
+        assert run["status"] == "succeeded", run["reasons"]
+        monkeypatch.delenv("PRODKIT_SIGNING_KEY")
+        failed = run_notebook("rollback", given, force=True)
+    assert "must be verified with PRODKIT_SIGNING_KEY, since it is signed" in " ".join(failed["reasons"])
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert [path for path, text in written.items() if KEY.encode() in text] == []
 
 
 # What opens

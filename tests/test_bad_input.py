@@ -258,7 +258,7 @@ def test_a_window_without_labels_is_still_scored_looked_at_and_decided_on(places
     )
     predictions = {"predictions": str(tmp_path / "p")}
     scored = run_cells("score", given_to("score", data, places, **predictions))["scored"]
-    assert (len(scored.table), scored.degraded_share) == (840, 0.0)
+    assert (scored.rows, scored.degraded_share) == (840, 0.0)
     assert len(run_cells("drift", given_to("drift", data, places))["table"]) == 4
     decision = run_cells("rollback", given_to("rollback", data, places))["decision"]
     assert (decision.action, decision.outcome) == ("keep", "inconclusive")
@@ -322,7 +322,7 @@ def test_a_feature_that_has_become_empty_is_a_broken_input(places, out, tmp_path
     )
     scored = run_cells("score", given_to("score", data, places, predictions=str(tmp_path / "p")))["scored"]
     assert scored.degraded_share == 1.0
-    assert scored.table["reason"].str.contains("price is empty").all()
+    assert scored.table()["reason"].str.contains("price is empty").all()
     names = run_cells("rollback", given_to("rollback", data, places))
     assert names["decision"].action == "hold"
     assert names["trials"].newest is None
@@ -337,8 +337,8 @@ def test_a_category_that_was_never_seen_is_predicted_and_reported(places, judged
     new = (frame["ordered_at"] >= "2024-02-01") & (frame["order"] % 10 == 0)
     data = written(frame.assign(city=frame["city"].where(~new, "Atlantis")), tmp_path, "wider")
     scored = run_cells("score", given_to("score", data, places, predictions=str(tmp_path / "p")))["scored"]
-    assert np.isfinite(scored.predicted).all()
-    assert (len(scored.table), scored.degraded_share) == (840, 0.0)
+    assert np.isfinite(scored.table()["prediction"]).all()
+    assert (scored.rows, scored.degraded_share) == (840, 0.0)
     table = run_cells("drift", given_to("drift", data, places))["table"]
     assert table.loc["city", "unseen"] == pytest.approx(0.1)
     assert run_cells("validate", given_to("validate", data, judged))["decision"].outcome != "error"
@@ -416,7 +416,7 @@ def test_a_writer_in_the_way_leaves_nothing_half_written(shop, orders_file, tmp_
         assert store.check() == []
     run_cells(notebook, given)
     if notebook == "score":  # what had been scored was kept, and each row is there once
-        ids = pd.concat(pd.read_parquet(path) for path in (tmp_path / "p").rglob("*.parquet"))["row_id"]
+        ids = pd.concat(pd.read_parquet(path) for path in (tmp_path / "p").rglob("*.parquet"))["order"]
         assert (len(ids), ids.is_unique) == (840, True)
         assert not list((tmp_path / "p").rglob("*.tmp"))
     else:

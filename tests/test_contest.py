@@ -15,6 +15,7 @@ from prodkit.evidence import overall
 from prodkit.models.bundle import pack
 from prodkit.models.metrics import row_losses
 from prodkit.store.workspace import load_version
+from prodkit.stress.gate import load_budget
 
 __all__ = ["orders_file", "places"]  # fixtures
 
@@ -170,9 +171,35 @@ def test_a_challenger_has_a_budget(store, orders_file):
     """Its size is that of its artifact, its latency that of one row; each beyond its limit fails."""
     params = params_of(orders_file)
     rivals = challenge(store, params)
-    size, latency = budget_evidence(store, params, rivals, repeats=3)
+    size, _, latency = budget_evidence(store, params, rivals, repeats=3)
     assert size.value == pytest.approx(store.version(2).size_bytes / 1e6)
     assert latency.value is not None
     assert 0 < latency.value < 1000
-    tight = params_of(orders_file, size_limit_mb=0.001, latency_limit_ms=0.001)
-    assert [item.outcome for item in budget_evidence(store, tight, rivals, repeats=3)] == ["fail", "fail"]
+    tight = params_of(orders_file, size_limit_mb=0.001, memory_limit_mb=0.001, latency_limit_ms=0.001)
+    assert [item.outcome for item in budget_evidence(store, tight, rivals, repeats=3)] == ["fail"] * 3
+
+
+def test_a_challenger_keeps_the_service_limits_under_load(store, orders_file):
+    """When asked, both are loaded in one run: the challenger's figures decide, beside those of the champion."""
+    slo = {"latency_p50_ms": 250.0, "error_share": 0.01, "degraded_share": 0.05}
+    load = {"promised_rate": 100.0, "step_seconds": 1.0, "slo": slo}
+    rivals = challenge(store, params_of(orders_file))
+    assert load_budget(store, params_of(orders_file), rivals) == []  # nobody has asked
+    found = load_budget(store, params_of(orders_file, **load), rivals)
+    assert [item.name for item in found] == [f"budget.load.{name}" for name in slo]
+    assert {item.outcome for item in found} == {"pass"}
+    assert all("the champion has" in item.note for item in found)
+
+
+def test_a_challenger_that_is_too_slow_or_was_not_loaded_is_not_promoted(store, orders_file):
+    """Beyond a limit: rejected. A rate that nobody can reach: inconclusive, and the champion stays."""
+    rivals = challenge(store, params_of(orders_file))
+    fair = contest_evidence(params_of(orders_file), rivals)
+    tight = {"promised_rate": 50.0, "step_seconds": 1.0, "slo": {"latency_p50_ms": 1e-6}}
+    refused = load_budget(store, params_of(orders_file, **tight), rivals)
+    assert promotion([*fair, *refused], challenger=2, generation=1).action == "reject"
+    rush = {"promised_rate": 100_000.0, "step_seconds": 0.05, "slo": {"error_share": 0.5}}
+    unknown = load_budget(store, params_of(orders_file, **rush), rivals)
+    assert [item.outcome for item in unknown] == ["inconclusive"]
+    assert promotion([*fair, *unknown], challenger=2, generation=1).action in ("keep", "reject")
+    assert promotion(unknown, challenger=2, generation=1).action == "keep"

@@ -31,7 +31,6 @@ from prodkit.data.windows import (
     label_coverage,
     labelled,
     read_window,
-    row_ids,
 )
 from prodkit.errors import (
     DataError,
@@ -340,23 +339,13 @@ def test_rows_without_ids_are_named_by_file_and_position(table: Path) -> None:
     """A row's name is the same whatever the window, and survives the move of the folder."""
     facts = homes(table / "many_csv", id_column=[])
     frame = read_window(facts)
-    assert row_ids(frame, facts).iloc[[0, -1]].tolist() == ["0.csv#108", "1.csv#107"]
+    assert frame["_row"].iloc[[0, -1]].tolist() == ["0.csv#108", "1.csv#107"]
     later = read_window(facts, Window.parse("2020-01-19/2020-01-22"))
     both = frame.merge(later, on="id", suffixes=("", "_later"))
     assert len(both) == 12
     assert (both["_row"] == both["_row_later"]).all()
     single = homes(table / "all.parquet", id_column=[])
-    assert row_ids(read_window(single), single).iloc[0] == "all.parquet#108"
-
-
-def test_row_ids_are_told_apart() -> None:
-    """The separator inside an id does not make two rows one."""
-    facts = homes("x", id_column=["a", "b"])
-    frame = pd.DataFrame({"a": ["u|v", "u", "u\\"], "b": ["w", "v|w", "|w"]})
-    assert row_ids(frame, facts).is_unique
-    assert row_ids(pd.DataFrame({"a": [1.0], "b": [pd.Timestamp("2020-01-01")]}), facts).tolist() == [
-        "1|2020-01-01 00:00:00"
-    ]
+    assert read_window(single)["_row"].iloc[0] == "all.parquet#108"
 
 
 def test_missing_text_in_csv(tmp_path: Path) -> None:

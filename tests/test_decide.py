@@ -24,11 +24,23 @@ NAMES = [
     *(
         "performance.challenger",
         "performance.challenger_since",
+        "performance.challenger_ranking",
+        "performance.predecessor_instead",
+        "performance.challenger_over_predecessor",
+        "health.champion_latency",
+        "health.predecessor_latency",
+        "contract.rows",
+        "performance.value",
         "performance.baseline",
         "drift.temp",
         "drill",
     ),
 ]
+CHALLENGER = {"performance.challenger", "performance.challenger_since", "performance.challenger_ranking"}
+BACK = {
+    *("health.champion", "health.champion_latency"),
+    *("performance.predecessor", "performance.predecessor_ranking", "performance.predecessor_instead"),
+}
 CHAMPION = Champion(version=2, predecessor=1, generation=5)
 
 GOOD = {
@@ -155,6 +167,45 @@ def test_a_contract_that_could_not_be_checked_keeps_everything():
     assert (found.action, found.outcome) == ("keep", "error")
 
 
+def test_too_few_rows_are_told_and_nothing_is_done_about_them():
+    """The number of rows vetoes a retraining and a rollback, and holds nothing back."""
+    found = decide(contract__rows="fail", performance__challenger="fail", performance__predecessor="fail")
+    assert (found.action, found.outcome) == ("watch", "fail")
+    assert decide(contract__rows="fail", contract__temp__unit="fail").action == "hold"
+
+
+def test_a_champion_that_is_slower_than_its_predecessor_gives_way():
+    """On the same requests; where both are slow it is not the champion, and nothing is done."""
+    slow = {"health__latency_p99_ms": "fail", "health__champion_latency": "fail"}
+    assert decide(**slow, health__predecessor_latency="pass").action == "rollback"
+    assert decide(**slow, health__predecessor_latency="fail").action == "watch"
+    assert decide(health__latency_p99_ms="fail", health__predecessor_latency="pass").action == "watch"
+
+
+def test_going_back_is_preferred_where_it_regains_most():
+    """Once a challenger is better: the predecessor, unless training anew gains more than twice as much."""
+    ways = {"performance__challenger": "fail", "performance__predecessor_instead": "fail"}
+    assert decide(**ways).action == "rollback"
+    assert decide(performance__predecessor_instead="fail").action == "watch"
+    assert (
+        decide(performance__challenger="fail", performance__predecessor_instead="inconclusive").action
+        == "retrain"
+    )
+    assert decide(**ways, performance__challenger_over_predecessor="fail").action == "retrain"
+
+
+def test_a_challengers_ranking_counts_where_its_loss_pays():
+    """A better ranking retrains if the gain in loss exceeds the cost, though it alone could not be told."""
+    unsure = {"performance__challenger": "inconclusive", "performance__challenger_ranking": "fail"}
+    assert decide(**unsure).action == "retrain"
+    assert decide(performance__challenger_ranking="fail").action == "watch"
+
+
+def test_a_fall_in_value_is_told():
+    """Another model need not help, so nothing is done about it."""
+    assert decide(performance__value="fail").action == "watch"
+
+
 def test_a_hold_ends_with_the_first_sound_window():
     """And only then."""
     held = Champion(version=2, predecessor=1, generation=5, hold="broken")
@@ -174,12 +225,12 @@ def test_no_evidence_whatsoever_acts_without_grounds(items, champion, retrain_no
     assert found.generation == champion.generation
     if found.action == "rollback":
         assert found.target_version == champion.predecessor is not None
-        assert failed & {"health.champion", "performance.predecessor", "performance.predecessor_ranking"}
+        assert failed & BACK
     else:
         assert found.target_version is None
     if found.action == "retrain":
         assert contract == {"pass"}
-        assert retrain_now or failed & {"performance.challenger", "performance.challenger_since"}
+        assert retrain_now or failed & CHALLENGER
     if found.action == "hold":
         assert any(name.startswith("contract.") for name in failed)
     if found.clears_hold:
@@ -226,12 +277,13 @@ def test_no_malformed_evidence_acts(items, champion, retrain_now):
     contract = {item.outcome for item in items if item.rung == 1}
     if found.action == "rollback":
         assert found.target_version == champion.predecessor is not None
-        assert shown(items, "health.champion", "performance.predecessor", "performance.predecessor_ranking")
-        assert contract == {"pass"} or shown(items, "health.champion")
+        assert shown(items, *BACK)
+        assert contract == {"pass"} or shown(items, "health.champion", "health.champion_latency")
     if found.action == "retrain":
         assert contract == {"pass"}
-        assert retrain_now or shown(items, "performance.challenger", "performance.challenger_since")
-    assert (found.action == "hold") <= ("fail" in contract)
+        assert retrain_now or shown(items, *CHALLENGER)
+    broken = {item.name for item in items if item.rung == 1 and item.outcome == "fail"}
+    assert (found.action == "hold") <= bool(broken - {"contract.rows"})
     assert found.clears_hold == (bool(champion.hold) and contract == {"pass"})
     if not any(item.outcome == "fail" and item.rung < 5 for item in items) and not retrain_now:
         assert found.action in ("keep", "watch")

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "prodkit"
 HOUSE = [
     *("errors", "evidence", "spans", "files", "redaction"),
     *("settings", "kernels", "data", "drift", "models", "store", "decisions", "reports", "runs", "scoring"),
-    *("figures", "monitoring", "serving", "stress", "verification"),
+    *("figures", "monitoring", "serving", "stress", "explore", "verification"),
     *("outline", "journal", "lifecycle", "cli"),
 ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from browsing import browser, needs_chromium, visit
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prodkit.decisions.answers import RESULT_MIME
@@ -293,6 +293,7 @@ PIECES = [
 ]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first example loads nbconvert
 @given(st.lists(st.sampled_from(PIECES), max_size=30))
 def test_no_text_becomes_anything_that_acts(parts):
     """Whatever a cell puts out as HTML, Markdown or text, no tag or attribute is left that runs or loads."""
@@ -329,7 +330,8 @@ def test_a_failed_run_looks_like_it():
     html = report(notebook, account("drift", status="failed", outcome="error", reasons=["KeyError: temp"]))
     assert "This run failed after" in html
     assert "KeyError: temp" in html
-    assert '<details class="code" open><summary>code: failed</summary>' in html
+    assert '<details class="code" id="stopped" open><summary>code: failed</summary>' in html
+    assert '<a href="#stopped">' in html
     assert '<details class="fold">' not in html
 
 

@@ -46,6 +46,10 @@ TABLES = {
         },
         index=HOSTILE,
     ),
+    "latency_tail": pd.DataFrame(dict.fromkeys(HOSTILE[:3], SHARES)),
+    "threshold_costs": pd.DataFrame(
+        {name: SHARES + place for place, name in enumerate(HOSTILE[:3])}, index=np.linspace(0, 1, 6)
+    ),
     "score_histogram": pd.DataFrame({"reference": SHARES, "current": SHARES[::-1]}),
     "panels": pd.DataFrame(INTERVALS, index=HOSTILE),
     "daily": pd.DataFrame({"late, observed": VALUES, "late, predicted": VALUES / 2}, index=DAYS),
@@ -62,6 +66,10 @@ DRAW = {
         table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
     ),
     "rising_load": lambda table: plots.rising_load(table, limit=0.25),
+    "latency_tail": lambda table: plots.latency_tail(dict(table.items()), rate=100, limit=0.25),
+    "threshold_costs": lambda table: plots.threshold_costs(
+        table, threshold=table.index[0] if len(table) else 0.5, title="Cost"
+    ),
     "score_histogram": lambda table: plots.score_histogram(
         table.get("current", []), reference=table.get("reference"), title="Scores"
     ),

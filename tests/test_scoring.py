@@ -1,40 +1,54 @@
-"""Scoring: one prediction a row, whatever stops it, and whatever the rows look like."""
+"""Scoring: one prediction a row, wherever the rows lie, whatever stops it, and whatever they look like."""
 
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from tables import FEBRUARY, opened, orders, orders_file, params_for, places, trained, written
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import FEBRUARY, opened, orders, params_for, places, trained, version_of, written
 
+from prodkit.data import keys
 from prodkit.data.windows import read_window
 from prodkit.decisions.survey import inspect_window
+from prodkit.errors import DataError, IdentityError
+from prodkit.evidence import Evidence
 from prodkit.models.bundle import unpack
-from prodkit.scoring.batch import remember_scoring, score_window, scoring_evidence
+from prodkit.scoring.batch import open_window, remember_scoring, score_window, scoring_evidence
 from prodkit.scoring.guard import guarded
+from prodkit.scoring.inspection import inspect_chunks
+from prodkit.scoring.workers import shared_out
+from prodkit.spans import Window
 from prodkit.store.workspace import load_version
 
-__all__ = ["orders_file", "places"]  # fixtures
+__all__ = ["places"]  # fixture
 
-# A process of its own that scores in small batches until somebody kills it.
+# A process of its own that scores a window until somebody kills it.
 SCORER = """
 import json, sys
-from prodkit.data.windows import read_window
 from prodkit.settings.params import ScoreParams
-from prodkit.scoring.batch import score_window
+from prodkit.scoring.batch import open_window, score_window
+from prodkit.scoring.inspection import inspect_chunks
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
-given = json.loads(sys.argv[1])
-params = ScoreParams.check(given)
+params = ScoreParams.check(json.loads(sys.argv[1]))
 with Store.open(params.store, params.artifacts) as store:
-    score_window(params, read_window(params), version=2, bundle=load_version(store, 2))
+    bundle = load_version(store, 2)
+    rows = open_window(params, bundle=bundle)
+    score_window(params, rows, inspect_chunks(store, params, rows, version=2, bundle=bundle), version=2, bundle=bundle)
 """
 
 
@@ -46,10 +60,46 @@ def bundle(places):
 
 
 @pytest.fixture
-def params(places, orders_file, tmp_path):
-    """Half of February, in batches of 100 rows."""
+def data(tmp_path):
+    """Orders of February in row groups of 60, in an order that is not that of time."""
+    frame = orders()
+    mine = frame[(frame["ordered_at"] >= "2024-01-31") & (frame["ordered_at"] < "2024-02-16")]
+    return grouped(tmp_path / "orders.parquet", mine.sample(frac=1.0, random_state=1))
+
+
+@pytest.fixture
+def params(places, data, tmp_path):
+    """Half of February, twelve rows a batch."""
     folder = str(tmp_path / "predictions")
-    return params_for("score", orders_file, window=FEBRUARY, batch_rows=100, predictions=folder, **places)
+    given = {"window": FEBRUARY, "batch_rows": 12, "predictions": folder, "backend": "threading"}
+    return params_for("score", data, **given, **places)
+
+
+def grouped(path, frame, *, rows=60):
+    """The path of a Parquet file with row groups of so many rows."""
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, row_group_size=rows)
+    return str(path)
+
+
+def looked(params, bundle, *, version=2):
+    """The chunks of a window, and what their inspection says."""
+    chunks = open_window(params, bundle=bundle)
+    with opened({"store": params.store, "artifacts": params.artifacts}) as store:
+        return chunks, inspect_chunks(store, params, chunks, version=version, bundle=bundle)
+
+
+def scored(params, bundle, *, version=2, distrust=""):
+    """A window, inspected and scored as the notebook does; with distrust, as if that had been found."""
+    chunks, inspection = looked(params, bundle, version=version)
+    if distrust:
+        evidence = [Evidence("contract.price.missing", "fail", note=distrust)]
+        inspection = replace(inspection, evidence=evidence)
+    return score_window(params, chunks, inspection, version=version, bundle=bundle)
+
+
+def expected(params):
+    """The window's rows, by order."""
+    return read_window(params).set_index("order").sort_index()
 
 
 class Breaking:
@@ -68,104 +118,340 @@ class Breaking:
 
 
 def test_every_row_is_predicted_once(params, bundle):
-    """A window in batches has each row once, in its order, with version, time and latency."""
-    rows = read_window(params)
-    scored = score_window(params, rows, version=2, bundle=bundle)
-    assert scored.table["row_id"].tolist() == rows["order"].astype(str).tolist()
-    assert scored.table["time"].tolist() == rows["ordered_at"].tolist()
-    assert np.allclose(scored.predicted, bundle.predict(rows))
-    assert (scored.table["version"] == 2).all()
-    assert (scored.table["latency_ms"] > 0).all()
-    assert (scored.degraded_share, scored.error_share, scored.resumed_batches) == (0.0, 0.0, 0)
-    assert len(list(scored.folder.glob("part-*.parquet"))) == -(-len(rows) // 100)
+    """A window in parts has each row once, in the order of the table, with what names it, version and latency."""
+    done = scored(params, bundle)
+    table, rows = done.table(), expected(params)
+    whole = pd.read_parquet(params.data)
+    mine = whole[(whole["ordered_at"] >= "2024-02-01") & (whole["ordered_at"] < "2024-02-15")]
+    assert table["order"].tolist() == mine["order"].tolist()
+    assert table["ordered_at"].tolist() == mine["ordered_at"].tolist()
+    assert np.allclose(table.set_index("order")["prediction"].sort_index(), bundle.predict(rows), rtol=1e-12)
+    assert set(table["version"]) == {2}
+    assert set(table["source"]) == {"champion"}
+    assert (table["latency_ms"] > 0).all()
+    assert (done.rows, done.degraded_share, done.error_share, done.resumed_parts) == (840, 0.0, 0.0, 0)
+    assert 1 < len(done.parts) == len(list(done.folder.glob("part-*.parquet")))
+
+
+def test_its_sums_are_those_of_its_rows(params, bundle):
+    """Latency, means of days and the summary of predictions, taken from footers, are what the files say."""
+    done = scored(params, bundle)
+    table = done.table()
+    means = table.groupby(table["ordered_at"].dt.floor("D"))["prediction"].mean()
+    assert np.allclose(done.by_day()["prediction"], means)
+    assert done.by_day().index.tolist() == means.index.tolist()
+    quantiles = np.quantile(table["latency_ms"], [0.0, 0.5, 1.0], method="inverted_cdf")
+    assert done.latency(0.0, 0.5, 1.0) == pytest.approx(quantiles)
+    assert (done.scores.n, done.scores.mean) == (840, pytest.approx(table["prediction"].mean()))
+    assert done.scores.bins == bundle.scores.bins
+    pd.testing.assert_frame_equal(done.head(3), table.head(3))
 
 
 def test_scoring_again_changes_nothing(params, bundle):
-    """Whoever scores the same window again finds it done: the same files, the same table."""
-    rows = read_window(params)
-    first = score_window(params, rows, version=2, bundle=bundle)
+    """Whoever scores the same window again finds it done: the same files, the same sums."""
+    first = scored(params, bundle)
     files = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    again = score_window(params, rows, version=2, bundle=bundle)
-    assert again.resumed_batches == len(files)
+    again = scored(params, bundle)
+    assert again.resumed_parts == len(files)
     assert {path.name: path.stat().st_mtime_ns for path in again.folder.iterdir()} == files
-    pd.testing.assert_frame_equal(again.table, first.table)
+    assert [part.to_json() for part in again.parts] == [part.to_json() for part in first.parts]
 
 
-def test_other_rows_another_version_or_another_trust_lie_apart(params, bundle):
+def test_other_rows_another_version_or_another_trust_lie_apart(params, bundle, tmp_path):
     """Predictions of other work never mix with those that are there."""
-    rows = read_window(params)
-    other = rows.assign(price=rows["price"] + 1)
-    folders = {
-        score_window(params, rows, version=2, bundle=bundle).folder,
-        score_window(params, other, version=2, bundle=bundle).folder,
-        score_window(params, rows, version=1, bundle=bundle).folder,
-        score_window(params, rows, version=2, bundle=bundle, distrust="broken").folder,
-        score_window(params.model_copy(update={"batch_rows": 99}), rows, version=2, bundle=bundle).folder,
-    }
-    assert len(folders) == 5
+    frame = pd.read_parquet(params.data)
+    dearer = grouped(tmp_path / "dearer.parquet", frame.assign(price=frame["price"] + 1))
+    works = [
+        scored(params, bundle),
+        scored(params.model_copy(update={"data": dearer}), bundle),
+        scored(params, bundle, version=1),
+        scored(params, bundle, distrust="broken"),
+        scored(params.model_copy(update={"batch_rows": 60}), bundle),
+    ]
+    assert len({done.folder for done in works}) == 5
 
 
-def test_a_killed_process_loses_and_doubles_no_row(params, bundle, tmp_path):
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_a_killed_process_loses_and_doubles_no_row(params, bundle, tmp_path, backend):
     """SIGKILL in the midst of scoring, then again: each row once, with the prediction it would have had."""
-    small = params.model_copy(update={"batch_rows": 5})
-    undisturbed = small.model_copy(update={"predictions": str(tmp_path / "undisturbed")})
-    rows, done = read_window(params), 0
-    batches = -(-len(rows) // 5)
-    for _ in range(2):
-        scorer = subprocess.Popen(
-            [sys.executable, "-c", SCORER, small.model_dump_json()],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        there = done
-        while there < done + 10:
-            assert scorer.poll() is None, "it came to its end before it was killed"
-            time.sleep(0.002)
-            there = len(list(tmp_path.glob("predictions/**/part-*.parquet")))
-        scorer.send_signal(signal.SIGKILL)
-        assert scorer.wait(10) == -signal.SIGKILL
-        done = len(list(tmp_path.glob("predictions/**/part-*.parquet")))
-        assert 10 <= done < batches
-    resumed = score_window(small, rows, version=2, bundle=bundle)
-    assert resumed.resumed_batches == done
-    whole = score_window(undisturbed, rows, version=2, bundle=bundle)
-    timeless = [name for name in whole.table.columns if name != "latency_ms"]
-    pd.testing.assert_frame_equal(resumed.table[timeless], whole.table[timeless])
-    assert resumed.table["row_id"].is_unique
-    assert len(resumed.table) == len(rows)
+    path = grouped(tmp_path / "fine.parquet", pd.read_parquet(params.data), rows=10)
+    span = Window.parse("2024-02-01/2024-02-08")
+    small = params.model_copy(update={"data": path, "window": span, "batch_rows": 1, "backend": backend})
+    undisturbed = small.model_copy(
+        update={"predictions": str(tmp_path / "undisturbed"), "backend": "threading"}
+    )
+    scorer = subprocess.Popen(
+        [sys.executable, "-c", SCORER, small.model_dump_json()],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    while len(list(tmp_path.glob("predictions/**/part-*.parquet"))) < 4:
+        assert scorer.poll() is None, "it came to its end before it was killed"
+        time.sleep(0.002)
+    os.killpg(scorer.pid, signal.SIGKILL)  # it, and the workers that it has started
+    assert scorer.wait(10) == -signal.SIGKILL
+    done = len(list(tmp_path.glob("predictions/**/part-*.parquet")))
+    assert 4 <= done < 42
+    resumed = scored(small.model_copy(update={"backend": "threading"}), bundle)
+    assert resumed.resumed_parts == done
+    whole, table = scored(undisturbed, bundle).table(), resumed.table()
+    timeless = [name for name in whole.columns if name != "latency_ms"]
+    pd.testing.assert_frame_equal(table[timeless], whole[timeless])
+    assert sorted(table["order"]) == expected(small).index.tolist()
 
 
-def test_half_a_file_is_no_batch(params, bundle):
-    """What a killed process was writing does not count as written."""
-    rows = read_window(params)
-    folder = score_window(params, rows, version=2, bundle=bundle).folder
-    part = folder / "part-00003.parquet"
-    part.with_suffix(".77.tmp").write_bytes(part.read_bytes()[:100])
+def test_half_a_file_is_no_part(params, bundle):
+    """What a killed process was writing does not count as written, and is swept away once it is old."""
+    folder = scored(params, bundle).folder
+    part = folder / "part-000003.parquet"
+    old, young = (part.with_suffix(f".{name}.tmp") for name in ("old", "young"))
+    for draft in (old, young):
+        draft.write_bytes(part.read_bytes()[:100])
+    os.utime(old, (0, 0))
     part.unlink()
-    again = score_window(params, rows, version=2, bundle=bundle)
-    assert again.resumed_batches == len(list(folder.glob("part-*.parquet"))) - 1
-    assert again.table["row_id"].tolist() == rows["order"].astype(str).tolist()
+    again = scored(params, bundle)
+    assert again.resumed_parts == len(again.parts) - 1
+    assert sorted(again.table()["order"]) == expected(params).index.tolist()
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+# Where the rows lie
+
+
+def in_csv(folder, frame):
+    """Two CSV files; what is a whole number in one is none in the other."""
+    home = folder / "csv"
+    home.mkdir()
+    first, second = frame.iloc[:1700], frame.iloc[1700:]
+    first.assign(weight=first["weight"].round()).to_csv(home / "a.csv", index=False)
+    second.to_csv(home / "b.csv.gz", index=False)
+    return str(home), pd.concat([first.assign(weight=first["weight"].round()), second])
+
+
+def partitioned(folder, frame):
+    """A folder of Parquet files by city, which is in their path alone."""
+    frame.to_parquet(folder / "cities", partition_cols=["city"], index=False)
+    return str(folder / "cities"), frame
+
+
+def in_database(folder, frame):
+    """A table of SQLite."""
+    with sqlite3.connect(folder / "orders.db") as database:
+        frame.to_sql("orders", database, index=False)
+    database.close()
+    return f"sqlite:///{folder}/orders.db#orders", frame
+
+
+@pytest.mark.parametrize("laid", [in_csv, partitioned, in_database])
+def test_rows_are_scored_wherever_they_lie(params, bundle, tmp_path, laid):
+    """CSV, a partitioned folder and a database: the same rows, inspected and predicted as when read whole."""
+    place, frame = laid(tmp_path, orders())
+    other = params.model_copy(update={"data": place, "batch_rows": 20})
+    done, rows = scored(other, bundle), expected(other)
+    table = done.table().set_index("order").sort_index()
+    assert table.index.tolist() == rows.index.tolist()
+    assert not table["degraded"].any()
+    truth = frame[frame["order"].isin(rows.index)].set_index("order").sort_index()
+    assert np.allclose(table["prediction"], bundle.predict(truth), rtol=1e-12)
+    assert not list(Path(params.predictions).glob(".scratch/*"))
+
+
+def test_without_ids_a_row_is_named_by_its_file_and_position(params, bundle, tmp_path):
+    """Positions count through the row groups of a Parquet file and the batches of a CSV one."""
+    frame = orders()
+    (tmp_path / "csv").mkdir()
+    frame.to_csv(tmp_path / "csv" / "a.csv", index=False)
+    for place, name in (
+        (grouped(tmp_path / "rows.parquet", frame), "rows.parquet"),
+        (tmp_path / "csv", "a.csv"),
+    ):
+        named = params.model_copy(update={"data": str(place), "id_column": []})
+        table = scored(named, bundle).table()
+        assert table["row_id"].tolist() == [f"{name}#{row}" for row in range(31 * 60, 45 * 60)]
+        assert table["row_id"].tolist() == read_window(named)["_row"].tolist()
+
+
+def test_a_rehearsal_puts_its_fault_into_the_window_as_a_whole(params, bundle):
+    """A constant is one for all parts, and the inspection sees the very rows that other notebooks read."""
+    drill = params.model_copy(update={"drill": {"price": "constant", "weight": "empty"}})
+    _, inspection = looked(drill, bundle)
+    failed = {item.name for item in inspection.evidence if item.outcome == "fail"}
+    assert failed == {"contract.price.constant", "contract.weight.missing"}
+    with opened({"store": params.store, "artifacts": params.artifacts}) as store:
+        whole = inspect_window(store, drill, read_window(drill), version=2, bundle=bundle)
+    assert inspection.evidence == whole.evidence
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 400), group=st.integers(1, 60), batch=st.integers(1, 50), seed=st.integers(0, 99))
+def test_an_inspection_in_chunks_is_that_of_the_whole(rows, group, batch, seed, tmp_path_factory):
+    """However a window is cut, its summary is that of the frame: strange values, new levels, gaps and all."""
+    folder = tmp_path_factory.mktemp("cut")
+    random = np.random.default_rng(seed)
+    frame = orders(days=45).sample(rows, random_state=seed)
+    frame["price"] = frame["price"].astype(str).mask(random.random(rows) < 0.1, "a lot")
+    frame["city"] = frame["city"].mask(random.random(rows) < 0.1).mask(random.random(rows) < 0.1, "Atlantis")
+    frame["weight"] = frame["weight"].mask(random.random(rows) < 0.1, np.inf)
+    model = unpack(version_of(2)[0])
+    params = params_for(
+        *("score", grouped(folder / "a.parquet", frame, rows=group)),
+        **{"window": "2024-01-01/2024-02-15", "batch_rows": batch, "predictions": str(folder / "p")},
+        **{"backend": "threading", "store": f"sqlite:///{folder}/s.db", "artifacts": str(folder / "a")},
+    )
+    _, inspection = looked(params, model)
+    with opened({"store": params.store, "artifacts": params.artifacts}) as store:
+        whole = inspect_window(store, params, read_window(params), version=2, bundle=model)
+    assert inspection.read.rows == inspection.current.rows == rows
+    for name, column in inspection.current.columns.items():
+        other = whole.current.columns[name]
+        for field in ("block_counts", "block_unseen", "blocks"):
+            assert np.array_equal(getattr(column, field), getattr(other, field)), (name, field)
+        for field in ("malformed", "beyond", "zero", "min", "max", "values"):
+            assert getattr(column, field) == getattr(other, field), (name, field)
+        assert np.allclose(column.block_means, other.block_means)
+        assert np.allclose(column.block_m2s, other.block_m2s)
+
+
+# What names a row
+
+
+def test_ids_that_repeat_are_found_across_chunks(params, bundle, tmp_path, monkeypatch):
+    """Two rows of one name, far apart in the table: how many, an example, and nothing is scored; also out of memory."""
+    frame = orders()
+    doubled = grouped(tmp_path / "doubled.parquet", pd.concat([frame, frame[frame["order"] == 2000]]))
+    monkeypatch.setattr(keys, "_AT_ONCE", 100)
+    other = params.model_copy(update={"data": doubled})
+    with pytest.raises(
+        IdentityError, match=r"order must name one row each; found 1 rows such as 2000 \(in .*d"
+    ):
+        scored(other, bundle)
+    assert not list(tmp_path.glob("predictions/**/*.parquet"))
+
+
+def test_names_that_share_a_hash_are_no_repetition(params, bundle, monkeypatch):
+    """Whatever hashes say, only rows of equal names are refused."""
+    monkeypatch.setattr(keys, "_hashes", lambda cells: np.zeros(len(cells), np.uint64))
+    assert scored(params, bundle).rows == 840
+
+
+def test_an_id_that_is_missing_is_refused(params, bundle, tmp_path):
+    """A row that nothing names cannot be scored exactly once."""
+    frame = orders().astype({"order": "float64"})
+    frame.loc[frame["order"] == 2000, "order"] = np.nan
+    path = grouped(tmp_path / "nameless.parquet", frame)
+    with pytest.raises(IdentityError, match="order must not be missing; found 1 rows such as nan"):
+        scored(params.model_copy(update={"data": path}), bundle)
+
+
+def test_an_id_that_is_named_like_a_column_of_the_result_is_kept_apart(params, bundle, tmp_path):
+    """An id column `version` is carried along as `key_version`."""
+    path = grouped(tmp_path / "taken.parquet", orders().rename(columns={"order": "version"}))
+    table = scored(params.model_copy(update={"data": path, "id_column": ["version"]}), bundle).table()
+    assert set(table["version"]) == {2}
+    assert sorted(table["key_version"]) == expected(params).index.tolist()
+
+
+def test_a_table_that_changes_meanwhile_is_refused(params, bundle, tmp_path):
+    """What is scored are the rows that were inspected, or nothing is said of them."""
+    chunks, inspection = looked(params, bundle)
+    frame = pd.read_parquet(params.data)
+    frame.loc[frame["order"] == 2000, "ordered_at"] = pd.Timestamp("2020-01-01")
+    grouped(tmp_path / "orders.parquet", frame)
+    with pytest.raises(DataError, match="data must not change while it is scored"):
+        score_window(params, chunks, inspection, version=2, bundle=bundle)
+
+
+# Who does the work
+
+
+def test_processes_and_a_dask_cluster_give_what_threads_give(params, bundle, tmp_path):
+    """The backend of joblib is a parameter: the same rows, the same predictions, the same summaries."""
+    from distributed import Client, LocalCluster
+
+    first, inspections = scored(params, bundle), [looked(params, bundle)[1]]
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+        Client(cluster),
+    ):
+        for backend in ("loky", "dask"):
+            elsewhere = {"backend": backend, "predictions": str(tmp_path / backend)}
+            other = params.model_copy(update=elsewhere)
+            chunks, inspection = looked(other, bundle)
+            inspections.append(inspection)
+            done = score_window(other, chunks, inspection, version=2, bundle=bundle)
+            timeless = [name for name in done.table().columns if name != "latency_ms"]
+            pd.testing.assert_frame_equal(done.table()[timeless], first.table()[timeless])
+    assert len({str(each.current.to_dict()) for each in inspections}) == 1
+    assert len({each.read for each in inspections}) == 1
+
+
+BAR = """
+import time
+from prodkit.scoring.workers import shared_out
+from prodkit.spans import Window
+for _ in shared_out(time.sleep, [0.2, 0.2], backend="threading", label="score", sizes=[300, 500]):
+    pass
+"""
+
+
+def test_progress_shows_on_a_terminal_and_nowhere_else():
+    """Rows done and rows in all on stderr, if somebody watches; not a byte if not, and never on stdout."""
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", BAR], stderr=theirs, stdout=subprocess.PIPE, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "score" in shown
+    assert "800/800" in shown
+    assert done.stdout == b""
+    quiet = subprocess.run([sys.executable, "-c", BAR], capture_output=True, check=True)
+    assert (quiet.stdout, quiet.stderr) == (b"", b"")
+
+
+def test_work_comes_back_in_its_order():
+    """Whatever task ends first, results are those of the tasks in turn."""
+    tasks = [0.2, 0.0, 0.1]
+    done = shared_out(
+        lambda task: time.sleep(task) or task, tasks, backend="threading", label="", sizes=[1, 1, 1]
+    )
+    assert list(done) == tasks
+
+
+# What the rows look like
 
 
 def test_broken_input_is_answered_by_the_simple_rule_with_the_reason(params, bundle, places):
     """A window that breaks the data contract is scored degraded: the fallback answers, and each row says why."""
     broken = params.model_copy(update={"drill": {"price": "empty", "weight": "scaled"}})
-    rows = read_window(broken)
+    rows = expected(broken)
     with opened(places) as store:
-        inspection = inspect_window(store, broken, rows, version=2, bundle=bundle)
-        scored = score_window(broken, rows, version=2, bundle=bundle, distrust=inspection.distrust)
-        remember_scoring(store, broken, scored, inspection, version=2)
+        chunks = open_window(broken, bundle=bundle)
+        inspection = inspect_chunks(store, broken, chunks, version=2, bundle=bundle)
+        done = score_window(broken, chunks, inspection, version=2, bundle=bundle)
+        remember_scoring(store, broken, done, inspection, version=2)
         metrics = store.metrics(notebook="score").set_index("name")["value"]
         assert store.latest_profile(broken.window.end) is None  # nothing to compare a later window with
         assert store.latest_profile(broken.window.end, clean=False) is not None
+    table = done.table().set_index("order").sort_index()
     assert not inspection.sound
     assert "price is empty" in inspection.distrust
     assert "weight" in inspection.distrust
-    assert scored.table["degraded"].all()
-    assert (scored.table["reason"] == inspection.distrust).all()
-    assert np.allclose(scored.predicted, bundle.fallback.predict(rows, schema=bundle.schema))
-    assert (metrics["degraded_share"], metrics["error_share"]) == (1.0, 0.0)
-    outcomes = {item.name: item.outcome for item in scoring_evidence(broken, scored)}
+    assert table["degraded"].all()
+    assert (table["reason"] == inspection.distrust).all()
+    assert np.allclose(table["prediction"], bundle.fallback.predict(rows, schema=bundle.schema))
+    assert (metrics["degraded_share"], metrics["error_share"], metrics["rows"]) == (1.0, 0.0, 840)
+    assert 0 < metrics["latency_p50_ms"] <= metrics["latency_p99_ms"]
+    outcomes = {item.name: item.outcome for item in scoring_evidence(broken, done)}
     assert outcomes == {"health.error_share": "pass", "health.degraded_share": "fail"}
+
+
+def test_a_column_that_the_model_needs_and_nobody_has_degrades_the_window(params, bundle, tmp_path):
+    """Where features are not named, a lost column is broken input: every row is answered, and says what is missing."""
+    path = grouped(tmp_path / "light.parquet", orders().drop(columns="weight"))
+    table = scored(params.model_copy(update={"data": path, "features": []}), bundle).table()
+    assert table["degraded"].all()
+    assert table["reason"].str.contains("weight must be a column of the table|weight is empty").all()
+    assert np.isfinite(table["prediction"]).all()
 
 
 def test_a_row_with_strange_values_does_not_fail_its_batch(params, bundle):
@@ -185,36 +471,60 @@ def test_a_row_with_strange_values_does_not_fail_its_batch(params, bundle):
     assert answers.reason[7] == "price must be numeric; found 'a lot'"
 
 
+def test_a_file_of_texts_has_one_bad_row(params, bundle, tmp_path):
+    """Numbers that came as text are read as numbers; the one that is none falls back, and no other."""
+    frame = orders()
+    strange = frame.assign(price=frame["price"].astype(str).mask(frame["order"] == 2000, "a lot"))
+    done = scored(params.model_copy(update={"data": grouped(tmp_path / "s.parquet", strange)}), bundle)
+    table = done.table().set_index("order").sort_index()
+    assert table.index[table["degraded"]].tolist() == [2000]
+    assert table.loc[2000, "reason"] == "price must be numeric; found 'a lot'"
+    assert done.error_share == done.degraded_share == 1 / 840
+    fine = table.index != 2000
+    assert np.allclose(table["prediction"][fine], bundle.predict(expected(params))[fine], rtol=1e-12)
+
+
 def test_a_row_without_a_finite_answer_is_answered_by_the_simple_rule(params, bundle):
     """Where the model gives NaN for one row, that row alone is degraded, and says so."""
-    rows = read_window(params)
+    rows = expected(params)
     poor = replace(bundle, model=Breaking(bundle.model, rows["price"].iloc[7], answer=np.nan))
     hit = (rows["price"] == rows["price"].iloc[7]).to_numpy()
-    scored = score_window(params, rows, version=2, bundle=poor)
-    assert np.array_equal(scored.table["degraded"], hit)
-    assert (scored.table["reason"] == np.where(hit, "the model gave no finite number", "")).all()
-    assert np.allclose(scored.predicted[~hit], bundle.predict(rows)[~hit])
-    assert np.allclose(scored.predicted[hit], bundle.fallback.predict(rows[hit], schema=bundle.schema))
-    assert scored.error_share == pytest.approx(hit.mean())
+    done = scored(params, poor)
+    table = done.table().set_index("order").sort_index()
+    assert np.array_equal(table["degraded"], hit)
+    assert (table["reason"] == np.where(hit, "the model gave no finite number", "")).all()
+    assert np.allclose(table["prediction"][~hit], bundle.predict(rows)[~hit])
+    assert np.allclose(table["prediction"][hit], bundle.fallback.predict(rows[hit], schema=bundle.schema))
+    assert done.error_share == pytest.approx(hit.mean())
 
 
 def test_a_model_that_raises_still_leaves_an_answer_for_every_row(params, bundle):
-    """A model that crashes on a row degrades that batch, with the error as the reason, and no other."""
-    rows = read_window(params)
+    """A model that crashes on a row degrades that row, with the error as the reason, and no other."""
+    rows = expected(params)
     poor = replace(bundle, model=Breaking(bundle.model, rows["price"].iloc[207]))
-    scored = score_window(params, rows, version=2, bundle=poor)
-    assert np.isfinite(scored.predicted).all()
-    crashed = scored.table[scored.table["degraded"]]
-    assert set(crashed["reason"]) == {"ArithmeticError: a price that breaks the model"}
-    assert rows["order"].astype(str)[207] in set(crashed["row_id"])
-    assert len(crashed) < len(rows) / 2
-    answered = ~scored.table["degraded"].to_numpy()
-    assert np.allclose(scored.predicted[answered], bundle.predict(rows)[answered])
-    assert scored.error_share == scored.degraded_share > 0
+    done = scored(params, poor)
+    table = done.table().set_index("order").sort_index()
+    assert np.isfinite(table["prediction"]).all()
+    crashed = (rows["price"] == rows["price"].iloc[207]).to_numpy()
+    assert np.array_equal(table["degraded"], crashed)
+    assert set(table["reason"][crashed]) == {"ArithmeticError: a price that breaks the model"}
+    assert np.allclose(table["prediction"][~crashed], bundle.predict(rows)[~crashed])
+    assert done.error_share == done.degraded_share > 0
+
+
+def test_a_model_that_always_raises_is_asked_by_every_batch(params, bundle):
+    """What one batch has met decides nothing for another: each row says what the model itself said."""
+
+    class Broken(Breaking):
+        def predict_proba(self, columns):
+            raise ArithmeticError("no")
+
+    table = scored(params, replace(bundle, model=Broken(bundle.model, 0))).table()
+    assert set(table["reason"]) == {"ArithmeticError: no"}
 
 
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
-def test_other_tasks_are_scored_as_well(tmp_path, task):
+def test_other_tasks_are_scored_as_well(tmp_path, places, task):
     """Several classes have a column each, whose shares add up to one; a regression has one column."""
     frame = orders(days=40, rows=30)
     frame["returned"] = (
@@ -223,17 +533,17 @@ def test_other_tasks_are_scored_as_well(tmp_path, task):
     data = written(frame, tmp_path)
     bundle = unpack(trained(params_for("train", data, window="2024-01-01/2024-02-01"))[0])
     assert bundle.schema.task == task
-    params = params_for(
-        *("score", data), window="2024-02-01/2024-02-05", batch_rows=50, predictions=str(tmp_path / "p")
-    )
-    rows = read_window(params)
-    table = score_window(params, rows, version=1, bundle=bundle).table
+    span = {"window": "2024-02-01/2024-02-05", "batch_rows": 50, "predictions": str(tmp_path / "p")}
+    params = params_for("score", data, **span, **places)
+    done = scored(params, bundle, version=1)
+    table = done.table()
     names = [name for name in table.columns if name.startswith("prediction")]
-    assert len(table) == len(rows)
+    assert len(table) == len(read_window(params))
     if task == "multiclass":
         assert names == [f"prediction_{city}" for city in bundle.schema.classes]
         assert np.allclose(table[names].sum(axis=1), 1.0)
+        assert done.scores.mean == pytest.approx(table[names].max(axis=1).mean())
     else:
         assert names == ["prediction"]
-    broken = score_window(params, rows, version=1, bundle=bundle, distrust="broken").table
+    broken = scored(params, bundle, version=1, distrust="broken").table()
     assert np.isfinite(broken[names].to_numpy()).all()

@@ -15,7 +15,6 @@ from tables import orders, params_for, run_cells, version_of, written
 
 from prodkit.data.windows import labelled, read_window
 from prodkit.decisions.answers import RESULT_MIME
-from prodkit.decisions.survey import inspect_window
 from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate, Evidence, overall
 from prodkit.models.bundle import unpack
@@ -24,7 +23,8 @@ from prodkit.monitoring.outcomes import judge_matured, served_parts
 from prodkit.monitoring.pending import estimate_pending
 from prodkit.monitoring.rehearsal import demonstrate_past
 from prodkit.monitoring.vitals import standing, steady, vital_evidence, vital_signs
-from prodkit.scoring.batch import remember_scoring, score_window
+from prodkit.scoring.batch import open_window, remember_scoring, score_window
+from prodkit.scoring.inspection import inspect_chunks
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
@@ -63,10 +63,10 @@ def champion():
 def scored(store, table, window, *, champion, **given):
     """Score a window as the notebook does."""
     params = params_for("score", table, window=window, store="unused", **given)
-    rows = read_window(params)
     version, bundle = champion
-    inspection = inspect_window(store, params, rows, version=version, bundle=bundle)
-    found = score_window(params, rows, version=version, bundle=bundle, distrust=inspection.distrust)
+    rows = open_window(params, bundle=bundle)
+    inspection = inspect_chunks(store, params, rows, version=version, bundle=bundle)
+    found = score_window(params, rows, inspection, version=version, bundle=bundle)
     remember_scoring(store, params, found, inspection, version=version)
     return found
 

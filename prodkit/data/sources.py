@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import fsspec
@@ -29,11 +29,31 @@ if TYPE_CHECKING:
 # Pandas is imported where rows are read, and so is pyarrow.dataset, which imports it: the process that runs
 # notebooks asks a table for its columns and its digest only.
 
-__all__ = ["ROW", "Database", "Files", "Source", "open_source"]
+__all__ = ["ROW", "Database", "Files", "Group", "Source", "open_source", "read_times", "reading"]
 
 ROW = "_row"  # names a row by its file and position, where no column does
 _PARQUET, _CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _DAY = timedelta(days=1)
+
+
+class Group(NamedTuple):
+    """A row group of a Parquet file.
+
+    Attributes:
+        path: of the file, and
+        name: of it within the table.
+        number: of the group within the file.
+        first: rows of the file before it.
+        rows: how many it holds.
+        added: values of the columns that folders named ``name=value`` add.
+    """
+
+    path: str
+    name: str
+    number: int
+    first: int
+    rows: int
+    added: dict[str, Any]
 
 
 class Source(Protocol):
@@ -74,7 +94,7 @@ def open_source(location: str, *, shown: str = "") -> Source:
 
 
 @contextmanager
-def _reading(shown: str) -> Iterator[None]:
+def reading(shown: str) -> Iterator[None]:
     """Turn what the libraries below raise into a DataError."""
     try:
         yield
@@ -90,7 +110,8 @@ def _reading(shown: str) -> Iterator[None]:
         raise DataError("data", rule=f"must be a readable table: {reason}", value=shown, fix=fix) from error
 
 
-def _times(values: pd.Series, name: str) -> pd.Series:
+def read_times(values: pd.Series, name: str) -> pd.Series:
+    """The cells of a time column (n,) as naive datetime64[us]; SchemaError where one cannot be read."""
     from prodkit.data.cells import moments, present
 
     times = moments(values)
@@ -103,7 +124,7 @@ def _times(values: pd.Series, name: str) -> pd.Series:
 
 
 def _between(frame: pd.DataFrame, *, time: str, start: datetime, end: datetime) -> pd.DataFrame:
-    frame = frame.assign(**{time: _times(frame[time], time)})
+    frame = frame.assign(**{time: read_times(frame[time], time)})
     return frame[((frame[time] >= start) & (frame[time] < end)).to_numpy()]
 
 
@@ -137,6 +158,25 @@ def _alike(tables: list[Any]) -> list[Any]:
     return tables
 
 
+def _unified(schemas: Sequence[Any]) -> Any:
+    """One Arrow schema for all of these: a column that is of another type in each is text."""
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowTypeError:
+        names = dict.fromkeys(name for schema in schemas for name in schema.names)
+        having = {
+            name: [pa.schema([each.field(name)]) for each in schemas if name in each.names] for name in names
+        }
+        return pa.schema([_common(name, each) for name, each in having.items()])
+
+
+def _common(name: str, having: Sequence[Any]) -> Any:
+    try:
+        return pa.unify_schemas(having, promote_options="permissive").field(name)
+    except pa.ArrowTypeError:
+        return pa.field(name, pa.string())
+
+
 def _separator(path: str) -> str:
     return "\t" if ".tsv" in path.lower() else ","
 
@@ -146,7 +186,7 @@ class Files:
 
     def __init__(self, location: str, shown: str) -> None:
         self._shown = shown
-        with _reading(shown):
+        with reading(shown):
             self._system, path = fsspec.core.url_to_fs(location)
             self._root, paths = self._find(path)
         known = [name for name in paths if name.lower().endswith(_PARQUET + _CSV)]
@@ -172,7 +212,7 @@ class Files:
     @cached_property
     def columns(self) -> list[str]:
         """Those of all files together, and those that folders named ``name=value`` add."""
-        with _reading(self._shown):
+        with reading(self._shown):
             names = [name for path in self._paths for name in self._names_in(path)]
         folders = {folder for path in self._paths for folder in path.removeprefix(self._root).split("/")[:-1]}
         added = sorted(unquote(folder.partition("=")[0]) for folder in folders if "=" in folder)
@@ -197,7 +237,7 @@ class Files:
         """An Arrow dataset of one schema over all files."""
         from pyarrow.dataset import dataset
 
-        with _reading(self._shown):
+        with reading(self._shown):
             if not self._is_parquet:
                 tables = [self._csv(path) for path in self._paths]
                 self._counts = [table.num_rows for table in tables]
@@ -208,8 +248,54 @@ class Files:
             if len(self._paths) == 1:
                 return first
             found = [part.physical_schema.remove_metadata() for part in first.get_fragments()]
-            schema = pa.unify_schemas([*found, first.schema.remove_metadata()], promote_options="permissive")
-            return dataset(self._paths, schema=schema, **options)
+            return dataset(self._paths, schema=_unified([*found, first.schema.remove_metadata()]), **options)
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether row groups can be read apart."""
+        return self._is_parquet
+
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema of all files together."""
+        return self._table.schema
+
+    def name_of(self, path: str) -> str:
+        """A file's name within the table, wherever that lies."""
+        return path.removeprefix(self._root).lstrip("/")
+
+    @property
+    def system(self) -> Any:
+        """The fsspec file system that the files lie in."""
+        return self._system
+
+    def groups(self, *, time: str, start: datetime, end: datetime) -> list[Group]:
+        """The row groups of Parquet files that may hold rows of a window, in their order."""
+        from pyarrow.dataset import get_partition_keys
+
+        kind = self.schema.field(time).type
+        typed = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+        clause = _clause(time, kind, start, end) if typed else None
+        found: list[Group] = []
+        with reading(self._shown):
+            for file in self._table.get_fragments():
+                added = get_partition_keys(file.partition_expression)
+                counts = [group.num_rows for group in file.row_groups]
+                starts = np.cumsum([0, *counts]).tolist()
+                for part in file.split_by_row_group(filter=clause, schema=self.schema):
+                    number = part.row_groups[0].id
+                    if counts[number]:
+                        found.append(
+                            Group(
+                                file.path,
+                                self.name_of(file.path),
+                                number,
+                                starts[number],
+                                counts[number],
+                                added,
+                            )
+                        )
+        return found
 
     def _csv(self, path: str) -> Any:
         with self._system.open(path, "rb", compression="infer") as file:
@@ -229,7 +315,7 @@ class Files:
         kind = self._table.schema.field(time).type
         typed = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
         clause = _clause(time, kind, start, end) if typed and not numbered else None
-        with _reading(self._shown):
+        with reading(self._shown):
             frame = self._table.to_table(columns=list(columns), filter=clause).to_pandas()
         if not numbered:
             return _between(frame, time=time, start=start, end=end)
@@ -242,14 +328,14 @@ class Files:
             self._counts = [part.count_rows() for part in self._table.get_fragments()]
         starts = np.cumsum([0, *self._counts])
         files = np.searchsorted(starts, rows, side="right") - 1
-        names = [path.removeprefix(self._root).lstrip("/") for path in self._paths]
+        names = [self.name_of(path) for path in self._paths]
         return [f"{names[file]}#{row - starts[file]}" for file, row in zip(files, rows, strict=True)]
 
     def span(self, time: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment."""
         from prodkit.data.cells import moments
 
-        with _reading(self._shown):
+        with reading(self._shown):
             times = moments(self._table.to_table(columns=[time]).to_pandas()[time]).dropna()
         return (times.min().to_pydatetime(), times.max().to_pydatetime()) if len(times) else None
 
@@ -257,7 +343,7 @@ class Files:
         """Of the bytes of local files; of what the server says of remote ones."""
         total = hashlib.sha256()
         local = "file" in np.atleast_1d(self._system.protocol)
-        with _reading(self._shown):
+        with reading(self._shown):
             for path in self._paths:
                 if local:
                     status = Path(path).stat()
@@ -282,7 +368,7 @@ class Database:
 
     def __init__(self, url: str, table: str, shown: str) -> None:
         self._shown = shown
-        with _reading(shown):
+        with reading(shown):
             self._engine = sa.create_engine(url, poolclass=sa.NullPool)
             file = self._engine.url.database
             if self._engine.dialect.name == "sqlite" and not (file and Path(file).is_file()):
@@ -312,6 +398,27 @@ class Database:
         self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
     ) -> pd.DataFrame:
         """Rows of a window, chosen by the database; raises IdentityError when ``numbered``."""
+        from pandas import read_sql
+
+        query = self._query(columns, time=time, start=start, end=end, numbered=numbered)
+        with reading(self._shown), self._engine.connect() as connection:
+            frame = read_sql(query, connection)
+        return _between(frame, time=time, start=start, end=end)
+
+    def frames(
+        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool, rows: int
+    ) -> Iterator[pd.DataFrame]:
+        """The same, so many rows at a time, from one query."""
+        from pandas import read_sql
+
+        query = self._query(columns, time=time, start=start, end=end, numbered=numbered)
+        with reading(self._shown), self._engine.connect() as connection:
+            for frame in read_sql(query, connection.execution_options(stream_results=True), chunksize=rows):
+                yield _between(frame, time=time, start=start, end=end)
+
+    def _query(
+        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
+    ) -> Any:
         if numbered:
             fix = "Set `id_column`: rows of a database have no position to be named by."
             raise IdentityError("id_column", rule="must name a column", place=self._shown, fix=fix)
@@ -323,18 +430,13 @@ class Database:
         elif getattr(moment.type, "timezone", False):
             low, high = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
         chosen = [moment.label(time) if name == time else self._table.c[name] for name in columns]
-        query = sa.select(*chosen).where(moment >= low, moment < high)
-        from pandas import read_sql
-
-        with _reading(self._shown), self._engine.connect() as connection:
-            frame = read_sql(query, connection)
-        return _between(frame, time=time, start=start, end=end)
+        return sa.select(*chosen).where(moment >= low, moment < high)
 
     def _limits(self, time: str) -> tuple[int, Any, Any]:
         moment: Any = self._table.c[time]
         moment = sa.type_coerce(moment, sa.String) if self._is_text(time) else moment
         query = sa.select(sa.func.count(), sa.func.min(moment), sa.func.max(moment)).select_from(self._table)
-        with _reading(self._shown), self._engine.connect() as connection:
+        with reading(self._shown), self._engine.connect() as connection:
             count, first, last = connection.execute(query).one()
         return count, first, last
 
@@ -342,7 +444,7 @@ class Database:
         """The first and the last moment."""
         import pandas as pd
 
-        first, last = _times(pd.Series(self._limits(time)[1:], dtype=object), time)
+        first, last = read_times(pd.Series(self._limits(time)[1:], dtype=object), time)
         return None if pd.isna(first) else (first.to_pydatetime(), last.to_pydatetime())
 
     def digest(self, time: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,21 +14,24 @@ import pandas as pd
 from prodkit.data.cells import native_kind, present, texts
 from prodkit.data.dataset import open_table, require_columns
 from prodkit.data.drills import broken
-from prodkit.data.sources import ROW
+from prodkit.data.sources import ROW, Source
 from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
 from prodkit.settings.params import Facts
 from prodkit.spans import Window
 
 __all__ = [
     "Coverage",
+    "Read",
     "blocks",
     "digest",
     "feature_columns",
     "label_coverage",
     "labelled",
+    "no_rows",
     "read_window",
-    "row_ids",
+    "table_columns",
     "time_span",
+    "window_limits",
 ]
 
 _FEW_NAMES = 100  # rows that may differ by chance
@@ -55,21 +59,33 @@ def read_window(
         WindowError: no rows. IdentityError: ids repeat or are missing. ParameterError: an unknown fault.
     """
     window, source, time = window or facts.window, open_table(facts), facts.time_column
-    names = _columns(facts, source.columns, columns)
-    start, end = _naive(window.start), min(_naive(window.end), _naive(facts.moment))
+    names = table_columns(facts, source.columns, columns)
+    start, end = window_limits(facts, window)
     frame = source.rows(names, time=time, start=start, end=end, numbered=not facts.id_column)
     if frame.empty:
-        span = source.span(time)
-        found = f"{facts.data} holds {span[0]} to {span[1]}" if span else f"{facts.data} is empty"
-        fix = "Choose another `window`" + (", or a later `as_of`." if end < _naive(window.end) else ".")
-        place = f"{window} as of {facts.moment}"
-        raise WindowError("window", rule="must hold rows", value=found, place=place, fix=fix)
+        raise no_rows(facts, source, window)
     frame = _sorted(frame, facts, place=f"{facts.data}, {window}")
     if facts.target in names:
         frame[facts.target] = _known(frame[facts.target], frame[time] < _naive(facts.labels_until))
     for column, fault in facts.drill.items():
         _break(frame, column, fault, facts=facts, table=source.columns)
     return frame
+
+
+def window_limits(facts: Facts, window: Window | None = None) -> tuple[datetime, datetime]:
+    """The first moment of a window that is read, and the first that is not, as naive UTC."""
+    window = window or facts.window
+    return _naive(window.start), min(_naive(window.end), _naive(facts.moment))
+
+
+def no_rows(facts: Facts, source: Source, window: Window | None = None) -> WindowError:
+    """The error for a window that holds no row of a table."""
+    window, (_, end) = window or facts.window, window_limits(facts, window)
+    span = source.span(facts.time_column)
+    found = f"{facts.data} holds {span[0]} to {span[1]}" if span else f"{facts.data} is empty"
+    fix = "Choose another `window`" + (", or a later `as_of`." if end < _naive(window.end) else ".")
+    place = f"{window} as of {facts.moment}"
+    return WindowError("window", rule="must hold rows", value=found, place=place, fix=fix)
 
 
 def _known(label: pd.Series, old_enough: pd.Series) -> pd.Series:
@@ -82,7 +98,7 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def _columns(facts: Facts, known: Sequence[str], chosen: Sequence[str] | None) -> list[str]:
+def table_columns(facts: Facts, known: Sequence[str], chosen: Sequence[str] | None) -> list[str]:
     """What to read, in the order of the result, after checking that all of it is there."""
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
     first, last = [facts.time_column, *facts.id_column], [*value, facts.target]
@@ -167,25 +183,6 @@ def time_span(facts: Facts) -> Window:
     return Window(first.to_pydatetime(), (last + pd.Timedelta(days=1)).to_pydatetime())
 
 
-def row_ids(frame: pd.DataFrame, facts: Facts) -> pd.Series:
-    """The name of each row, text (n,): its id columns joined by ``|``, or file and position without any.
-
-    Raises:
-        SchemaError: an id column is missing.
-    """
-    require_columns(facts, list(frame.columns), [("id_column", name) for name in facts.id_column or [ROW]])
-    if not facts.id_column:
-        return frame[ROW].astype(object)
-    names: pd.Series | None = None
-    for column in facts.id_column:
-        part = texts(frame[column])
-        if native_kind(frame[column].dtype) is None:  # a|b, c and a, b|c are two rows
-            part = part.str.replace("\\", "\\\\", regex=False).str.replace("|", "\\|", regex=False)
-        names = part if names is None else names + "|" + part
-    assert names is not None
-    return names.rename("row_id")
-
-
 def labelled(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
     """The rows whose label is known, with their index.
 
@@ -227,6 +224,20 @@ def label_coverage(frame: pd.DataFrame, facts: Facts) -> Coverage:
     known = frame[facts.target].notna()
     young = ~known & (frame[facts.time_column] >= _naive(facts.labels_until))
     return Coverage(len(frame), int(known.sum()), int(young.sum()), int((~known & ~young).sum()))
+
+
+class Read(NamedTuple):
+    """Which rows were read, where they are not kept.
+
+    Attributes:
+        rows: all of them.
+        digest: of them (hex digits), in the parts that they were read in.
+        parts: rows of each part.
+    """
+
+    rows: int
+    digest: str
+    parts: tuple[int, ...]
 
 
 def digest(frame: pd.DataFrame) -> str:

@@ -12,6 +12,10 @@ RESULT_MIME = "application/vnd.prodkit.result+json"
 MEASURED = (
     ".environment",
     ".evidence[budget.latency].value",
+    ".evidence[budget.memory].value",
+    ".evidence[health.champion_latency].value",
+    ".evidence[health.predecessor_latency].value",
+    *(f".evidence[budget.load.latency_p{percent}_ms]" for percent in (50, 90, 95, 99)),
     ".outputs.notified",
     ".outputs.measured",
     ".evidence[memory.service]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,12 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import read_window
 from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.gates import at_most, enough, improvement, known_classes, slices
+from prodkit.decisions.paired import difference
+from prodkit.decisions.robustness import robustness_evidence
 from prodkit.decisions.trial import Trial, run_trial, unseen_rows
 from prodkit.errors import VersionError
 from prodkit.evidence import Evidence, Outcome
-from prodkit.models.bundle import Bundle
+from prodkit.models.bundle import Bundle, unpack
 from prodkit.models.metrics import intervals, scores
 from prodkit.settings.params import ValidateParams
 from prodkit.store.registry import Store
@@ -119,6 +122,7 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
     )
     strange = known_classes("labels.unknown_classes", trial.unknown_rows, rows=len(trial.rows))
     found = [better, labels, *strange, answers, *rivals.recent]
+    found += [*robustness_evidence(rivals.challenger, trial.rows), *_value(params, rivals)]
     if trial.task != "regression":
         found.append(_calibration(params, rivals))
     return found + slices(
@@ -132,6 +136,20 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         confidence=params.confidence,
         seed=params.seed,
     )
+
+
+def _value(params: ValidateParams, rivals: Contest) -> list[Evidence]:
+    """Refuses a challenger whose decisions are credibly worth less; a column is worth the same whoever predicts."""
+    trial = rivals.trial
+    if not isinstance(params.value, dict) or "challenger" not in trial.worth:
+        return []
+    after, before = (trial.worth[name].to_numpy(dtype=float) for name in ("challenger", rivals.incumbent))
+    settings: dict[str, Any] = {"blocks": trial.days, "confidence": params.confidence, "seed": params.seed}
+    gain = difference(after, before, **settings)
+    outcome: Outcome = "error" if not np.isfinite(gain.value) else "fail" if gain.high < 0 else "pass"
+    note = "gain of the challenger in mean business value"
+    ends: dict[str, Any] = {"value": gain.value, "low": gain.low, "high": gain.high}
+    return [Evidence("value", outcome, limit=0.0, n=gain.n, note=note, **ends)]
 
 
 def _calibration(params: ValidateParams, rivals: Contest) -> Evidence:
@@ -157,8 +175,16 @@ def _sliced(params: ValidateParams, schema: Schema) -> list[str]:
 def budget_evidence(
     store: Store, params: ValidateParams, rivals: Contest, *, repeats: int = 15
 ) -> list[Evidence]:
-    """What the challenger would cost to serve: megabytes of artifact, milliseconds for one row (median)."""
+    """What the challenger would cost to serve: megabytes on disk and in memory, milliseconds for one row (median)."""
     size_mb = store.version(rivals.number).size_bytes / 1e6
+    artifact = store.artifact(rivals.number)
+    tracemalloc.start()
+    try:
+        kept = unpack(artifact, name=f"version {rivals.number}")
+        memory_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+    del kept
     row = rivals.trial.rows.head(1)
     took = []
     for _ in range(repeats):
@@ -168,6 +194,12 @@ def budget_evidence(
     note = "milliseconds for one row"
     return [
         at_most("budget.size", size_mb, limit=params.size_limit_mb, note="megabytes of artifact"),
+        at_most(
+            "budget.memory",
+            memory_mb,
+            limit=params.memory_limit_mb,
+            note="megabytes at most while it is loaded",
+        ),
         at_most(
             "budget.latency", float(np.median(took)), limit=params.latency_limit_ms, n=repeats, note=note
         ),

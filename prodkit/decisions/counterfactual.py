@@ -64,7 +64,7 @@ class Counterfactuals:
 
     Attributes:
         whole: champion, predecessor and the dumb baseline on all labelled, unseen rows; None if there are none.
-        newest: champion and a fresh challenger on the newest of them; None if it could not be tried.
+        newest: champion, predecessor and a fresh challenger on the newest of them; None if it could not be tried.
         judged: the window of ``newest``.
         missing: for what could not be tried, why.
     """
@@ -133,7 +133,7 @@ def counterfactuals(
         as_trained = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
         fresh = fresh_challenger(params, judged, champion=champion, as_trained=as_trained)
         part = unseen_rows(usable[usable[params.time_column] >= judged.start], params, champion, fresh)
-        newest = run_trial({"champion": champion, "challenger": fresh}, part, params, schema=champion.schema)
+        newest = run_trial({**others, "challenger": fresh}, part, params, schema=champion.schema)
     except (DataError, ModelError) as error:
         missing["challenger"] = str(error)
     return Counterfactuals(whole, newest, judged, missing)

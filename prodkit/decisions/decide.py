@@ -43,6 +43,7 @@ class Decision:
 
 _RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
 _COOLDOWN = "cooldown"  # says nothing of the champion, only that it is too soon to try something new
+_ROW_COUNT = "contract.rows"
 _CHALLENGER = ("performance.challenger", "performance.challenger_since")
 
 
@@ -61,9 +62,14 @@ def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int)
 def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: bool = False) -> Decision:
     """Keep, watch, roll back, retrain or hold.
 
-    Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2),
-    ``performance.predecessor``, ``performance.predecessor_ranking``, ``performance.challenger`` and
-    ``performance.challenger_since`` (rung 3: would it have been better, in this window or since the promotion?).
+    Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2; the
+    same with ``_latency``), ``performance.predecessor``, ``performance.predecessor_ranking``,
+    ``performance.challenger``, its ``_ranking`` and ``performance.challenger_since`` (rung 3: would it have been
+    better, in this window or since the promotion?). Once a challenger is, ``performance.predecessor_instead`` says
+    whether going back would do, and ``performance.challenger_over_predecessor`` what training anew would gain beyond
+    that: if it is more than its cost, and than half of the whole gain, going back is no way out. The number of rows,
+    ``contract.rows``, vetoes as the others of rung 1 do, but asks for ``watch``: rows that did not come cannot be held
+    back, and those that came are sound.
     Every other finding can at most ask for ``watch``, and so does one of these that stands on another rung, that is
     told twice and not the same, or whose numbers do not bear out its failure. Until ``cooldown`` passes, a better
     challenger is a reason to watch.
@@ -92,24 +98,31 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
             {"rule": "judgement", "champion": asdict(champion), "retrain_now": retrain_now},
         )
 
-    broken = [item for item in evidence if item.rung == 1 and item.outcome == "fail"]
-    ill, well = named.get("health.champion"), named.get("health.predecessor")
-    if predecessor is not None and _borne_out(ill) and ill and well and well.outcome == "pass":
-        return decided("rollback", [ill, well], predecessor)
+    broken = [
+        item for item in evidence if item.rung == 1 and item.outcome == "fail" and item.name != _ROW_COUNT
+    ]
+    for kind in ("", "_latency"):
+        ill, well = named.get(f"health.champion{kind}"), named.get(f"health.predecessor{kind}")
+        if predecessor is not None and _borne_out(ill) and ill and well and well.outcome == "pass":
+            return decided("rollback", [ill, well], predecessor)
     if broken:
         return decided("hold", broken)
+    if contract == "fail":
+        return decided("watch", [item for item in evidence if item.rung == 1 and item.outcome == "fail"])
     if contract != "pass":
         unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
         return decided("keep", unchecked or ["the input could not be checked"])
-    ahead = _predecessor_ahead(named)
-    if predecessor is not None and ahead:
+    better = _challenger_ahead(named)
+    cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
+    ahead = _predecessor_ahead(named) or _predecessor_instead(named, better)
+    if predecessor is not None and ahead and not _far_better(named, better):
         return decided("rollback", ahead, predecessor)
+    if better and not cooling:
+        return decided("retrain", better)
     if retrain_now:
         return decided("retrain", ["a retraining was asked for (retrain_now)"])
-    better = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
-    cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
     if better:
-        return decided("watch", [*cooling, *better]) if cooling else decided("retrain", better)
+        return decided("watch", [*cooling, *better])
     alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
     if alarms:
         return decided("watch", alarms)
@@ -130,6 +143,30 @@ def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
     return found
 
 
+def _challenger_ahead(named: dict[str, Evidence]) -> list[Evidence]:
+    """What shows that a fresh challenger serves better: a smaller loss, or a better ranking at a loss that pays."""
+    found = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
+    loss, ranking = named.get("performance.challenger"), named.get("performance.challenger_ranking")
+    if ranking is None or not _borne_out(ranking) or loss is None or loss.outcome == "error":
+        return found
+    pays = loss.value is not None and loss.limit is not None and loss.value > loss.limit
+    return [*found, ranking] if pays else found
+
+
+def _predecessor_instead(named: dict[str, Evidence], better: Sequence[Evidence]) -> list[Evidence]:
+    """Where a challenger is better: what shows that the predecessor is, too."""
+    instead = named.get("performance.predecessor_instead")
+    return [instead, *better] if better and instead and _borne_out(instead) else []
+
+
+def _far_better(named: dict[str, Evidence], better: Sequence[Evidence]) -> bool:
+    """Where a challenger is better: whether going back would regain less than half of what training anew does."""
+    beyond, gain = named.get("performance.challenger_over_predecessor"), named.get("performance.challenger")
+    if not better or beyond is None or gain is None or None in (beyond.value, beyond.limit, gain.value):
+        return False
+    return beyond.value > max(beyond.limit, gain.value / 2)  # type: ignore[operator,type-var]
+
+
 def _grounds(evidence: Sequence[Evidence]) -> dict[str, Evidence]:
     """What may act, by name: findings on their own rung, and told once."""
     told = Counter(item.name for item in set(evidence))
@@ -141,8 +178,12 @@ def _borne_out(item: Evidence | None) -> bool:
     """A failure whose numbers show it: what was counted, or the near end of an interval, lies beyond the limit."""
     if item is None or item.outcome != "fail" or item.limit is None:
         return False
-    near = item.value if item.rung == _RUNGS["health"] else item.low
-    return near is not None and near > item.limit
+    if item.rung == _RUNGS["health"]:
+        return (
+            item.value is not None
+            and min(item.value, item.value if item.low is None else item.low) > item.limit
+        )
+    return item.low is not None and item.low > item.limit
 
 
 def _without_drift(evidence: Sequence[Evidence]) -> Outcome:

@@ -6,13 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from prodkit.decisions.paired import always_valid, difference
 from prodkit.evidence import Estimate, Evidence, Outcome
 
-__all__ = ["alternative", "at_most", "enough", "improvement", "known_classes", "slices"]
+__all__ = [
+    "alternative",
+    "at_most",
+    "enough",
+    "improvement",
+    "known_classes",
+    "once",
+    "share_at_most",
+    "slices",
+]
 
 _FEW_UNKNOWN = 0.01
+_POWER = 0.8
+_SELDOM = 1e-4  # of each look at a share: a year of daily ones makes one in 27
 
 
 def enough(
@@ -58,7 +70,18 @@ def improvement(
         outcome = "pass"
     elif estimate.high < margin:
         outcome = "fail"
-    return _evidence(name, outcome, estimate, margin, "gain of the challenger in mean loss")
+    note = f"gain of the challenger in mean loss; {_smallest(estimate, confidence)}"
+    return _evidence(name, outcome, estimate, margin, note)
+
+
+def _smallest(estimate: Estimate, confidence: float) -> str:
+    """The smallest effect that as many rows show four times in five (Cohen 1988): what "could not tell" is about."""
+    half = (estimate.high - estimate.low) / 2
+    if not np.isfinite(half):
+        return "nothing could be seen with so few days"
+    student = stats.t(max(estimate.blocks - 1, 1))
+    seen = half * (1 + student.ppf(_POWER) / student.ppf((1 + confidence) / 2))
+    return f"{seen:.2g} would be seen four times in five"
 
 
 def alternative(
@@ -72,10 +95,11 @@ def alternative(
     look: int,
     note: str,
     horizon: int = 14,
+    memory: float | None = None,
 ) -> Evidence:
     """Would something else have served the same rows better than the champion, by more than a limit?
 
-    The interval stays valid however often one looks (see :func:`prodkit.models.metrics.always_valid`), since this
+    The interval stays valid however often one looks (see :func:`prodkit.decisions.paired.always_valid`), since this
     question is put every day.
 
     Returns:
@@ -84,12 +108,35 @@ def alternative(
     """
     if broken := _broken(name, champion, other, limit):
         return broken
-    estimate = always_valid(champion, other, blocks=blocks, confidence=confidence, look=look, horizon=horizon)
+    estimate = always_valid(
+        champion, other, blocks=blocks, confidence=confidence, look=look, horizon=horizon, memory=memory
+    )
     outcome: Outcome = "inconclusive"
     if estimate.low > limit:
         outcome = "fail"
     elif estimate.high <= limit:
         outcome = "pass"
+    return _evidence(name, outcome, estimate, limit, note)
+
+
+def once(
+    name: str,
+    champion: np.ndarray,
+    other: np.ndarray,
+    *,
+    blocks: np.ndarray,
+    limit: float,
+    confidence: float,
+    seed: int,
+    note: str,
+) -> Evidence:
+    """The question of :func:`alternative`, put once and for all: only where another test has asked for it."""
+    if broken := _broken(name, champion, other, limit):
+        return broken
+    estimate = difference(champion, other, blocks=blocks, confidence=confidence, seed=seed)
+    outcome: Outcome = (
+        "fail" if estimate.low > limit else "pass" if estimate.high <= limit else "inconclusive"
+    )
     return _evidence(name, outcome, estimate, limit, note)
 
 
@@ -107,11 +154,12 @@ def slices(
 ) -> list[Evidence]:
     """Does any level of these columns credibly get worse by more than a margin?
 
-    The confidence is raised so that it holds for all slices together (Bonferroni).
+    The confidence holds for all slices together: they are tested from the worst on, each at the level that those
+    still open share, until one withstands (Holm 1979).
 
     Returns:
         One line for each level with at least ``min_rows`` rows, the worst first: ``fail`` when its whole
-        interval lies below minus ``margin``, else ``pass``.
+        interval lies below minus ``margin``, else ``pass``, with what could have been seen.
     """
     masks = {
         f"{column}={level}": (frame[column] == level).to_numpy()
@@ -119,18 +167,28 @@ def slices(
         for level in sorted(frame[column].dropna().unique(), key=str)
     }
     masks = {name: mask for name, mask in masks.items() if mask.sum() >= min_rows}
-    found = []
-    for name, mask in masks.items():
-        if broken := _broken(f"slice.{name}", before[mask], after[mask], -margin):
-            found.append(broken)
-            continue
-        each = 1 - (1 - confidence) / len(masks)
-        estimate = difference(before[mask], after[mask], blocks=blocks[mask], confidence=each, seed=seed)
+    found = [_broken(f"slice.{name}", before[mask], after[mask], -margin) for name, mask in masks.items()]
+    broken = {item.name.removeprefix("slice."): item for item in found if item is not None}
+
+    def estimated(name: str, level: float) -> Estimate:
+        mask = masks[name]
+        return difference(before[mask], after[mask], blocks=blocks[mask], confidence=level, seed=seed)
+
+    def standing(name: str) -> float:
+        alone = estimated(name, confidence)
+        return (alone.value + margin) / max(alone.high - alone.value, 1e-300)
+
+    lines = list(broken.values())
+    open_ones = sorted((name for name in masks if name not in broken), key=standing)
+    shared = len(open_ones)
+    for name in open_ones:
+        level = 1 - (1 - confidence) / shared
+        estimate = estimated(name, level)
         outcome: Outcome = "fail" if estimate.high < -margin else "pass"
-        found.append(
-            _evidence(f"slice.{name}", outcome, estimate, -margin, "gain in mean loss in this slice")
-        )
-    return sorted(found, key=lambda item: (item.value is not None, item.value or 0.0))
+        shared = max(shared - 1, 1) if outcome == "fail" else shared
+        note = f"gain in mean loss in this slice; {_smallest(estimate, level)}"
+        lines.append(_evidence(f"slice.{name}", outcome, estimate, -margin, note))
+    return sorted(lines, key=lambda item: (item.value is not None, item.value or 0.0))
 
 
 def at_most(
@@ -141,6 +199,32 @@ def at_most(
         return Evidence(name, "inconclusive", limit=limit, n=n, rung=rung, note=note or "not measured")
     outcome: Outcome = "pass" if value <= limit else "fail"
     return Evidence(name, outcome, value=value, limit=limit, n=n, rung=rung, note=note)
+
+
+def share_at_most(
+    name: str, count: int, *, n: int, limit: float, min_rows: int, rung: int = 0, note: str = ""
+) -> Evidence:
+    """A share of rows against a limit: ``fail`` only if it lies credibly above, which a few rows cannot show.
+
+    The interval is that of Clopper & Pearson (1934), at a level that a year of daily looks does not use up.
+
+    Returns:
+        ``pass`` up to the limit; above it ``fail`` when the whole interval is and there are ``min_rows``, else
+        ``inconclusive``.
+
+    >>> share_at_most("errors", 1, n=3, limit=0.01, min_rows=500).outcome
+    'inconclusive'
+    """
+    if n <= 0:
+        return Evidence(name, "inconclusive", limit=limit, rung=rung, note=f"{note}: there are no rows")
+    low = float(stats.beta.ppf(_SELDOM / 2, count, n - count + 1)) if count else 0.0
+    high = float(stats.beta.ppf(1 - _SELDOM / 2, count + 1, n - count)) if count < n else 1.0
+    outcome: Outcome = (
+        "pass" if count / n <= limit else "fail" if low > limit and n >= min_rows else "inconclusive"
+    )
+    return Evidence(
+        name, outcome, value=count / n, low=low, high=high, limit=limit, n=n, rung=rung, note=note
+    )
 
 
 def known_classes(name: str, unknown_rows: int, *, rows: int, rung: int = 0) -> list[Evidence]:

@@ -56,10 +56,11 @@ def limits_of(notebook: str) -> set[str]:
     return {held.parameter.split(".")[0] for held in _HELD.get(notebook, {}).values()}
 
 
-def _alternative(item: Evidence, _: float, now: float) -> Outcome:
-    """As :func:`prodkit.decisions.gates.alternative`."""
+def _alternative(item: Evidence, then: float, now: float) -> Outcome | None:
+    """As :func:`prodkit.decisions.gates.alternative`; what was held back though ahead stays so or is open."""
     if _low(item) > now:
-        return "fail"
+        held_back = item.outcome == "inconclusive" and _low(item) > then
+        return "fail" if not held_back else "inconclusive" if now >= then else None
     return "pass" if _high(item) <= now else "inconclusive"
 
 
@@ -77,6 +78,17 @@ def _at_most(item: Evidence, _: float, now: float) -> Outcome:
     return "pass" if item.value <= now else "fail"
 
 
+def _share(item: Evidence, then: float, now: float) -> Outcome | None:
+    """A share of rows: as :func:`_at_most`, or with an interval that must lie above the limit, if there is one."""
+    if item.value is None or item.value <= now or item.low is None:
+        return _at_most(item, then, now)
+    if item.low <= now:
+        return "inconclusive"
+    if item.outcome == "fail":
+        return "fail"
+    return "inconclusive" if item.low > then else None  # too few rows, or not known whether they are enough
+
+
 def _enough(item: Evidence, _: float, now: float) -> Outcome | None:
     """As :func:`prodkit.decisions.gates.enough`, which counts days, too: they are not in the numbers."""
     if item.value is None or item.value < now:
@@ -84,9 +96,12 @@ def _enough(item: Evidence, _: float, now: float) -> Outcome | None:
     return "pass" if item.outcome == "pass" else None
 
 
-def _slice(item: Evidence, _: float, now: float) -> Outcome:
-    """As :func:`prodkit.decisions.gates.slices`."""
-    return "fail" if _high(item) < now else "pass"
+def _slice(item: Evidence, then: float, now: float) -> Outcome | None:
+    """As :func:`prodkit.decisions.gates.slices`; how wide an interval is depends on which other slices fail."""
+    fails = _high(item) < now
+    if fails and item.outcome == "fail" and now < then:
+        return None
+    return "fail" if fails else "pass"
 
 
 def _calibration(item: Evidence, then: float, now: float) -> Outcome | None:
@@ -124,14 +139,18 @@ _CONTEST = {
 }
 _LADDER = {
     "cooldown": Held("cool_down", _since),
-    "health.champion": Held("slo.error_share", _at_most),
-    "health.predecessor": Held("slo.error_share", _at_most),
+    "health.champion": Held("slo.error_share", _share),
+    "health.predecessor": Held("slo.error_share", _share),
     "health.latency_p99_ms": Held("slo.latency_p99_ms", _at_most),
+    "health.champion_latency": Held("slo.latency_p99_ms", _at_most),
+    "health.predecessor_latency": Held("slo.latency_p99_ms", _at_most),
     "health.degraded_share": Held("slo.degraded_share", _at_most),
     "performance.labels": Held("min_rows", _enough),
     "performance.predecessor": Held("rollback_margin", _alternative),
     "performance.predecessor_ranking": Held("ranking_margin", _alternative),
     "performance.challenger": Held("retrain_cost", _alternative),
     "performance.challenger_since": Held("retrain_cost", _alternative),
+    "performance.predecessor_instead": Held("rollback_margin", _alternative),
+    "performance.challenger_over_predecessor": Held("retrain_cost", _alternative),
 }
 _HELD: Mapping[str, Mapping[str, Held]] = {"validate": _CONTEST, "rollback": _LADDER}

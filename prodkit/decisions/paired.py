@@ -10,7 +10,7 @@ from scipy import stats
 
 from prodkit.errors import DataError, ParameterError
 from prodkit.evidence import Estimate
-from prodkit.models.metrics import block_codes
+from prodkit.models.metrics import block_codes, dependence
 
 __all__ = ["always_valid", "difference", "running_mean"]
 
@@ -64,14 +64,17 @@ def always_valid(
     confidence: float = 0.95,
     look: int = 1,
     horizon: int = 14,
+    memory: float | None = None,
 ) -> Estimate:
     """Mean of ``loss_a - loss_b`` with an interval that holds however often, and whenever, one looks.
 
     The normal-mixture confidence sequence in its scale-invariant form, exact from the second block on for
     normal blocks of unknown variance (Lai 1976; Wang & Ramdas 2025, "Anytime-valid t-tests and confidence
     sequences for Gaussian means with unknown variance"); with many blocks it is the asymptotic one of
-    Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021. Within a window one may look after each block. Window
-    number ``look`` spends alpha / (look (look + 1)), which adds up to less than alpha over all windows.
+    Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021. What a block takes after the one before it
+    (:func:`prodkit.models.metrics.dependence`) is taken out first, so that days may resemble each other. Within a
+    window one may look after each block. Window number ``look`` spends alpha / (look (look + 1)), which adds up to less
+    than alpha over all windows.
 
     Args:
         loss_a: (n,) losses of the model in place.
@@ -80,6 +83,7 @@ def always_valid(
         confidence: of all windows together, both sides.
         look: number of the window since promotion, from 1.
         horizon: number of blocks at which the interval shall be tightest; choose it before looking.
+        memory: how much a block takes after the one before, where more of them than these can tell.
 
     Raises:
         DataError: lengths differ, or a block is missing.
@@ -90,19 +94,23 @@ def always_valid(
     pair = _paired(loss_a, loss_b, blocks)
     if pair.count < 2 or not np.isfinite(pair.mean):
         return pair.unbounded()
-    return _sequence(pair, alpha=(1 - confidence) / (look * (look + 1)), horizon=horizon)
+    found = dependence(pair.figures) if memory is None else memory
+    return _whitened(pair, phi=found, alpha=(1 - confidence) / (look * (look + 1)), horizon=horizon)
 
 
 def running_mean(
-    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45
+    sums: ArrayLike, rows: ArrayLike, *, confidence: float = 0.95, horizon: int = 45, usual: float = 0.7
 ) -> Estimate:
     """A mean loss from sums of blocks, with an interval that holds after each block: :func:`always_valid` of one model.
+
+    The dependence of neighbours is taken out as it is there.
 
     Args:
         sums: (blocks,) sum of the losses of each block, in order.
         rows: (blocks,) how many rows it holds.
         confidence: of all looks together, both sides.
         horizon: number of blocks at which the interval shall be tightest; choose it before looking.
+        usual: dependence of neighbours before any is seen.
 
     Raises:
         DataError: lengths differ.
@@ -115,7 +123,18 @@ def running_mean(
     pair = _Pair(totals, sizes)
     if pair.count < 2 or not np.isfinite(pair.mean) or sizes.sum() <= 0:
         return pair.unbounded()
-    return _sequence(pair, alpha=1 - confidence, horizon=horizon)
+    phi = dependence(pair.figures, usual=usual)
+    return _whitened(pair, phi=phi, alpha=1 - confidence, horizon=horizon)
+
+
+def _whitened(pair: _Pair, *, phi: float, alpha: float, horizon: int) -> Estimate:
+    """The confidence sequence of a pair from which the dependence of neighbouring blocks has been taken out."""
+    fresh = _Pair(*(part[1:] - phi * part[:-1] for part in (pair.sums, pair.rows)))
+    if fresh.count < 2 or fresh.rows.sum() <= 0:
+        return pair.unbounded()
+    found = _sequence(fresh, alpha=alpha, horizon=horizon)
+    # the mean is that of all rows, which the interval of what is left must not exclude
+    return pair.interval(max(pair.mean - found.low, 0.0), max(found.high - pair.mean, 0.0))
 
 
 def _sequence(pair: _Pair, *, alpha: float, horizon: int) -> Estimate:
@@ -157,6 +176,11 @@ class _Pair:
     def rest(self) -> Floats:
         """What each block sum differs from its share of the whole."""
         return self.sums - self.mean * self.rows
+
+    @property
+    def figures(self) -> Floats:
+        """The mean of each block; nought for one that has no rows."""
+        return np.divide(self.sums, self.rows, out=np.zeros(len(self.rows)), where=self.rows > 0)
 
     def interval(self, below: float, above: float) -> Estimate:
         return Estimate(self.mean, float(self.mean - below), float(self.mean + above), self.n, self.count)

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from prodkit.data.windows import digest
+from prodkit.data.windows import Read, digest
 from prodkit.decisions.answers import ACTIONS, FINDINGS, MEASURED, RESULT_MIME
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.record import decision_record
@@ -62,7 +62,7 @@ def conclude(
     decision: Decision | None = None,
     approval: str | None = None,
     evidence: Sequence[Evidence] = (),
-    inputs: Mapping[str, tuple[Window, pd.DataFrame]] | None = None,
+    inputs: Mapping[str, tuple[Window, pd.DataFrame | Read]] | None = None,
     outputs: Mapping[str, Any] | None = None,
 ) -> Result:
     """Write the result down: what was decided, on which evidence, from which rows."""
@@ -81,14 +81,20 @@ def conclude(
         **(decision_record(params, decision) if decision else undecided),
         "approval": approval,
         "inputs": [
-            {"name": name, "window": str(window), "rows": len(frame), "digest": digest(frame)}
-            for name, (window, frame) in (inputs or {}).items()
+            {"name": name, "window": str(window), **_rows_of(rows)}
+            for name, (window, rows) in (inputs or {}).items()
         ],
         "outputs": dict(outputs or {}),
         "environment": environment(),
     }
     json.dumps(document, allow_nan=False)  # fails here, where the cause is near, rather than in the runner
     return Result(document)
+
+
+def _rows_of(rows: pd.DataFrame | Read) -> dict[str, Any]:
+    if isinstance(rows, Read):
+        return {"rows": rows.rows, "digest": rows.digest}
+    return {"rows": len(rows), "digest": digest(rows)}
 
 
 def bottom_line(decision: Decision) -> Markdown:

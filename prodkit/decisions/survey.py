@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from prodkit.data.windows import blocks, read_window
+from prodkit.data.windows import Read, blocks, read_window
 from prodkit.drift.comparison import compare_columns, comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
@@ -23,6 +23,7 @@ __all__ = [
     "drift_report",
     "drift_table",
     "drill_evidence",
+    "held_against",
     "inspect_window",
     "missing_table",
 ]
@@ -36,11 +37,13 @@ class Inspection:
         current: summary of the window, on the bins of the champion's training.
         recent: the last sound feed before it.
         evidence: rung 1 of the ladder.
+        read: which rows these are, where they were read in chunks.
     """
 
     current: Profile
     recent: Profile
     evidence: list[Evidence]
+    read: Read | None = None
 
     @property
     def sound(self) -> bool:
@@ -49,8 +52,10 @@ class Inspection:
 
     @property
     def distrust(self) -> str:
-        """Why the model must not be asked; empty when it may."""
-        return "" if self.sound else "; ".join(item.note for item in self.evidence if item.outcome != "pass")
+        """Why the model must not be asked; empty when it may, as for rows that are few."""
+        wrong = [item for item in self.evidence if item.outcome != "pass"]
+        few = [item for item in wrong if item.name == "contract.rows" and item.outcome == "fail"]
+        return "" if self.sound or len(few) == len(wrong) else "; ".join(item.note for item in wrong)
 
 
 def inspect_window(
@@ -58,6 +63,13 @@ def inspect_window(
 ) -> Inspection:
     """Hold the window's rows against the champion's training and against the last sound window before it."""
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
+    return held_against(store, params, current, version=version, bundle=bundle)
+
+
+def held_against(
+    store: Store, params: Facts, current: Profile, *, version: int, bundle: Bundle
+) -> Inspection:
+    """The same of rows of which only a summary, on the bins of the champion's training, is there."""
     kept = store.latest_profile(params.window.start, version=version)
     recent = Profile.from_dict(kept) if kept else bundle.recent
     evidence = breaks(recent, current, training=bundle.profile)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from prodkit.data.windows import blocks, labelled
 from prodkit.errors import WindowError
 from prodkit.models.bundle import Bundle
 from prodkit.models.metrics import row_losses, scores
+from prodkit.models.worth import row_worth
 from prodkit.settings.params import Facts, Task
 
 __all__ = ["Trial", "run_trial", "unseen_rows"]
@@ -31,6 +32,7 @@ class Trial:
         losses: (n, candidates) loss of each row.
         days: (n,) day of each row.
         unknown_rows: how many more had a label of a class that no candidate knows.
+        worth: (n, candidates) business value of each row; empty if nobody said what that is.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class Trial:
     losses: pd.DataFrame
     days: np.ndarray
     unknown_rows: int = 0
+    worth: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def dates(self) -> pd.Series:
@@ -97,23 +100,40 @@ def run_trial(
         pooled.encode(rows[params.target])  # says which labels it would know
     kept = rows[known].reset_index(drop=True)
     truth = pooled.encode(kept[params.target])
-    predicted, errors, losses = {}, {}, {}
+    predicted, errors, losses, worth = {}, {}, {}, {}
     for name, candidate in candidates.items():
-        try:
-            if isinstance(candidate, np.ndarray):
-                said = _aligned(candidate[known], schema, pooled)
-            else:
-                said = _aligned(candidate.predict(kept), candidate.schema, pooled)
-        except Exception:  # a candidate that fails is evidence, not an accident
-            said = np.full(
-                (len(kept), len(pooled.classes))[: 2 if pooled.task == "multiclass" else 1], np.nan
-            )
+        if isinstance(candidate, np.ndarray):
+            said = _aligned(candidate[known], schema, pooled)
+        else:
+            said = _answers(candidate, kept, pooled)
         predicted[name] = said
+        value = row_worth(params.value, kept, truth=truth, predicted=said, schema=pooled)
+        if value is not None:
+            worth[name] = value
         losses[name] = row_losses(truth, said, task=pooled.task)
         errors[name] = float(np.mean(~np.isfinite(losses[name])))
     days = blocks(kept[params.time_column])
     unknown = int((~known).sum())
-    return Trial(pooled.task, kept, truth, predicted, errors, pd.DataFrame(losses), days, unknown)
+    table = pd.DataFrame(losses)
+    return Trial(pooled.task, kept, truth, predicted, errors, table, days, unknown, pd.DataFrame(worth))
+
+
+def _answers(candidate: Bundle, rows: pd.DataFrame, pooled: Schema, *, most_failures: int = 64) -> np.ndarray:
+    """Its answers, NaN where it has none: a row that it cannot take does not silence it about the others.
+
+    Rows that it fails on are halved until they are found; a candidate that fails ever again is asked no more.
+    """
+    width = (len(rows), len(pooled.classes))[: 2 if pooled.task == "multiclass" else 1]
+    said, failures = np.full(width, np.nan), 0
+    waiting = [np.arange(len(rows))]
+    while waiting and failures < most_failures:
+        part = waiting.pop()
+        try:
+            said[part] = _aligned(candidate.predict(rows.iloc[part]), candidate.schema, pooled)
+        except Exception:  # a candidate that fails is evidence, not an accident
+            failures += 1
+            waiting += np.array_split(part, 2) if len(part) > 1 else []
+    return said
 
 
 def _pooled(schema: Schema, others: Sequence[Schema]) -> Schema:

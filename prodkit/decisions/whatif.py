@@ -27,6 +27,11 @@ _WHY = {
     "min_blocks": "counts days, of which the evidence has no number",
     "value": "needs the value of each row",
 }
+_ASKED_IF_FAILED = {
+    "performance.challenger": "performance.predecessor_instead",
+    "performance.challenger_since": "performance.predecessor_instead",
+    "health.latency_p99_ms": "health.predecessor_latency",
+}
 _FROM_LABELS = (
     "performance",
     "gain",
@@ -118,6 +123,7 @@ def other_decision(document: Mapping[str, Any], changed: Mapping[str, Any]) -> A
         for name in differ
         if name not in _KNOWN | limits_of(kind.notebook)
     ]
+    untold += _untried(recorded, evidence, document["judged"])
     then = _said(decided_again(document, recorded), before)
     told = Alternative(document.get("run_id", ""), kind.notebook, str(before.window), then, "", "")
     if untold:
@@ -170,6 +176,19 @@ def _under(evidence: Sequence[Evidence], before: Facts, after: Facts) -> tuple[l
     for name in sorted(_limits(after) - _limits(before)):
         untold.append(f"slo.{name} was not measured")
     return _labelled(found, untold, before, after)
+
+
+def _untried(
+    before: Sequence[Evidence], after: Sequence[Evidence], judged: Mapping[str, Any]
+) -> Iterator[str]:
+    """What would have been asked of the predecessor, had these findings failed then."""
+    if (judged.get("champion") or {}).get("predecessor") is None:
+        return
+    known = {item.name for item in before}
+    for _, new in _turned(before, after):
+        asked = _ASKED_IF_FAILED.get(new.name)
+        if asked and new.outcome == "fail" and asked not in known:
+            yield f"{new.name} would have failed, and then {asked} would have been asked"
 
 
 def _limits(params: Facts) -> set[str]:

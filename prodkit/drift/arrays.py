@@ -136,17 +136,23 @@ def level_counts(codes: np.ndarray, levels: Any) -> dict[str, int]:
     return {name: n for name, n in zip(levels.to_pylist(), counts, strict=True) if n and name is not None}
 
 
-def level_places(levels: Any, bins: Bins) -> np.ndarray:
-    """Where :func:`~prodkit.drift.columns.level_profile` counts each of these texts (d,)."""
-    found = pc.index_in(levels, value_set=_known(bins))
-    at = np.where(_valid(found), _plain(found, np.int32), -1)
-    places = np.where(at < 0, 2 * bins.size, np.minimum(at, bins.size - 1))
-    return np.where(_valid(levels), places, bins.size)
+def level_places(levels: Any, bins: Bins, *, known: tuple[str, ...] | None = None) -> np.ndarray:
+    """Where :func:`~prodkit.drift.columns.level_profile` counts each of these texts (d,).
+
+    Args:
+        levels: texts (d,).
+        bins: that count them.
+        known: any other is unseen; those of the bins if not given.
+    """
+    found = pc.index_in(levels, value_set=_texts(bins.levels))
+    places = np.where(_valid(found), _plain(found, np.int32), bins.size - 1)
+    seen = pc.index_in(levels, value_set=_texts((*bins.levels, *bins.known) if known is None else known))
+    return np.where(_valid(levels), places + np.where(_valid(seen), 0, bins.size + 1), bins.size)
 
 
-@lru_cache(maxsize=64)
-def _known(bins: Bins) -> Any:
-    return text_array([*bins.levels, *bins.known])
+@lru_cache(maxsize=128)
+def _texts(levels: tuple[str, ...]) -> Any:
+    return text_array(levels)
 
 
 def text_array(texts: Sequence[str | None]) -> Any:

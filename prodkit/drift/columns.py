@@ -37,6 +37,7 @@ class ColumnProfile:
         min: smallest value, None if there is none.
         max: largest value, None if there is none.
         values: how often each value occurs, to twelve digits; None if more than 256 differ.
+        fractional: values that are no whole numbers, None if they were not counted.
     """
 
     bins: Bins
@@ -51,6 +52,7 @@ class ColumnProfile:
     min: float | None = None
     max: float | None = None
     values: Mapping[float, int] | None = None
+    fractional: int | None = None
 
     @property
     def kind(self) -> str:
@@ -159,6 +161,21 @@ class ColumnProfile:
             min=min((x for x in (self.min, other.min) if x is not None), default=None),
             max=max((x for x in (self.max, other.max) if x is not None), default=None),
             values=_added(self.values, other.values),
+            fractional=None
+            if self.fractional is None or other.fractional is None
+            else self.fractional + other.fractional,
+        )
+
+    def between(self, first: int, last: int) -> ColumnProfile:
+        """The same of the blocks from ``first`` to ``last``, both included.
+
+        Counts and moments are those of these blocks; what is not kept by block (range, single values, values that
+        were malformed, beyond the range or 0) is still that of all.
+        """
+        inside = (self.blocks >= first) & (self.blocks <= last)
+        fields = ("blocks", "block_counts", "block_means", "block_m2s", "block_unseen")
+        return ColumnProfile(
+            **{**self.__dict__, "values": None, **{name: getattr(self, name)[inside] for name in fields}}
         )
 
     def _spread_over(self, blocks: np.ndarray) -> ColumnProfile:
@@ -183,7 +200,7 @@ class ColumnProfile:
             "high": self.bins.high,
             "values": None if self.values is None else [list(pair) for pair in sorted(self.values.items())],
         }
-        for field in ("malformed", "beyond", "zero", "min", "max"):
+        for field in ("malformed", "beyond", "zero", "min", "max", "fractional"):
             document[field] = getattr(self, field)
         arrays = ["blocks", "block_counts", "block_unseen"]
         if self.kind != "categorical":
@@ -215,6 +232,7 @@ class ColumnProfile:
             block_m2s=np.array(document.get("block_m2s", zeros), dtype=float),
             block_unseen=np.array(document["block_unseen"], dtype=np.int64),
             values=None if values is None else dict(values),
+            fractional=document.get("fractional"),
             **{field: document[field] for field in ("malformed", "beyond", "zero", "min", "max")},
         )
 

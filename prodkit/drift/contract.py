@@ -15,6 +15,7 @@ import numpy as np
 
 from prodkit.drift.columns import ColumnProfile
 from prodkit.drift.profiles import Profile
+from prodkit.drift.swaps import swaps
 from prodkit.drift.units import conversion
 from prodkit.evidence import Evidence
 
@@ -22,6 +23,17 @@ __all__ = ["Limits", "breaks"]
 
 MIN_ROWS = 20  # a share of fewer rows says nothing
 MIN_BLOCKS = 5  # days, below which a stuck value may be chance
+GONE = 1e-3  # that a level stays away for so many days by chance
+MUCH_OF, RENAMED = (
+    0.5,
+    0.02,
+)  # of the share of vanished levels, what comes under a new name; the least of all rows
+WHOLE, FRACTIONS = (
+    0.001,
+    0.5,
+)  # share of fractions, up to which a column holds whole numbers, and above which none
+TWINS = 0.3  # share of rows that come again by nature, above which copies cannot be told
+BY_CHANCE = 1e-4  # that all rows have one value although nothing is wrong
 RARE = 4.0  # standard errors, estimated between days, that a share of missing values must rise by
 
 
@@ -36,14 +48,16 @@ class Limits:
         range_share: more values than that outside three times the range of training.
         rows_low: fewer rows a day than this part of before.
         rows_high: more rows a day than this multiple of before.
+        copied_share: more rows than that which come again, from an earlier table or in this one.
     """
 
-    missing_share: float = 0.2
+    missing_share: float = 0.1
     unseen_share: float = 0.2
     malformed_share: float = 0.05
     range_share: float = 0.01
     rows_low: float = 0.2
     rows_high: float = 5.0
+    copied_share: float = 0.2
 
 
 def breaks(
@@ -52,7 +66,8 @@ def breaks(
     """Everything that is broken in a window; one ``pass`` if nothing is, one ``error`` if it has no rows.
 
     Each is named ``contract.<column>.<kind>`` with a note that says what was seen. Kinds: ``missing``,
-    ``malformed``, ``unseen``, ``unit``, ``range``, ``constant``; and ``contract.rows``.
+    ``malformed``, ``unseen``, ``unit``, ``range``, ``constant``, ``swapped``; and of the rows, ``contract.rows.copied``
+    (an old batch again), ``contract.rows.repeated``, and ``contract.rows`` for their number.
 
     Args:
         reference: profile of the last clean window before this one.
@@ -65,10 +80,14 @@ def breaks(
     limits = limits or Limits()
     references = [part for part in (reference, training) if part is not None and part.rows]
     found = list(_row_breaks(references[0], current, limits)) if references else []
+    found += swaps(references, current)
+    moved = {item.name.split(".")[1] for item in found if item.name.endswith(".swapped")}
     for name, column in current.columns.items():
         before = [part.columns[name] for part in references if name in part.columns]
-        if before:
+        if before and name not in moved:  # the exchange explains what else is odd about both
             found += _column_breaks(name, before, column, limits)
+    if not found:  # without some of their columns, rows would resemble each other
+        found += _copies(references, current, limits)
     if found:
         return found
     columns = len(current.columns)
@@ -85,6 +104,29 @@ def _row_breaks(before: Profile, current: Profile, limits: Limits) -> Iterator[E
         limit = (limits.rows_low if few else limits.rows_high) * usual
         note = f"the window has {now:.4g} rows a day, recently {usual:.4g}"
         yield Evidence("contract.rows", "fail", value=now, limit=limit, n=current.rows, rung=1, note=note)
+
+
+def _copies(references: list[Profile], current: Profile, limits: Limits) -> Iterator[Evidence]:
+    """Rows that have come before: in an earlier table, or twice in this one."""
+    now = current.fingerprints
+    earlier = [part for part in references if part.fingerprints is not None]
+    if now is None or current.rows < MIN_ROWS or not earlier:
+        return
+    usual = max(part.fingerprints.twins for part in earlier if part.fingerprints is not None)
+    if usual > TWINS:
+        return
+    apart = [part for part in earlier if not np.intersect1d(part.blocks, current.blocks).size]
+    again = [now.copied(part.fingerprints, least=MIN_ROWS) for part in apart if part.fingerprints is not None]
+    # A larger table has more of them, so that the share is scaled up.
+    in_one = usual * max(1.0, now.rows / max(part.rows for part in earlier))
+    for kind, share, was, text in (
+        ("copied", max(again, default=math.nan), usual, "were in an earlier table, too"),
+        ("repeated", now.twins, in_one, "occur more than once"),
+    ):
+        if share > (limit := was + limits.copied_share):
+            note = f"{share:.1%} of the rows {text}; by nature {was:.1%}"
+            full = f"contract.rows.{kind}"
+            yield Evidence(full, "fail", value=share, limit=limit, n=current.rows, rung=1, note=note)
 
 
 def _column_breaks(
@@ -132,17 +174,51 @@ def _malformed(before: list[ColumnProfile], now: ColumnProfile, allowed_rise: fl
 
 
 def _unseen(before: list[ColumnProfile], now: ColumnProfile, allowed_rise: float) -> _Finding:
+    """Levels unknown to the model; fewer will do where known ones have vanished, whose new names they are."""
     share, was = now.share(now.unseen), max(part.share(part.unseen) for part in before)
     text = f"has levels that the model does not know in {share:.1%} of rows, before in {was:.1%}"
+    gone = _vanished(before, now)
+    if gone and share - was >= MUCH_OF * sum(gone.values()):
+        allowed_rise = min(allowed_rise, RENAMED)
+        text += f"; {', '.join(sorted(gone)[:3])} no longer occur" + ("s" if len(gone) == 1 else "")
     return (share, was + allowed_rise, text) if share > was + allowed_rise and now.rows >= MIN_ROWS else None
+
+
+def _vanished(before: list[ColumnProfile], now: ColumnProfile) -> dict[str, float]:
+    """Levels that every reference had so often that chance cannot hide them, with their share."""
+    if now.kind != "categorical" or any(part.bins != now.bins for part in before):
+        return {}
+    gone = {}
+    for place in np.flatnonzero(now.counts[:-1] == 0):
+        days = min(float((part.block_counts[:, place] > 0).mean()) for part in before)
+        share = min(part.counts[place] / max(part.n, 1) for part in before)
+        if (1 - days) ** len(now.blocks) < GONE and (1 - share) ** now.n < BY_CHANCE:
+            gone[now.bins.names[place]] = float(share)
+    return gone
 
 
 def _unit(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
     known = conversion(before, now)
     if known is None:
-        return None
+        return _fractions(before, now)
     text = f"looks converted from {known.name}: median {now.median:.4g}, before {before[0].median:.4g}"
     return now.median, before[0].median, text
+
+
+def _fractions(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
+    """Whole numbers that are none any more: whatever was done to them, it was not done before."""
+    counted = [part.fractional for part in (now, *before) if part.fractional is not None]
+    if len(counted) <= len(before):
+        return None
+    share, *past = (count / max(part.n, 1) for count, part in zip(counted, (now, *before), strict=True))
+    was = max(past)
+    if now.n < MIN_ROWS or was > WHOLE or share < FRACTIONS:
+        return None
+    return (
+        share,
+        FRACTIONS,
+        f"looks converted: {share:.1%} of the values are no whole numbers, before {was:.1%}",
+    )
 
 
 def _beyond(before: list[ColumnProfile], now: ColumnProfile, allowed_rise: float) -> _Finding:
@@ -166,7 +242,7 @@ def _stuck(before: list[ColumnProfile], now: ColumnProfile) -> _Finding:
     if days < MIN_BLOCKS or _value_of(now) is None or any(_value_of(part) is not None for part in before):
         return None
     longest = max(_longest_run(_single_valued(part)) for part in before)
-    if days <= 2 * longest:
+    if days <= 2 * longest or max(_share_of_value(part, now) for part in before) ** now.n > BY_CHANCE:
         return None
     return (
         days,
@@ -181,6 +257,13 @@ def _value_of(column: ColumnProfile) -> str | None:
         used = np.flatnonzero(column.counts)
         return column.bins.names[used[0]] if len(used) == 1 and used[0] < len(column.bins.levels) else None
     return f"{column.min:.6g}" if column.n and column.min == column.max else None
+
+
+def _share_of_value(before: ColumnProfile, now: ColumnProfile) -> float:
+    """How common the only value of ``now`` was: exactly if few values differ, else as its bin."""
+    if now.kind == "numeric" and before.values is not None and now.min is not None:
+        return before.values.get(float(f"{now.min:.12g}"), 0) / max(before.n, 1)
+    return float(before.counts[np.argmax(now.counts)] / max(before.n, 1)) if before.bins == now.bins else 0.0
 
 
 def _single_valued(column: ColumnProfile) -> np.ndarray:

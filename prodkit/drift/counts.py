@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,14 @@ from prodkit.drift.arrays import (
 )
 from prodkit.drift.bins import Bins
 from prodkit.drift.columns import ColumnProfile, level_profile, number_profile
+from prodkit.drift.profiles import Profile
 from prodkit.drift.tally import Blocks
 from prodkit.errors import DataError, SchemaError
 
-__all__ = ["HELD", "Counts", "Found", "missing"]
+if TYPE_CHECKING:
+    from prodkit.data.schema import Schema
+
+__all__ = ["HELD", "Counts", "Found", "batch_profile", "missing"]
 
 HELD = 2**22  # rows up to which a column is held in memory while its bins are chosen
 _STRETCHES = 128  # blocks of a table without a time column
@@ -44,6 +48,49 @@ def missing(bins: Bins, blocks: Blocks, *, malformed: int = 0) -> ColumnProfile:
         codes = np.zeros(blocks.rows, dtype=np.int64)
         return level_profile(codes, np.array([bins.size]), blocks=blocks, bins=bins, malformed=malformed)
     return number_profile(np.full(blocks.rows, np.nan), blocks=blocks, bins=bins, malformed=malformed)
+
+
+def batch_profile(batch: Any, schema: Schema, *, blocks: Blocks, like: Profile) -> Profile:
+    """Summarise the features of an Arrow batch as :func:`prodkit.drift.profiles.profile` does those of a frame.
+
+    A feature that the batch lacks is a profile of missing values.
+
+    Args:
+        batch: rows (n, any columns).
+        schema: the features and their levels.
+        blocks: of the rows.
+        like: whose bins count them.
+    """
+    columns, notes = {}, {}
+    for feature in schema.features:
+        bins, name = like.columns[feature.name].bins, feature.name
+        cells = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
+        columns[name], notes[name] = _counted(cells, bins, blocks, known=feature.levels)
+    return Profile(batch.num_rows, columns, {name: note for name, note in notes.items() if note})
+
+
+def _counted(
+    cells: Any,
+    bins: Bins,
+    blocks: Blocks,
+    *,
+    kept: np.ndarray | None = None,
+    known: tuple[str, ...] | None = None,
+) -> tuple[ColumnProfile, str]:
+    """An array's summary, and why it could not be read, if so."""
+    if pa.types.is_null(cells.type):
+        return missing(bins, blocks), ""
+    try:
+        cells = cells if kept is None else cells.filter(mask_array(kept))
+        if bins.kind == "categorical":
+            codes, levels = level_codes(cells)
+            places = level_places(levels, bins, known=known)
+            return level_profile(codes, places, blocks=blocks, bins=bins), ""
+        values, places_of, malformed = coded_floats(cells, bins.kind)
+        return number_profile(values, blocks=blocks, bins=bins, malformed=malformed, codes=places_of), ""
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # one column, not the run
+        note = f"could not be read as {bins.kind}: {type(error).__name__}"
+        return missing(bins, blocks, malformed=blocks.rows), note
 
 
 class Counts:
@@ -91,18 +138,7 @@ class Counts:
         blocks, kept = self._blocks(part, start, len(cells))
         if isinstance(cells, Unreadable):
             return missing(bins, blocks, malformed=blocks.rows), f"could not be read: {cells.reason}"
-        if pa.types.is_null(cells.type):
-            return missing(bins, blocks), ""
-        try:
-            cells = cells if kept is None else cells.filter(mask_array(kept))
-            if bins.kind == "categorical":
-                codes, levels = level_codes(cells)
-                return level_profile(codes, level_places(levels, bins), blocks=blocks, bins=bins), ""
-            values, places, malformed = coded_floats(cells, bins.kind)
-            return number_profile(values, blocks=blocks, bins=bins, malformed=malformed, codes=places), ""
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # one column, not the run
-            note = f"could not be read as {bins.kind}: {type(error).__name__}"
-            return missing(bins, blocks, malformed=blocks.rows), note
+        return _counted(cells, bins, blocks, kept=kept)
 
     def _blocks(self, part: Part, start: int, rows: int) -> tuple[Blocks, np.ndarray | None]:
         """Blocks of some rows of a part, and which of them are kept if not all are."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prodkit.drift.columns import ColumnProfile, column_profile
+from prodkit.drift.fingerprints import Fingerprints
 from prodkit.drift.tally import Blocks
 from prodkit.errors import DataError, SchemaError
 
@@ -29,11 +30,13 @@ class Profile:
         rows: how many there are.
         columns: a summary of each feature.
         notes: why a column has no values, where it could not be read.
+        fingerprints: a sample of the rows, by which copies are known; None where none was taken.
     """
 
     rows: int
     columns: Mapping[str, ColumnProfile]
     notes: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Fingerprints | None = None
 
     @property
     def blocks(self) -> np.ndarray:
@@ -58,18 +61,23 @@ class Profile:
         merged = {name: column.merge(other.columns[name]) for name, column in self.columns.items()}
         notes = {name: max(self.notes.get(name, ""), other.notes.get(name, "")) for name in merged}
         notes = {name: note for name, note in notes.items() if note}
-        return Profile(self.rows + other.rows, merged, notes)
+        mine, others = self.fingerprints, other.fingerprints
+        both = mine.merge(others) if mine is not None and others is not None else None
+        return Profile(self.rows + other.rows, merged, notes, both)
 
     def to_dict(self) -> dict[str, Any]:
         """A strict JSON form."""
         columns = {name: column.to_dict() for name, column in self.columns.items()}
-        return {"rows": self.rows, "columns": columns, "notes": dict(self.notes)}
+        sample = None if self.fingerprints is None else self.fingerprints.to_dict()
+        return {"rows": self.rows, "columns": columns, "notes": dict(self.notes), "fingerprints": sample}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Profile:
         """Read back what :meth:`to_dict` wrote."""
         columns = {name: ColumnProfile.from_dict(part) for name, part in document["columns"].items()}
-        return cls(document["rows"], columns, document.get("notes", {}))
+        sample = document.get("fingerprints")
+        prints = None if sample is None else Fingerprints.from_dict(sample)
+        return cls(document["rows"], columns, document.get("notes", {}), prints)
 
 
 def profile(
@@ -93,18 +101,22 @@ def profile(
     rows = frame.assign(**absent) if absent else frame
     malformed, clean = schema.malformed(rows), schema.coerce(rows)
     days = Blocks.of(blocks)
-    columns = {
-        column.name: column_profile(
-            _array(clean[column.name], column.kind),
+    columns = {}
+    for column in schema.features:
+        values = _array(clean[column.name], column.kind)
+        found = column_profile(
+            values,
             blocks=days,
             kind=column.kind,
             like=None if like is None else _counterpart(like, column.name, kind=column.kind),
             levels=column.levels,
             malformed=malformed[column.name],
         )
-        for column in schema.features
-    }
-    return Profile(rows=len(frame), columns=columns)
+        if column.kind == "numeric":
+            finite = values[np.isfinite(values)]
+            found = replace(found, fractional=int((finite % 1 != 0).sum()))
+        columns[column.name] = found
+    return Profile(rows=len(frame), columns=columns, fingerprints=Fingerprints.of(clean))
 
 
 def _array(column: pd.Series[Any], kind: str) -> np.ndarray:

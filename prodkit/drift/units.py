@@ -20,6 +20,11 @@ FAR = 4.0  # day-to-day deviations from the last window, which no month or week 
 FAR_SLIGHT = 8.0  # from every reference, for factors below 3: a season or a holiday may amount to one
 NEAR = 2.0  # day-to-day deviations; what undoing the conversion leaves over may be nature
 MUCH_NEARER = 3.0  # times
+FROM_ZERO = 2.0  # standard deviations; nearer to zero nature, too, changes level and spread by one factor
+CLEAR = 0.45  # logarithm of a factor, beyond which the spread tells it from none
+AS_BEFORE = (
+    0.25  # what undoing leaves of the level, in standard deviations, and of the logarithm of the spread
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +163,22 @@ def _by_days(before: Sequence[ColumnProfile], now: ColumnProfile) -> Conversion 
         raw, far = min(distance(today, reference) for reference in references), FAR_SLIGHT
     else:
         raw, far = distance(today, references[0]), FAR
-    return best if raw >= far and undone[best] <= min(NEAR, raw / MUCH_NEARER) else None
+    if raw >= far and undone[best] <= min(NEAR, raw / MUCH_NEARER):
+        return best
+    return _by_moments(before, now)
+
+
+def _by_moments(before: Sequence[ColumnProfile], now: ColumnProfile) -> Conversion | None:
+    """Level and spread that have moved by one and the same factor, which nature leaves alone far from zero."""
+    if any(not part.sd > 0 or abs(part.mean) < FROM_ZERO * part.sd for part in before) or not now.sd > 0:
+        return None
+    if min(abs(now.mean - part.mean) / part.sd for part in before) < 1:
+        return None
+    whole = max(before, key=lambda part: part.n)
+
+    def distance(known: Conversion) -> float:
+        level = abs(float(known.undo(np.array(now.mean))) - whole.mean) / whole.sd
+        return math.hypot(level, math.log(now.sd / known.slope / whole.sd))
+
+    best = min((known for known in CONVERSIONS if abs(math.log(known.slope)) > CLEAR), key=distance)
+    return best if distance(best) <= AS_BEFORE else None

@@ -1,1 +1,1 @@
-"""One figure a function, and one line that lets a reader look around."""
+"""One figure a function."""

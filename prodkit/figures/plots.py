@@ -33,10 +33,12 @@ __all__ = [
     "drift_ranking",
     "folds",
     "importance",
+    "latency_tail",
     "learning_curve",
     "panels",
     "rising_load",
     "score_histogram",
+    "threshold_costs",
 ]
 
 Floats = NDArray[np.float64]
@@ -223,6 +225,61 @@ def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
     return _chart(
         figure, title, f"load: {_count(len(rates), 'rate')}, {_span(rates)} a second; {', '.join(said[:4])}"
     )
+
+
+def latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit: float) -> Chart:
+    """How long the slowest wait at one rate: (n,) milliseconds of each who was loaded, on logarithmic axes."""
+    title = f"Who waits how long at {_number(rate)} requests a second"
+    sorted_ms = {who: np.sort(np.asarray(each, dtype=float)) for who, each in latencies.items()}
+    sorted_ms = {who: each[each > 0] for who, each in sorted_ms.items() if (each > 0).any()}
+    if not sorted_ms:
+        return _nothing(title, "nobody was loaded")
+    figure, axes = _canvas(title, height=3.1)
+    axes.set_yscale("log")
+    axes.set_xscale("log")
+    finals, said = {}, []
+    for (who, values), color in zip(sorted_ms.items(), _LINES, strict=False):
+        slower = (len(values) - np.arange(len(values))) / len(values)
+        axes.step(slower, values, color=color, linewidth=1.6, where="post")
+        finals[_plain(who)] = values[-1], color
+        said.append(f"{_plain(who)} at most {_number(values[-1])} ms")
+    axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    finals[f"limit {_number(limit)}"] = limit, INK
+    least = min(1 / len(values) for values in sorted_ms.values())
+    shares = [share for share in (1, 0.1, 0.01, 0.001, 0.0001) if share >= least]
+    axes.set_xticks(shares, [f"{share:.4g}" for share in shares])
+    axes.minorticks_off()
+    axes.set_xlim(1.0, min(least, 0.5))
+    _label_log_ends(axes, finals)
+    _axis_names(axes, "share of requests that waited at least so long (log)", "milliseconds (log)")
+    return _chart(
+        figure, title, f"tail at {_number(rate)} a second, limit {_number(limit)} ms: {', '.join(said)}"
+    )
+
+
+def threshold_costs(table: pd.DataFrame, *, threshold: float, title: str) -> Chart:
+    """Cost of a hundred rows against the threshold: index threshold, a column for each candidate; one is picked."""
+    table = table.dropna(axis="columns", how="all")
+    if table.empty or not len(table.columns):
+        return _nothing(title, "no row has a prediction")
+    figure, axes = _canvas(title, height=3.0)
+    finals, said = {}, []
+    for column, color in zip(table.columns, _LINES, strict=False):
+        cost = table[column]
+        at = float(cost[threshold])
+        axes.plot(cost.index, cost.to_numpy(), color=color, linewidth=1.6)
+        axes.plot([threshold], [at], marker="o", markersize=6, color=color)
+        finals[_plain(column)] = float(cost.iloc[-1]), color
+        best = f"least {_number(cost.min())} at {_number(float(cost.index[int(cost.argmin())]))}"
+        said.append(f"{_plain(column)} {_number(at)}, {best}")
+    axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    _top_label(axes, threshold, f"threshold {_number(threshold)}")
+    if len(table) > 1:
+        axes.set_xlim(float(table.index[0]), float(table.index[-1]))
+    axes.set_ylim(0, 1.08 * float(np.nanmax(table.to_numpy())) or 1.0)
+    _label_ends(axes, finals)
+    _axis_names(axes, "called from this prediction on", "cost of 100 rows, in false alarms")
+    return _chart(figure, title, f"cost at threshold {_number(threshold)}: {'; '.join(said[:4])}")
 
 
 def differences(

@@ -51,6 +51,7 @@ class Bundle:
         drill: the faults that were put into its training on purpose; empty for a real version.
         calibration: out-of-time rows that say what its answers are worth while labels are to come; None for a version
             from before these were kept.
+        memory: how much a day's mean loss takes after that of the day before, and the days it was learned of.
     """
 
     model: Any
@@ -68,6 +69,7 @@ class Bundle:
     digest: str = ""
     drill: dict[str, str] = field(default_factory=dict)
     calibration: CalibrationSet | None = None
+    memory: tuple[float, int] | None = None
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predictions of the model, as :func:`prodkit.models.estimators.predictions`."""
@@ -113,6 +115,7 @@ def assemble(
         environment=environment(),
         drill=params.drill,
         calibration=CalibrationSet.of(tested, importance=dict(importance)),
+        memory=tested.memory,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,13 +20,15 @@ from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate
 from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
-from prodkit.models.metrics import intervals, row_losses
+from prodkit.models.metrics import dependence, intervals, row_losses
+from prodkit.models.worth import mean_worth, row_worth
 from prodkit.settings.params import LEAD, PRIMARY, TrainParams
 from prodkit.spans import Window
 
 __all__ = [
     "OutOfTime",
     "Split",
+    "Withheld",
     "importance",
     "learning_curve",
     "model_for",
@@ -111,6 +113,7 @@ class OutOfTime:
         folds: a row for each fold: train_end, rows, value, low, high of the lead metric.
         last: the model of the last fold, and
         newest: (n,) true for the rows of the last fold, which that model had not seen.
+        worth: (n,) business value of each row; None if nobody said what that is.
     """
 
     schema: Schema
@@ -122,6 +125,7 @@ class OutOfTime:
     folds: pd.DataFrame
     last: Pipeline
     newest: np.ndarray
+    worth: np.ndarray | None = None
 
     @property
     def metric(self) -> str:
@@ -141,9 +145,17 @@ class OutOfTime:
             self.truth, self.predicted, task=task
         )
 
+    @property
+    def memory(self) -> tuple[float, int]:
+        """How much a day's mean loss takes after that of the day before, and of how many days that was learned."""
+        daily = pd.Series(self.losses[1]).groupby(self.days).mean().to_numpy()
+        return dependence(daily), len(daily)
+
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
-        """Every score of the task with its interval."""
-        return intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
+        """Every score of the task with its interval, and the mean business value."""
+        found = intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
+        worth = {} if self.worth is None else {"value": mean_worth(self.worth, blocks=self.days)}
+        return found | worth
 
 
 def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: TrainParams) -> OutOfTime:
@@ -161,17 +173,19 @@ def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: 
         said.append(predicted)
         simple.append(Fallback.fit(past, schema=schema).predict(future, schema=schema))
     frame = pd.concat(parts, ignore_index=True)
+    truth, predicted = schema.encode(frame[schema.target]), np.concatenate(said)
     summary = pd.DataFrame(table, columns=["train_end", "rows", "value", "low", "high"])
     return OutOfTime(
         schema=schema,
         frame=frame,
-        truth=schema.encode(frame[schema.target]),
-        predicted=np.concatenate(said),
+        truth=truth,
+        predicted=predicted,
         simple=np.concatenate(simple),
         days=blocks(frame[params.time_column]),
         folds=summary.set_index(pd.RangeIndex(1, len(table) + 1, name="fold")),
         last=last,
         newest=np.arange(len(frame)) >= len(frame) - len(parts[-1]),
+        worth=row_worth(params.value, frame, truth=truth, predicted=predicted, schema=schema),
     )
 
 
@@ -244,19 +258,56 @@ def importance(tested: OutOfTime, *, params: TrainParams, repeats: int = 3) -> p
     Returns:
         A row for each feature, the most important first: mean and sd over the repeats, in units of the loss.
     """
-    schema, generator = tested.schema, np.random.default_rng(params.seed)
-    frame = thinned(tested.frame[tested.newest], params.diagnostic_rows // 4)
-    truth, columns = schema.encode(frame[schema.target]), schema.coerce(frame)
-    before, table = _mean_loss(tested.last, columns, truth, schema), {}
-    for name in schema.names:
+    withheld, generator = Withheld.of(tested, params=params), np.random.default_rng(params.seed)
+    before, table = withheld.loss(withheld.predicted()), {}
+    for name in tested.schema.names:
         rises = []
         for _ in range(repeats):
-            shuffled = columns[name].to_numpy()[generator.permutation(len(columns))]
-            after = _mean_loss(tested.last, columns.assign(**{name: shuffled}), truth, schema)
-            rises.append(after - before)
+            rises.append(withheld.loss(withheld.predicted((name,), generator=generator)) - before)
         table[name] = (np.mean(rises), np.std(rises))
     result = pd.DataFrame.from_dict(table, orient="index", columns=["mean", "sd"]).rename_axis("column")
     return result.sort_values("mean", ascending=False, kind="stable")
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """The newest fold, put to its model with columns taken away.
+
+    Attributes:
+        tested: all folds.
+        columns: (n, features) rows of the newest fold, at most a quarter of ``diagnostic_rows``.
+        truth: (n,) their labels, encoded.
+        simple: (n,) or (n, k) what the simple rule said of them.
+        seed: of the shuffling.
+    """
+
+    tested: OutOfTime
+    columns: pd.DataFrame
+    truth: np.ndarray
+    simple: np.ndarray
+    seed: int
+
+    @classmethod
+    def of(cls, tested: OutOfTime, *, params: TrainParams) -> Withheld:
+        """Rows evenly taken from the newest fold."""
+        places = thinned(pd.DataFrame({"row": np.flatnonzero(tested.newest)}), params.diagnostic_rows // 4)
+        rows, schema = places["row"].to_numpy(), tested.schema
+        columns = schema.coerce(tested.frame.iloc[rows])
+        return cls(tested, columns, tested.truth[rows], tested.simple[rows], params.seed)
+
+    def predicted(
+        self, without: Sequence[str] = (), *, generator: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """What the model says, (n,) or (n, k), when each of these columns is shuffled."""
+        generator = generator or np.random.default_rng(self.seed)
+        shuffled = {
+            name: self.columns[name].to_numpy()[generator.permutation(len(self.columns))] for name in without
+        }
+        return predictions(self.tested.last, self.columns.assign(**shuffled), schema=self.tested.schema)
+
+    def loss(self, predicted: np.ndarray) -> float:
+        """Mean loss of such predictions."""
+        return float(row_losses(self.truth, predicted, task=self.tested.schema.task).mean())
 
 
 def learning_curve(

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.cells import numbers
 from prodkit.data.windows import blocks, read_window
 from prodkit.decisions.paired import difference
 from prodkit.decisions.result import current_run
@@ -22,7 +21,8 @@ from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate
 from prodkit.models.bundle import Bundle
-from prodkit.models.metrics import intervals, row_losses, row_values
+from prodkit.models.metrics import intervals, row_losses
+from prodkit.models.worth import row_worth
 from prodkit.scoring.guard import guarded
 from prodkit.settings.params import MonitorParams
 from prodkit.spans import Window, earlier_windows
@@ -161,21 +161,8 @@ def _piece(
         return None
     truth = bundle.schema.encode(rows[params.target])
     said = guarded(bundle, rows, distrust=distrust).predicted
-    return truth, said, blocks(rows[params.time_column]), _values(params, rows, bundle, truth, said)
-
-
-def _values(
-    params: MonitorParams, rows: pd.DataFrame, bundle: Bundle, truth: np.ndarray, said: np.ndarray
-) -> np.ndarray | None:
-    """The (n,) business value of each row; None if the parameters name none."""
-    if isinstance(params.value, dict) and params.value:
-        if bundle.schema.task == "regression":
-            rule, fix = "must be a column where a number is predicted", "A cost matrix needs classes."
-            raise ParameterError("value", rule=rule, value="a cost matrix", fix=fix)
-        return row_values(truth, said, costs=params.value, classes=bundle.schema.classes)
-    if not params.value:
-        return None
-    return numbers(rows[str(params.value)]).to_numpy(dtype=float)
+    worth = row_worth(params.value, rows, truth=truth, predicted=said, schema=bundle.schema)
+    return truth, said, blocks(rows[params.time_column]), worth
 
 
 def distrusted(store: Store, params: MonitorParams, span: Window) -> str:

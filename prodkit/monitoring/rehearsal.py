@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from prodkit.data.windows import read_window
-from prodkit.decisions.survey import inspect_window
-from prodkit.scoring.batch import remember_scoring, score_window
+from prodkit.scoring.batch import open_window, remember_scoring, score_window
+from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import Facts, MonitorParams, ScoreParams
 from prodkit.settings.places import environment_set
 from prodkit.spans import earlier_windows
@@ -22,9 +21,9 @@ def demonstrate_past(store: Store, params: MonitorParams) -> None:
     shared = {name: value for name, value in params.plain().items() if name in Facts.model_fields}
     for window in earlier_windows(params.window, params.windows):
         then = ScoreParams.check({**shared, "window": str(window), "as_of": ""})
-        rows = read_window(then)
-        inspection = inspect_window(store, then, rows, version=version, bundle=bundle)
-        scored = score_window(then, rows, version=version, bundle=bundle, distrust=inspection.distrust)
+        rows = open_window(then, bundle=bundle)
+        inspection = inspect_chunks(store, then, rows, version=version, bundle=bundle)
+        scored = score_window(then, rows, inspection, version=version, bundle=bundle)
         with environment_set(
             PRODKIT_RUN=f"score-{window}"
         ):  # each by a run of its own, or one would replace the other

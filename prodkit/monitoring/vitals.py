@@ -30,7 +30,16 @@ from prodkit.spans import Window, earlier_windows
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 
-__all__ = ["Vitals", "draw_answers", "draw_quality", "standing", "steady", "vital_evidence", "vital_signs"]
+__all__ = [
+    "Vitals",
+    "draw_answers",
+    "draw_quality",
+    "sign_limits",
+    "standing",
+    "steady",
+    "vital_evidence",
+    "vital_signs",
+]
 
 _SHARES = ("error_share", "degraded_share")
 _COVERAGE = ("aged_share", "labelled_share")
@@ -387,12 +396,10 @@ def _interval(row: pd.Series[Any], figure: str) -> tuple[float, float, float]:
     return value, low if low == low else -np.inf, high if high == high else np.inf
 
 
-def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
-    """Is it right? The score that is looked at first, the loss that decides, calibration, business value."""
-    names = dict.fromkeys([vitals.lead, vitals.loss, "calibration_error"])
-    if params.value:
-        names["value"] = None
+def sign_limits(params: MonitorParams, vitals: Vitals) -> dict[str, float]:
+    """By name of the sign, what it is held against."""
     limits = {
+        **params.slo,
         "calibration_error": params.calibration_limit,
         vitals.loss: vitals.loss_limit(params.loss_margin),
     }
@@ -400,6 +407,15 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
         limits[vitals.lead] = vitals.score_limit(params.score_margin)
     if params.value_min is not None:
         limits["value"] = params.value_min
+    return limits
+
+
+def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
+    """Is it right? The score that is looked at first, the loss that decides, calibration, business value."""
+    names = dict.fromkeys([vitals.lead, vitals.loss, "calibration_error"])
+    if params.value:
+        names["value"] = None
+    limits = sign_limits(params, vitals)
     return panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
 
 

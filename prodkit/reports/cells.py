@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["body", "prepare"]
 
 _OUTCOMES = get_args(Outcome)
+_SHORT = 24  # characters
 _preparing = Lock()
 
 
@@ -130,7 +131,7 @@ def _harmless(html: str) -> str:
     boxed = re.sub(
         r"<table\b", '<div class="scroll" role="group" tabindex="0" aria-label="table"><table', clean
     )
-    return re.sub(r"<td>([^<]{1,24})</td>", _cell, boxed.replace("</table>", "</table></div>"))
+    return re.sub(r"<(td|th)>([^<]+)</\1>", _cell, boxed.replace("</table>", "</table></div>"))
 
 
 # how pandas heads a table whose index has a name: twice, with half of each row empty
@@ -148,13 +149,11 @@ def _one_header(found: re.Match[str]) -> str:
 
 
 def _cell(found: re.Match[str]) -> str:
-    """A short cell, which is not broken; an outcome is given its sign."""
-    text = found[1]
-    return (
-        f'<td class="short"><b class="badge {text}">{text}</b></td>'
-        if text in _OUTCOMES
-        else f'<td class="short">{text}</td>'
-    )
+    """A short cell, which is not broken, or a long one, which is not squeezed; an outcome is given its sign."""
+    tag, text = found.groups()
+    kind = "short" if len(text) <= _SHORT else "long"
+    shown = f'<b class="badge {text}">{text}</b>' if tag == "td" and text in _OUTCOMES else text
+    return f'<{tag} class="{kind}">{shown}</{tag}>'
 
 
 def _plain(text: str) -> str:

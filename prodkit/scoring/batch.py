@@ -1,62 +1,79 @@
-"""A window of predictions: its input inspected first, then scored in batches that are written exactly once."""
+"""A window of predictions: its input inspected first, then scored part by part, each row exactly once."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
-from prodkit.data.windows import blocks, digest, row_ids
+from prodkit.data.chunks import Chunks, window_chunks
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.result import current_run
 from prodkit.decisions.survey import Inspection
-from prodkit.drift.profiles import ColumnProfile, column_profile
+from prodkit.drift.profiles import ColumnProfile
+from prodkit.errors import DataError
 from prodkit.evidence import Evidence
-from prodkit.models.bundle import Bundle, lead_score
-from prodkit.scoring.guard import guarded
+from prodkit.models.bundle import Bundle
+from prodkit.scoring.parts import DRAFT, Part, PartWriter, Sent
+from prodkit.scoring.workers import shared_out
 from prodkit.settings.params import Facts, ScoreParams
 from prodkit.settings.places import destination, outputs_folder
 from prodkit.store.registry import Store
 
-__all__ = ["Scored", "figure_rows", "remember_scoring", "score_window", "scoring_evidence"]
+__all__ = ["Scored", "figure_rows", "open_window", "remember_scoring", "score_window", "scoring_evidence"]
+
+_PART_BATCHES = (
+    10  # of a part, at least: each is forced to the disk, which takes as long as some thousand rows
+)
+_FORGOTTEN_SECONDS = 86_400.0  # after which a draft is nobody's
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A scored window.
+    """A scored window, of which nothing but sums is in memory.
 
     Attributes:
-        table: row_id, time, prediction (or one column a class), version, degraded, reason, latency_ms; one row each.
-        folder: where the Parquet files of it are.
-        resumed_batches: how many had been written by an earlier, interrupted attempt.
-        error_share: share of rows that the model itself could not answer.
+        folder: where its Parquet files are. Each row has the time, the id columns (``row_id`` says file and position
+            where there are none), ``prediction`` or one column a class, ``version``, ``source``, ``degraded``,
+            ``reason`` and ``latency_ms``, in the order of the table. An id
+            named like one of these begins with ``key_``.
+        parts: what is known of each file.
+        resumed_parts: how many had been written by an earlier, interrupted attempt.
     """
 
-    table: pd.DataFrame
     folder: Path
-    resumed_batches: int
-    error_share: float
+    parts: tuple[Part, ...]
+    resumed_parts: int
 
     @property
-    def predicted(self) -> np.ndarray:
-        """(n,) the prediction, or the largest class share."""
-        names = [name for name in self.table.columns if name.startswith("prediction")]
-        return lead_score(self.table[names].to_numpy().squeeze())
+    def rows(self) -> int:
+        """All of them."""
+        return sum(part.rows for part in self.parts)
 
-    def profile(self, *, like: ColumnProfile) -> ColumnProfile:
-        """Summary of the predictions, on the bins of a reference."""
-        return column_profile(self.predicted, blocks=blocks(self.table["time"]), like=like)
+    @property
+    def degraded_share(self) -> float:
+        """Share of rows that the simple rule answered."""
+        return sum(part.degraded_rows for part in self.parts) / self.rows
 
-    def by_day(self) -> pd.DataFrame:
-        """Mean prediction of each day."""
-        return pd.DataFrame({"prediction": self.predicted}).groupby(self.table["time"].dt.floor("D")).mean()
+    @property
+    def error_share(self) -> float:
+        """Share of rows that the model itself could not answer."""
+        return sum(part.failed_rows for part in self.parts) / self.rows
+
+    @property
+    def scores(self) -> ColumnProfile:
+        """Summary of the predictions, or of the largest class shares, on the bins of the training's."""
+        return reduce(ColumnProfile.merge, (part.scores for part in self.parts))
 
     @property
     def location(self) -> str:
@@ -65,89 +82,124 @@ class Scored:
         folder = self.folder.resolve()
         return f"outputs/{folder.relative_to(outputs)}" if folder.is_relative_to(outputs) else str(folder)
 
+    def by_day(self) -> pd.DataFrame:
+        """Mean prediction of each day."""
+        rows, total = Counter[int](), Counter[int]()
+        for part in self.parts:
+            for day, (count, mean) in part.days.items():
+                rows[day] += count
+                total[day] += count * mean  # type: ignore[assignment]  # a Counter of floats
+        days = sorted(rows)
+        index = pd.DatetimeIndex(np.array(days, dtype="datetime64[D]").astype("datetime64[us]"), name="time")
+        return pd.DataFrame({"prediction": [total[day] / rows[day] for day in days]}, index=index)
+
+    def latency(self, *quantiles: float) -> list[float]:
+        """Milliseconds a row, at each of these shares of the rows: those of a batch share its time equally."""
+        rows, took = np.array([batch for part in self.parts for batch in part.batches], dtype=float).T
+        each = took / rows
+        order = np.argsort(each)
+        reached = np.cumsum(rows[order]) / rows.sum()
+        places = np.minimum(np.searchsorted(reached, quantiles), len(order) - 1)
+        return [float(value) for value in each[order][places]]
+
+    def latency_table(self) -> pd.DataFrame:
+        """Batches, and milliseconds a row of the fastest, usual, slow and slowest of them."""
+        batches = sum(len(part.batches) for part in self.parts)
+        fastest, usual, slow, slowest = self.latency(0.0, 0.5, 0.99, 1.0)
+        figures = {"batches": batches, "min": fastest, "p50": usual, "p99": slow, "max": slowest}
+        return pd.DataFrame(figures, index=["latency_ms"])
+
+    def head(self, rows: int = 5) -> pd.DataFrame:
+        """The first rows as they stand in the files."""
+        first: pd.DataFrame = next(pq.ParquetFile(self.paths[0]).iter_batches(rows)).to_pandas()
+        return first
+
+    def table(self) -> pd.DataFrame:
+        """All rows, in memory."""
+        return pd.concat([pd.read_parquet(path) for path in self.paths], ignore_index=True)
+
     @property
-    def degraded_share(self) -> float:
-        """Share of rows that the simple rule answered."""
-        return float(self.table["degraded"].mean())
+    def paths(self) -> list[Path]:
+        """The files, in the order of the table."""
+        return sorted(self.folder.glob("part-*.parquet"))
+
+
+def open_window(params: ScoreParams, *, bundle: Bundle) -> Chunks:
+    """The rows of the window in chunks, each of which becomes one part of the result; see :func:`window_chunks`."""
+    return window_chunks(
+        params,
+        features=bundle.schema.names,
+        batch_rows=params.batch_rows,
+        chunk_rows=params.batch_rows * _PART_BATCHES,
+        place=_place(params),
+    )
+
+
+def _place(params: ScoreParams) -> Path:
+    # what a demonstration says must not lie where others look for predictions
+    return destination("outputs/demo/predictions" if params.store == "demo" else params.predictions)
 
 
 def score_window(
-    params: ScoreParams, rows: pd.DataFrame, *, version: int, bundle: Bundle, distrust: str = ""
+    params: ScoreParams, chunks: Chunks, inspection: Inspection, *, version: int, bundle: Bundle
 ) -> Scored:
-    """Predict each row once, in batches; a batch that is already on disk is kept, not done again.
+    """Predict each row once, in batches; a part that is already on disk is kept, not done again.
 
-    The folder is named after the window, the version and a digest of model, rows, batch size and trust, so a batch
-    found there is this batch. Files appear whole or not at all.
+    The folder is named after the window, the version and a digest of model, rows, batch size and trust, so a part
+    found there is this part. Files appear whole or not at all. Parts are shared out through joblib, and a batch
+    each is in memory at a time.
+
+    Args:
+        params: of the notebook.
+        chunks: the rows, as :func:`open_window` gives them.
+        inspection: of these rows; where it found them broken, the model is not asked.
+        version: number of the bundle.
+        bundle: that predicts.
+
+    Raises:
+        DataError: the rows can no longer be read, or are others than were inspected.
     """
-    identity = f"{bundle.digest} {digest(rows)} {params.batch_rows} {distrust}"
+    read = inspection.read
+    assert read is not None
+    identity = json.dumps([bundle.digest, read.digest, params.batch_rows, inspection.distrust, chunks.keys])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     span = str(params.window).replace("/", "_").replace(":", "")
-    # what a demonstration says must not lie where others look for predictions
-    place = "outputs/demo/predictions" if params.store == "demo" else params.predictions
-    folder = destination(place) / span / f"v{version}-{key}"
+    folder = _place(params) / span / f"v{version}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    ids = row_ids(rows, params)
-    resumed = 0
-    for number, start in enumerate(range(0, len(rows), params.batch_rows)):
-        path = folder / f"part-{number:05d}.parquet"
-        if path.exists():
-            resumed += 1
-            continue
-        batch = slice(start, start + params.batch_rows)
-        table = _score_batch(rows.iloc[batch], ids.iloc[batch], params, version, bundle, distrust)
-        _publish(table, path)
-    table = pd.concat(
-        [pd.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))], ignore_index=True
-    )
-    failed = float((table["degraded"] & (table["reason"] != distrust)).mean())
-    return Scored(table, folder, resumed, failed)
-
-
-def _score_batch(
-    rows: pd.DataFrame, ids: pd.Series, params: ScoreParams, version: int, bundle: Bundle, distrust: str
-) -> pd.DataFrame:
-    began = time.perf_counter()
-    answers = guarded(bundle, rows, distrust=distrust, version=version)
-    took_ms = (time.perf_counter() - began) * 1000
-    table = pd.DataFrame({"row_id": ids.to_numpy(), "time": rows[params.time_column].to_numpy()})
-    for name, values in zip(_prediction_names(bundle), np.atleast_2d(answers.predicted.T), strict=True):
-        table[name] = values
-    table["version"] = answers.version
-    table["degraded"] = answers.degraded
-    table["reason"] = answers.reason
-    table["latency_ms"] = took_ms / len(rows)
-    return table
-
-
-def _prediction_names(bundle: Bundle) -> list[str]:
-    if bundle.schema.task == "multiclass":
-        return [f"prediction_{name}" for name in bundle.schema.classes]
-    return ["prediction"]
-
-
-def _publish(table: pd.DataFrame, path: Path) -> None:
-    """Write to another name, force it to the disk, rename: a file under its own name is whole."""
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    with draft.open("wb") as file:
-        table.to_parquet(file, index=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    for draft in folder.glob(f"*{DRAFT}"):
+        if draft.stat().st_mtime < time.time() - _FORGOTTEN_SECONDS:
+            draft.unlink(missing_ok=True)
+    sent = Sent(version, bundle, inspection.distrust)
+    if params.backend != "threading" and len(chunks) > 1:
+        sent = sent.kept(chunks.scratch / "model")
+    write = PartWriter(folder, sent, params.time_column, tuple(chunks.keys))
+    sizes = [chunk.most_rows for chunk in chunks]
+    label = f"score {params.window}"[:32]
+    parts, resumed = [], 0
+    for part, was_there in shared_out(write, chunks, backend=params.backend, label=label, sizes=sizes):
+        parts.append(part)
+        resumed += was_there
+    counted = [part.rows for part in parts]
+    if counted != list(read.parts):
+        fix = "Run it again, when nobody writes to the table."
+        raise DataError("data", rule="must not change while it is scored", value=params.data, fix=fix)
+    chunks.close()
+    return Scored(folder, tuple(part for part in parts if part.rows), resumed)
 
 
 def remember_scoring(
     store: Store, params: ScoreParams, scored: Scored, inspection: Inspection, *, version: int
 ) -> None:
     """Leave in the store what later notebooks ask of this window: health, and what its input looked like."""
-    latency = scored.table["latency_ms"]
+    usual, slow = scored.latency(0.5, 0.99)
     figures = {
-        "rows": len(scored.table),
+        "rows": scored.rows,
         "degraded_share": scored.degraded_share,
         "error_share": scored.error_share,
-        "latency_p50_ms": float(latency.quantile(0.5)),
-        "latency_p99_ms": float(latency.quantile(0.99)),
+        "latency_p50_ms": usual,
+        "latency_p99_ms": slow,
     }
-    store.record_metrics(figure_rows(params, figures, version=version, n=len(latency)))
+    store.record_metrics(figure_rows(params, figures, version=version, n=scored.rows))
     document = inspection.current.to_dict()
     store.save_profile(
         params.window, document, run_id=current_run(params), version=version, clean=inspection.sound
@@ -172,7 +224,6 @@ def figure_rows(params: Facts, figures: Mapping[str, float], *, version: int, n:
 
 def scoring_evidence(params: ScoreParams, scored: Scored) -> list[Evidence]:
     """Could every row be answered, and how many by the model itself?"""
-    n = len(scored.table)
     found = []
     for name, share in (("error_share", scored.error_share), ("degraded_share", scored.degraded_share)):
         limit = params.slo.get(name)
@@ -181,5 +232,7 @@ def scoring_evidence(params: ScoreParams, scored: Scored) -> list[Evidence]:
             "degraded_share": "rows answered by the simple rule",
         }
         if limit is not None:
-            found.append(at_most(f"health.{name}", share, limit=limit, n=n, rung=2, note=note[name]))
+            found.append(
+                at_most(f"health.{name}", share, limit=limit, n=scored.rows, rung=2, note=note[name])
+            )
     return found

@@ -260,7 +260,12 @@ class ValidateParams(Facts):
         0.05, gt=0, description="calibration error above which it must beat the champion's"
     )
     size_limit_mb: float = Field(100.0, gt=0, description="largest artifact, megabytes")
+    memory_limit_mb: float = Field(1000.0, gt=0, description="most memory to load it, megabytes")
     latency_limit_ms: float = Field(100.0, gt=0, description="slowest median of one row, milliseconds")
+    promised_rate: float = Field(
+        0.0, ge=0, le=100_000, description="requests a second at which it must keep `slo`; not loaded if 0"
+    )
+    step_seconds: float = Field(2.0, gt=0, le=3600, description="how long that rate is kept up")
 
 
 class ScoreParams(Facts):

@@ -17,7 +17,7 @@ from prodkit.stress.faults import Fault
 from prodkit.stress.load import Step, knee, quantile
 from prodkit.stress.volumes import cost_curve
 
-__all__ = ["fault_table", "load_table", "stress_evidence", "stress_outputs"]
+__all__ = ["fault_table", "load_evidence", "load_table", "stress_evidence", "stress_outputs"]
 
 _PERCENT = re.compile(r"latency_p(\d\d)_ms")
 
@@ -72,11 +72,11 @@ def stress_evidence(
     found = []
     for who in ("champion", "challenger"):
         if who in guards:
-            found += _load_evidence(params, who, guards[who])
+            found += load_evidence(params, who, guards[who])
     if service.problem:
         found.append(Evidence("service", service.outcome, note=service.problem))
     if service.steps or not service.problem:
-        found += _load_evidence(params, "service", service.steps)
+        found += load_evidence(params, "service", service.steps)
     if not params.url and not service.problem:
         limit, note = params.memory_limit_mb, "most memory of the service, megabytes"
         found.append(at_most("memory.service", service.peak_mb, limit=limit, rung=2, note=note))
@@ -87,7 +87,7 @@ def stress_evidence(
     return found
 
 
-def _load_evidence(params: StressParams, who: str, steps: Sequence[Step]) -> list[Evidence]:
+def load_evidence(params: StressParams, who: str, steps: Sequence[Step]) -> list[Evidence]:
     """The limits, held against the step at the promised rate."""
     step = next((step for step in steps if step.rate == params.promised_rate), None)
     found = []

@@ -21,7 +21,7 @@ _REAL_ROWS = 1000  # that the unusual ones are made of
 
 
 def volume_table(params: StressParams, resident: Resident, rows: pd.DataFrame) -> pd.DataFrame:
-    """Time and memory of answering n rows at once, for each volume: columns seconds, peak_mb, answered."""
+    """Time and memory of answering n rows at once: columns seconds, thousand_rows_ms, peak_mb, answered."""
     guard, found = Guard(Standing(resident)), {}
     for multiple in params.multiples:
         n = multiple * params.volume_rows
@@ -30,9 +30,9 @@ def volume_table(params: StressParams, resident: Resident, rows: pd.DataFrame) -
         answers = guard.answer(frame)
         took = time.perf_counter() - began
         finite = np.isfinite(answers.predicted.reshape(n, -1)).all(axis=1)
-        found[n] = (took, peak_mb(), int((finite & ~answers.degraded).sum()))
+        found[n] = (took, 1e6 * took / n, peak_mb(), int((finite & ~answers.degraded).sum()))
     return pd.DataFrame.from_dict(
-        found, orient="index", columns=["seconds", "peak_mb", "answered"]
+        found, orient="index", columns=["seconds", "thousand_rows_ms", "peak_mb", "answered"]
     ).rename_axis("rows")
 
 

@@ -123,7 +123,7 @@ class Dossier:
         runners = ("run_id", "notebook", "status", "params", "basis", "parent", "started", "seconds")
         shown = {name: value for name, value in blank.items() if name not in runners}
         shown |= said(self.folder / "notebook.ipynb")
-        found = {name: self.document.get(name) for name in shown}
+        found = {name: self.document.get(name, blank.get(name)) for name in shown}
         if _text(shown) != _text(found):
             for each in _EXACT.values(shown, found) or [Difference("", _text(shown), _text(found))]:
                 yield Difference(f"result.json{each.what}, the notebook shows another", *each[1:])

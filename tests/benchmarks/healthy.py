@@ -114,23 +114,25 @@ def judged(life: Life, world: World, *, cautious: bool = True) -> str:
     """The first action of a life, or ``keep``; without caution any gain above nought is worth it."""
     margins = {} if cautious else {"rollback_margin": 0.0, "ranking_margin": 0.0, "retrain_cost": 0.0}
     champion = Champion(version=2, predecessor=1, generation=2)
-    earlier: pd.Series[float] = pd.Series(index=pd.DatetimeIndex([]), dtype=float)
+    earlier: dict[str, pd.Series[float]] = {}
     for start in range(0, world.days - world.window + 1, world.step):
         begin = START + timedelta(days=start)
         window = Window(begin, begin + timedelta(days=world.window))
         params = RollbackParams.check({"window": str(window), "min_rows": 1, **margins})
         days = np.arange(start, start + world.window)
-        whole = trial_of(life, days, "champion", "predecessor")
+        whole = trial_of(life, days, *MODELS[:2])
         whole.losses["baseline"] = whole.losses["champion"] + 0.05
-        trials = Counterfactuals(
-            whole, trial_of(life, days[world.window // 2 :], "champion", "challenger"), window, {}
-        )
+        trials = Counterfactuals(whole, trial_of(life, days[world.window // 2 :], *MODELS), window, {})
         look = 1 + start // world.window
-        with patch("prodkit.decisions.ladder.daily_auc", lambda _, said, **__: pd.Series(said).dropna()):
-            past = earlier[earlier.index < pd.Timestamp(begin)]
+        with patch(
+            "prodkit.decisions.ladder.daily_auc",
+            lambda _, said, blocks: pd.Series(said, index=blocks).dropna(),
+        ):
+            past = {name: kept[kept.index < pd.Timestamp(begin)] for name, kept in earlier.items()}
             found = performance_evidence(params, trials, look=look, earlier=past)
-        gains = daily_gains(trials)
-        earlier = gains.combine_first(earlier) if earlier.empty else earlier.combine_first(gains)
+            for name, gains in daily_gains(trials).items():
+                kept = earlier.get(name)
+                earlier[name] = gains if kept is None else kept.combine_first(gains)
         action = judgement([SOUND, *found], champion=champion).action
         if action in ("rollback", "retrain"):
             return action
@@ -151,6 +153,7 @@ WORLDS = {
     "spells of 4 days": World(memory=0.75),
     "windows of a fortnight": World(window=14, step=14),
     "windows of 30 days, each week": World(step=7),
+    "the same, spells of 4 days": World(step=7, memory=0.75),
 }
 
 

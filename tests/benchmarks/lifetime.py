@@ -11,21 +11,86 @@ thirty days, which is not what the interval was made for.
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prodkit.decisions.paired import always_valid
+from prodkit.models.metrics import _MOST, _PRIOR_BLOCKS, _USUAL
 
 Floats = NDArray[np.float64]
 
-SEED, LIVES, DAYS, LENGTH = 20_130_101, 4_000, 365, 30
+SEED, LIVES, DAYS, LENGTH = 20_130_101, 2_000, 365, 30
+PRIOR = {"usual": _USUAL, "weight": float(_PRIOR_BLOCKS)}  # of how much days resemble each other
+TRAINED, TRUSTED = 60, 40.0  # days of training, from which it may be known, and for how many that counts
+MEMORIES = (0.0, 0.4, 0.75)  # correlation of a day's gain with that of the day before
 CONFIDENCE = 0.975  # half of the allowed error to either way to act
-HORIZONS = {"predecessor": 14, "ranking": 14, "challenger": 14, "since": 45}
-MARGINS = {"predecessor": 0.005, "ranking": 0.010, "challenger": 0.005, "since": 0.005}
-SPREADS = {"predecessor": 0.030, "ranking": 0.030, "challenger": 0.030, "since": 0.030}  # of a day's gain
-MIN_DAYS = 7
+SINCE = ("predecessor", "ranking", "since")  # judged over all days since the promotion, the others by window
+HORIZONS = {"predecessor": 45, "ranking": 45, "challenger": 14, "challenger ranking": 14, "since": 45}
+MARGINS = {
+    "predecessor": 0.005,
+    "ranking": 0.010,
+    "challenger": 0.005,
+    "challenger ranking": 0.010,
+    "since": 0.005,
+}
+SPREADS = {
+    "predecessor": 0.030,
+    "ranking": 0.030,
+    "challenger": 0.030,
+    "challenger ranking": 0.030,
+    "since": 0.030,
+}  # of a day's gain
+MIN_DAYS, MIN_PAST = 7, 14
+
+
+class Gains:
+    """Daily gains of many lives (lives, days), from whose sums each stretch of days is summed up at once."""
+
+    def __init__(self, gains: Floats) -> None:
+        self.gains = gains
+        start = np.zeros((len(gains), 1))
+        steps = np.hstack([start, gains[:, 1:] * gains[:, :-1]])
+        self.sums, self.squares, self.steps = (
+            np.hstack([start, part.cumsum(axis=1)]) for part in (gains, gains**2, steps)
+        )
+
+    def memory(self, begin: int, end: int) -> Floats:
+        """How much a day resembles the one before (lives,), as :func:`prodkit.models.metrics.dependence` has it."""
+        days, first, last = end - begin, self.gains[:, begin], self.gains[:, end - 1]
+        total, squares = (part[:, end] - part[:, begin] for part in (self.sums, self.squares))
+        products, mean = self.steps[:, end] - self.steps[:, begin + 1], total / days
+        spread = np.maximum(squares - total * mean, 1e-300)
+        seen = (products - mean * (2 * total - first - last) + (days - 1) * mean**2) / spread
+        found = seen + (1 + 3 * np.maximum(seen, 0)) / days
+        return np.clip((days * found + PRIOR["weight"] * PRIOR["usual"]) / (days + PRIOR["weight"]), 0, _MOST)
+
+    def lower(self, begin: int, end: int, *, look: int, horizon: int, phi: Floats) -> Floats:
+        """Lower end (lives,) of the always-valid interval of the mean of the days from begin to end.
+
+        Args:
+            begin: first day.
+            end: the day after the last.
+            look: number of the window.
+            horizon: where the interval is tightest, days.
+            phi: how much a day resembles the one before (lives,).
+        """
+        days, first, last = end - begin, self.gains[:, begin], self.gains[:, end - 1]
+        total, squares = (part[:, end] - part[:, begin] for part in (self.sums, self.squares))
+        products = self.steps[:, end] - self.steps[:, begin + 1]
+        mean = total / days
+        fresh = (total - first) - phi * (total - last)
+        fresh_squares = (squares - first**2) - 2 * phi * products + phi**2 * (squares - last**2)
+        low = lower(
+            fresh / (1 - phi),
+            fresh_squares / (1 - phi) ** 2,
+            np.float64(days - 1),
+            look=look,
+            horizon=horizon,
+        )
+        return np.minimum(low, mean)
 
 
 def lower(sums: Floats, squares: Floats, count: np.float64, *, look: int, horizon: int) -> Floats:
@@ -58,18 +123,25 @@ def first_day(gains: Floats, *, limit: float, horizon: int, looks: str, whole_li
         looks: ``each day``, ``12 windows`` (at the end of each) or ``sliding``.
         whole_life: one interval over all days, not one for each window.
     """
-    found = np.full(len(gains), np.inf)
-    start = np.zeros((len(gains), 1))
-    sums, squares = (np.hstack([start, part.cumsum(axis=1)]) for part in (gains, gains**2))
+    found, lives = np.full(len(gains), np.inf), Gains(gains)
     for day in range(MIN_DAYS, gains.shape[1] + 1):
         begin = 0 if whole_life else day - LENGTH if looks == "sliding" else (day - 1) // LENGTH * LENGTH
         if begin < 0 or day - begin < MIN_DAYS or (looks == "12 windows" and day % LENGTH):
             continue
         look = 1 if whole_life else 1 + begin // LENGTH
-        parts = (total[:, day] - total[:, begin] for total in (sums, squares))
-        low = lower(*parts, np.float64(day - begin), look=look, horizon=horizon)
+        # a window knows from the days before it how much they resemble each other, once they are enough
+        seen = (0, begin) if begin >= MIN_PAST else (begin, day)
+        low = lives.lower(begin, day, look=look, horizon=horizon, phi=lives.memory(*seen))
         found[(low > limit) & np.isinf(found)] = day
     return found
+
+
+def resembling(random: np.random.Generator, memory: float) -> Floats:
+    """Days (lives, days) of unit spread, of which each resembles the one before by ``memory``."""
+    days = random.normal(0, 1, (LIVES, DAYS))
+    for day in range(1, DAYS):
+        days[:, day] = memory * days[:, day - 1] + np.sqrt(1 - memory**2) * days[:, day]
+    return days
 
 
 def check() -> None:
@@ -80,30 +152,33 @@ def check() -> None:
         known = always_valid(
             gains, np.zeros(days), blocks=np.arange(days), confidence=CONFIDENCE, look=look, horizon=horizon
         )
-        here = lower(gains.sum(), (gains**2).sum(), np.float64(days), look=look, horizon=horizon)
-        np.testing.assert_allclose(here, known.low)
+        here = Gains(gains[None, :]).lower(
+            0, days, look=look, horizon=horizon, phi=Gains(gains[None, :]).memory(0, days)
+        )
+        np.testing.assert_allclose(here[0], known.low)
 
 
-def false_actions(*, looks: str, margins: bool) -> dict[str, float]:
+def false_actions(memory: float, *, looks: str, margins: bool) -> dict[str, float]:
     """Share of lives between models of equal worth that see a reason to act within a year, by comparison.
 
     Args:
+        memory: how much a day resembles the one before.
         looks: as in :func:`first_day`.
         margins: gains are truly nil and must exceed the margins; else they must exceed nil, the hardest case.
     """
     random = np.random.default_rng([SEED, margins])
     anything, shares = np.zeros(LIVES, dtype=bool), {}
-    shared = random.normal(0, 1, (LIVES, DAYS))
+    shared = resembling(random, memory)
     for name, horizon in HORIZONS.items():
         # a window's challenger also counts in the comparison since the promotion: the same gains, looked at twice
-        alone = shared if name in ("challenger", "since") else random.normal(0, 1, (LIVES, DAYS))
+        alone = shared if name in ("challenger", "since") else resembling(random, memory)
         acted = np.isfinite(
             first_day(
                 SPREADS[name] * alone,
                 limit=MARGINS[name] if margins else 0.0,
                 horizon=horizon,
                 looks=looks,
-                whole_life=name == "since",
+                whole_life=name in SINCE,
             )
         )
         shares[name] = float(acted.mean())
@@ -111,37 +186,51 @@ def false_actions(*, looks: str, margins: bool) -> dict[str, float]:
     return {**shares, "any": float(anything.mean())}
 
 
-def delays(drop: float, spread: float) -> tuple[float, float]:
+def delays(drop: float, spread: float, memory: float) -> tuple[float, float]:
     """Median days until a ranking that is worse by ``drop`` in AUC is caught, and the share caught in a year."""
     random = np.random.default_rng([SEED, round(1_000 * drop), round(1_000 * spread)])
-    gains = drop + random.normal(0, spread, (LIVES, DAYS))
-    days = first_day(gains, limit=MARGINS["ranking"], horizon=14, looks="each day")
+    gains = drop + spread * resembling(random, memory)
+    days = first_day(gains, limit=MARGINS["ranking"], horizon=45, looks="each day", whole_life=True)
     return float(np.quantile(days, 0.5, method="inverted_cdf")), float(np.isfinite(days).mean())
 
 
+def known(memory: float) -> None:
+    """Let training have seen how much days resemble each other."""
+    usual = (TRAINED * memory + _PRIOR_BLOCKS * _USUAL) / (TRAINED + _PRIOR_BLOCKS)
+    PRIOR.update(usual=usual, weight=TRUSTED)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print both tables; with ``--known`` as if training had seen how much days resemble each other."""
     began = time.perf_counter()
     check()
     print(f"{LIVES:,} lives of {DAYS} days, windows of {LENGTH} days, seed {SEED}\n")
     columns = [*HORIZONS, "any"]
     print("share of lives with a false reason to act")
-    print(f"{'looks':10}{'gain must exceed':>18}" + "".join(f"{name:>13}" for name in columns))
-    for looks in ("each day", "12 windows", "sliding"):
-        for margins in (False, True):
-            shares = false_actions(looks=looks, margins=margins)
-            limit = "its margin" if margins else "nil"
-            print(f"{looks:10}{limit:>18}" + "".join(f"{shares[name]:13.4f}" for name in columns))
+    print(f"{'memory':8}{'looks':11}{'gain must exceed':>18}" + "".join(f"{name:>20}" for name in columns))
+    for memory in MEMORIES:
+        if "--known" in sys.argv:
+            known(memory)
+        for looks in ("each day", "12 windows", "sliding"):
+            for margins in (False, True):
+                shares = false_actions(memory, looks=looks, margins=margins)
+                limit = "its margin" if margins else "nil"
+                print(
+                    f"{memory:<8}{looks:11}{limit:>18}" + "".join(f"{shares[name]:20.4f}" for name in columns)
+                )
     print("\nmedian days until a worse ranking is caught, looking each day (share caught within the year)")
     spreads = (0.015, 0.030, 0.060)
-    print(f"{'drop in AUC':12}" + "".join(f"{f'day-to-day {spread}':>24}" for spread in spreads))
-    for drop in (0.02, 0.05, 0.1):
-        found = [delays(drop, spread) for spread in spreads]
-        texts = [
-            f"{days:.0f} ({share:.1%})" if np.isfinite(days) else f"never ({share:.1%})"
-            for days, share in found
-        ]
-        print(f"{drop:<12}" + "".join(f"{text:>24}" for text in texts))
+    print(f"{'memory':8}{'drop in AUC':12}" + "".join(f"{f'day-to-day {spread}':>24}" for spread in spreads))
+    for memory in MEMORIES:
+        if "--known" in sys.argv:
+            known(memory)
+        for drop in (0.02, 0.05, 0.1):
+            found = [delays(drop, spread, memory) for spread in spreads]
+            texts = [
+                f"{days:.0f} ({share:.1%})" if np.isfinite(days) else f"never ({share:.1%})"
+                for days, share in found
+            ]
+            print(f"{memory:<8}{drop:<12}" + "".join(f"{text:>24}" for text in texts))
     print(f"\n{time.perf_counter() - began:.0f} s")
 
 

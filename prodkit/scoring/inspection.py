@@ -1,0 +1,96 @@
+"""The input of a window looked at in chunks, before anything is predicted from it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prodkit.data.chunks import Chunk, Chunks
+from prodkit.data.dataset import open_table
+from prodkit.data.keys import identity_error, kept_hashes, key_hashes, require_unique
+from prodkit.data.schema import Schema
+from prodkit.data.windows import Read, blocks, digest, no_rows
+from prodkit.decisions.survey import Inspection, held_against
+from prodkit.drift.counts import batch_profile
+from prodkit.drift.profiles import Profile, profile
+from prodkit.drift.tally import Blocks
+from prodkit.models.bundle import Bundle
+from prodkit.scoring.workers import shared_out
+from prodkit.settings.params import Facts
+from prodkit.store.registry import Store
+
+__all__ = ["inspect_chunks"]
+
+_ROWS = 32_768  # of a batch
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What is kept of a chunk."""
+
+    rows: int
+    profile: Profile
+    digest: str
+    nameless: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Looks at a chunk."""
+
+    schema: Schema
+    like: Profile
+    time: str
+    ids: tuple[str, ...]
+    folder: Path
+
+    def __call__(self, chunk: Chunk) -> _Seen:
+        total, hashes, nameless = hashlib.sha256(), [], []
+        found = [
+            profile(pd.DataFrame(columns=self.schema.names), self.schema, blocks=np.empty(0), like=self.like)
+        ]
+        for batch in chunk.batches(rows=_ROWS):
+            frame = batch.to_pandas()
+            total.update(digest(frame).encode())
+            days = Blocks.of(blocks(frame[self.time]))
+            found.append(batch_profile(batch, self.schema, blocks=days, like=self.like))
+            ids = frame[list(self.ids)]
+            nameless.append(ids[ids.isna().any(axis=1)])
+            hashes.append(key_hashes(batch, self.ids))
+        kept_hashes(hashes, self.folder / f"{chunk.number}.npy")
+        whole = reduce(Profile.merge, found)
+        return _Seen(whole.rows, whole, total.hexdigest(), pd.concat([pd.DataFrame(), *nameless]))
+
+
+def inspect_chunks(
+    store: Store, params: Facts, chunks: Chunks, *, version: int, bundle: Bundle
+) -> Inspection:
+    """Hold a window of any size against the champion's training and the last sound window before it.
+
+    One pass over the rows, shared out through joblib, of which only summaries are kept.
+
+    Raises:
+        WindowError: there are no rows. IdentityError: the name of a row is missing, or another's too.
+        DataError: the table cannot be read. SchemaError: the time column holds no times.
+    """
+    folder = chunks.scratch / "keys"
+    folder.mkdir(exist_ok=True)
+    look = _Look(bundle.schema, bundle.profile, params.time_column, tuple(params.id_column), folder)
+    sizes = [chunk.most_rows for chunk in chunks]
+    label = f"inspect {params.window}"[:32]
+    seen = list(shared_out(look, chunks, backend=params.backend, label=label, sizes=sizes))
+    if not sum(each.rows for each in seen):
+        raise no_rows(params, open_table(params))
+    nameless = pd.concat([each.nameless for each in seen])
+    if len(nameless):
+        raise identity_error(params, "must not be missing", nameless)
+    require_unique(params, chunks, [folder / f"{chunk.number}.npy" for chunk in chunks])
+    current = reduce(Profile.merge, (each.profile for each in seen))
+    total = hashlib.sha256("".join(each.digest for each in seen).encode()).hexdigest()
+    read = Read(current.rows, total, tuple(each.rows for each in seen))
+    return replace(held_against(store, params, current, version=version, bundle=bundle), read=read)
