@@ -152,6 +152,7 @@ def label_drift(
     note = "Jensen-Shannon distance of the labels that have matured from those of training"
     outcome: Outcome = "fail" if drifted else "pass" if np.isfinite(shift["p_value"]) else "inconclusive"
     value = shift["effect"] if np.isfinite(shift["effect"]) else None
+    note += "; days differ as much by chance" if outcome == "pass" and shift["effect"] >= limit else ""
     return Evidence("drift.labels", outcome, value=value, limit=limit, n=len(truth), rung=5, note=note)
 
 
@@ -196,6 +197,7 @@ def concept_drift(
         gap, limit = _gap(after, new, days), _LEAST_GAP
     drifted = p_value < alpha and gap >= limit
     outcome: Outcome = "fail" if drifted else "pass" if np.isfinite(p_value) else "inconclusive"
+    note += "; days differ as much by chance" if outcome == "pass" and gap >= limit else ""
     return Evidence("drift.concept", outcome, value=gap, limit=limit, n=len(truth), rung=5, note=note)
 
 

@@ -136,6 +136,7 @@ _CONTEST = {
     "calibration": Held("calibration_limit", _calibration, exact=False),
     "budget.size": Held("size_limit_mb", _at_most),
     "budget.latency": Held("latency_limit_ms", _at_most),
+    "budget.memory": Held("memory_limit_mb", _at_most),
 }
 _LADDER = {
     "cooldown": Held("cool_down", _since),
@@ -149,6 +150,7 @@ _LADDER = {
     "performance.predecessor": Held("rollback_margin", _alternative),
     "performance.predecessor_ranking": Held("ranking_margin", _alternative),
     "performance.challenger": Held("retrain_cost", _alternative),
+    "performance.challenger_ranking": Held("ranking_margin", _alternative),
     "performance.challenger_since": Held("retrain_cost", _alternative),
     "performance.predecessor_instead": Held("rollback_margin", _alternative),
     "performance.challenger_over_predecessor": Held("retrain_cost", _alternative),

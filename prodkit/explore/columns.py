@@ -18,15 +18,19 @@ __all__ = ["explore_columns"]
 _FIRST_DAY = date(1970, 1, 1)
 
 
-def explore_columns(reference: Profile, current: Profile, *, min_effect: float = 0.1) -> Explorer:
+def explore_columns(
+    reference: Profile, current: Profile, *, min_effect: float = 0.1, first: str = ""
+) -> Explorer:
     """Pick a column and some of the window's days; see them over the reference, and what the comparison says.
 
     Args:
         reference: of the rows that the model learned from.
         current: of the window, kept by day.
         min_effect: Jensen-Shannon distance that counts as drift.
+        first: the column that is drawn at once, and where nothing can be picked.
     """
-    controls = {"column": ipywidgets.Dropdown(options=list(reference.columns))}
+    names = sorted(reference.columns, key=lambda name: name != first)  # the others stay in their order
+    controls = {"column": ipywidgets.Dropdown(options=names)}
     if len(current.blocks) > 1:
         days = [(f"{_day(block):%d %b}", int(block)) for block in current.blocks]
         ends = (days[0][1], days[-1][1])

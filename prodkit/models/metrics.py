@@ -38,9 +38,8 @@ Ints = NDArray[np.int64]
 _FLOOR = 1e-6  # a certain and wrong prediction costs -log(1e-6) = 13.8, so one row cannot decide alone
 _SUM_TOLERANCE = 1e-3  # float32 probabilities of many classes do not add up to one more exactly than this
 _MOST = 0.9  # dependence beyond that leaves nothing to go by
-_USUAL = (
-    0.6  # dependence of daily gains, above the .4 of the flights: others' days may resemble each other more
-)
+# Dependence of daily gains: on the flights it is .4, and others' days may resemble each other more.
+_USUAL = 0.7
 _PRIOR_BLOCKS = 20  # that this counts for
 _UNIT = ("roc_auc", "average_precision", "brier", "calibration_error", "accuracy")
 
