@@ -53,6 +53,7 @@ def _decided(documents: Sequence[Mapping[str, Any]], decision: Decision, **limit
     gains, limit = gain_table(decision.evidence), limits["retrain_cost"]
     title = "Had another one served these rows"
     chart = plots.differences(gains, limit=limit, unit="gain in mean loss", title=title)
+    under = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
     counts = told["verdict"].value_counts()
     said = ", ".join(
         f"{counts[name]} {name}" for name in ("different", "same", "needs a new run") if name in counts
@@ -60,4 +61,4 @@ def _decided(documents: Sequence[Mapping[str, Any]], decision: Decision, **limit
     telling = told[told["verdict"] != "same"] if len(told) > 1 else told
     shown = telling if len(telling) else told.tail(1)
     return chart, as_table(shown.set_index("window")[["notebook", "then", "now", "verdict", "why"]],
-                           caption=f"{len(told)} decisions on record: {said}")  # fmt: skip
+                           caption=f"{len(told)} on record, with {under}: {said}")  # fmt: skip
