@@ -339,8 +339,8 @@ def test_a_category_that_was_never_seen_is_predicted_and_reported(places, judged
     scored = run_cells("score", given_to("score", data, places, predictions=str(tmp_path / "p")))["scored"]
     assert np.isfinite(scored.table()["prediction"]).all()
     assert (scored.rows, scored.degraded_share) == (840, 0.0)
-    table = run_cells("drift", given_to("drift", data, places))["table"]
-    assert table.loc["city", "unseen"] == pytest.approx(0.1)
+    report = run_cells("drift", given_to("drift", data, places))["report"]
+    assert report.columns.loc["city", "unseen"] == pytest.approx(0.1)
     assert run_cells("validate", given_to("validate", data, judged))["decision"].outcome != "error"
     assert run_cells("rollback", given_to("rollback", data, places))["decision"].action in ("keep", "watch")
 

@@ -170,5 +170,5 @@ def test_no_part_of_a_bundle_is_untested(bundle):
     assert {field.name for field in fields(bundle)} == {
         *("model", "schema", "fallback", "trained", "holdout", "profile", "recent", "scores"),
         *("importance", "golden", "golden_predictions", "environment", "digest", "drill"),
-        "calibration",
+        *("calibration", "memory"),
     }

@@ -125,7 +125,7 @@ def test_a_path_that_answers_otherwise_is_found_out(spoil, monkeypatch):
     """One wrong leaf, threshold, direction or level is enough: the comparison refuses the path."""
     frame = streets()
     model, schema = learned(TREES, "binary", frame)
-    from prodkit.scoring.batch import compiled as module
+    from prodkit.scoring import compiled as module
 
     class Spoiled(module.Forest):
         def __init__(self, estimator):

@@ -83,7 +83,7 @@ def test_a_fresh_challenger_is_judged_on_rows_after_all_it_learned_from(store, c
     params = params_of(orders_file)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
     times = trials.newest.rows["ordered_at"]
-    assert set(trials.newest.losses) == {"champion", "challenger"}
+    assert set(trials.newest.losses) == {"champion", "challenger", "predecessor"}
     assert times.min() >= pd.Timestamp("2024-02-08")
     assert times.max() < params.labels_until
     assert trials.missing == {}

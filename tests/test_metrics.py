@@ -382,10 +382,10 @@ def test_an_interval_for_one_look_would_not_survive_them():
 
 @pytest.mark.parametrize(("look", "power"), [(1, 0.9), (6, 0.5)])
 def test_always_valid_finds_a_loss_of_one_day_effect(look, power):
-    """A difference as large as the daily spread is found within one window of 30 days, most of the time."""
+    """A difference as large as the spread of independent days is found within one window of 30, most of the time."""
     means, sizes = clustered(100, 30, seed=6, noise=0)
     found = [
-        always_valid(losses, losses * 0, blocks=blocks, look=look).low > 0
+        always_valid(losses, losses * 0, blocks=blocks, look=look, memory=0.0).low > 0
         for losses, blocks in (spread(day + 0.01, rows) for day, rows in zip(means, sizes, strict=True))
     ]
     assert np.mean(found) >= power
@@ -410,14 +410,14 @@ def test_always_valid_is_wider_and_widens_with_the_looks():
 def test_always_valid_is_the_t_mixture_of_its_source():
     """The low end is where the e-value of Wang and Ramdas reaches 1 / alpha, whatever the block sizes."""
     losses, blocks = spread(*(table[0] for table in clustered(1, 20, seed=8)))
-    found = always_valid(losses, losses * 0, blocks=blocks, confidence=0.9, look=2, horizon=20)
-    sums, rows = np.bincount(blocks, losses), np.bincount(blocks)
+    found = always_valid(losses, losses * 0, blocks=blocks, confidence=0.9, look=2, horizon=20, memory=0.0)
+    sums, rows = np.bincount(blocks, losses)[1:], np.bincount(blocks)[1:]  # each after the one before it
     alpha = 0.1 / 6
     prior = 20 / (1 - 2 * np.log(alpha) + np.log(-2 * np.log(alpha)))
     for end in (found.low, found.high):
         x = sums - end * rows
-        mass = (20 + prior) * (x @ x)
-        e_value = np.sqrt(prior / (20 + prior)) * (mass / (mass - x.sum() ** 2)) ** 10
+        mass = (19 + prior) * (x @ x)
+        e_value = np.sqrt(prior / (19 + prior)) * (mass / (mass - x.sum() ** 2)) ** 9.5
         assert e_value == pytest.approx(1 / alpha)
 
 

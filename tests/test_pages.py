@@ -319,7 +319,7 @@ def test_a_figure_without_a_text_is_named_by_its_heading():
     cells = [nbformat.v4.new_markdown_cell("## How late"), nbformat.v4.new_code_cell("x", outputs=[picture])]
     html = report(nbformat.v4.new_notebook(cells=cells), account(notebook="own"))
     assert 'alt="Figure 1: How late"' in html
-    assert "Champion" in report(executed("drift"), account("drift")).split('<img alt="')[3][:90].title()
+    assert "Champion" in report(executed("drift"), account("drift")).split('<img alt="')[2][:90].title()
 
 
 def test_a_failed_run_looks_like_it():

@@ -120,7 +120,7 @@ def fresh(address: tuple[str, str]) -> Any:
         def make(folder: str) -> tuple[str, str]:
             engine = sa.create_engine(address[0], poolclass=sa.NullPool)
             with engine.begin() as rows:
-                for table in ("champion", "events", "metrics", "profiles", "runs", "versions"):
+                for table in ("champion", "events", "layout", "metrics", "profiles", "runs", "versions"):
                     rows.execute(sa.text(f"DROP TABLE IF EXISTS {table} CASCADE"))
             return address[0], f"{folder}/artifacts"
 
@@ -154,7 +154,7 @@ def test_a_snapshot_at_any_moment_is_the_store_as_it_was(
                 return
             lost = take_snapshot(*places, at=watermark, folder=copy)
         with Store.open(f"sqlite:///{copy}/store.db", str(copy / "artifacts")) as again:
-            assert (contents(again) == then) == (lost == [])
+            assert lost or contents(again) == then
             assert (again.champion(), again.history()) == (then["champion"], then["history"])
             assert lost or again.check() == []
 
@@ -222,6 +222,8 @@ def test_a_history_that_was_changed_is_refused(address: tuple[str, str], tmp_pat
         take_snapshot(*address, at=watermark | {"generation": 1}, folder=tmp_path)
     engine = sa.create_engine(address[0], poolclass=sa.NullPool)
     with engine.begin() as rows:
+        where = "" if engine.dialect.name == "sqlite" else " ON events"
+        rows.execute(sa.text(f"DROP TRIGGER events_update{where}"))  # as whoever owns the database could
         rows.execute(sa.text("UPDATE events SET reason = 'another' WHERE number = 2"))
     with pytest.raises(StoreError, match=r"history must be unbroken; found event 2 \(promote\) was changed"):
         take_snapshot(*address, at=watermark, folder=tmp_path)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
-from benchmarks import stories
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import stories
 
 
 @pytest.mark.parametrize("kind", ["nothing happens", "duplicated rows"])

@@ -569,7 +569,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     shared = {**FACTS, "data": data, **places, "window": FEBRUARY}
     asked = {
         "score": {"predictions": str(home / "predictions")},
-        "rollback": {"min_rows": 100},
+        "rollback": {"min_rows": 100, "ranking_margin": 0.0},
         "train": {**TRAINING, "window": "2024-01-01/2024-02-01"},
     }
     with pytest.MonkeyPatch.context() as patch, using_outputs(home / "out"):
@@ -664,7 +664,7 @@ def test_a_run_on_a_demonstration_store_is_verified(kit: dict[str, Any]) -> None
         run = run_notebook("drift", given)
     verdict = Record(kit["home"] / "out", run["run_id"], kit["home"]).verdict()
     assert verdict.matches, "\n".join(verdict.lines())
-    assert verdict.compared["figures"] == 3
+    assert verdict.compared["figures"] == 2
 
 
 def test_what_was_deleted_since_is_said(kit: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

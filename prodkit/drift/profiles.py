@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # whoever reads profiles back, or makes them of files, does n
 
     from prodkit.data.schema import Schema
 
-__all__ = ["ColumnProfile", "Profile", "column_profile", "profile"]
+__all__ = ["ColumnProfile", "Profile", "column_profile", "profile", "sampled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +112,25 @@ def profile(
             levels=column.levels,
             malformed=malformed[column.name],
         )
-        if column.kind == "numeric":
-            finite = values[np.isfinite(values)]
-            found = replace(found, fractional=int((finite % 1 != 0).sum()))
         columns[column.name] = found
-    return Profile(rows=len(frame), columns=columns, fingerprints=Fingerprints.of(clean))
+    return sampled(Profile(rows=len(frame), columns=columns), clean, schema)
+
+
+def sampled(found: Profile, clean: pd.DataFrame, schema: Schema) -> Profile:
+    """The profile of some rows, with what only the rows themselves tell: which they are, and what is no whole number.
+
+    Args:
+        found: their profile.
+        clean: the rows (n, features), coerced.
+        schema: of the features.
+    """
+    columns = dict(found.columns)
+    for column in schema.features:
+        if column.kind == "numeric":
+            values = clean[column.name].to_numpy(dtype=float, na_value=math.nan)
+            fractional = int((values[np.isfinite(values)] % 1 != 0).sum())
+            columns[column.name] = replace(columns[column.name], fractional=fractional)
+    return replace(found, columns=columns, fingerprints=Fingerprints.of(clean))
 
 
 def _array(column: pd.Series[Any], kind: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import Read, blocks, digest, no_rows
 from prodkit.decisions.survey import Inspection, held_against
 from prodkit.drift.counts import batch_profile
-from prodkit.drift.profiles import Profile, profile
+from prodkit.drift.profiles import Profile, profile, sampled
 from prodkit.drift.tally import Blocks
 from prodkit.models.bundle import Bundle
 from prodkit.scoring.workers import shared_out
@@ -58,7 +58,9 @@ class _Look:
             frame = batch.to_pandas()
             total.update(digest(frame).encode())
             days = Blocks.of(blocks(frame[self.time]))
-            found.append(batch_profile(batch, self.schema, blocks=days, like=self.like))
+            counted = batch_profile(batch, self.schema, blocks=days, like=self.like)
+            absent = {name: np.nan for name in self.schema.names if name not in frame}
+            found.append(sampled(counted, self.schema.coerce(frame.assign(**absent)), self.schema))
             ids = frame[list(self.ids)]
             nameless.append(ids[ids.isna().any(axis=1)])
             hashes.append(key_hashes(batch, self.ids))

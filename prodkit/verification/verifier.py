@@ -34,6 +34,7 @@ __all__ = ["kept_record", "store_of", "verify_run"]
 
 # A cell may take ten times as long as the longest one took when it was recorded, or two minutes.
 _PATIENCE = 10.0
+_LOST = "waiting for output"  # nbval's words
 _LEAST_SECONDS = 120.0
 
 
@@ -124,17 +125,33 @@ def _changes(dossier: Dossier) -> Iterator[str]:
 def _execute(
     dossier: Dossier, store: tuple[str, str], verdict: Verdict, *, relative: float, absolute: float
 ) -> None:
-    """Execute the notebook in a sandbox, and put what differs into the verdict."""
+    """Execute the notebook in a sandbox, and put what differs into the verdict.
+
+    A kernel throws output away when a busy machine lets a thousand messages wait for their reader. The end of the cell
+    is then never heard of, which says nothing of the notebook: it is executed once more.
+    """
     folder = working_folder(dossier.basis["folder"])
     if not folder.is_dir():
         raise RunError("folder", rule="must still be there, as the run worked in it", value=str(folder))
+    for last in (False, True):
+        notes, cells = _executed(dossier, store, folder, relative=relative, absolute=absolute)
+        if last or not any(_LOST in each["failure"] for each in cells):
+            break
+    verdict.notes += notes
+    _judge(dossier, cells, verdict)
+
+
+def _executed(
+    dossier: Dossier, store: tuple[str, str], folder: Path, *, relative: float, absolute: float
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """What the sandbox lacks, and what each cell came to in it."""
     with tempfile.TemporaryDirectory(prefix="prodkit-verify-") as name:
-        scratch = Path(name).resolve()
+        scratch, notes = Path(name).resolve(), []
         sandbox = scratch / "sandbox"
         sandbox.mkdir()
         lend_outputs(outputs_folder(), sandbox, before=_began(dossier))
         if dossier.basis["store"] is not None:
-            verdict.notes += take_snapshot(*store, at=dossier.basis["store"], folder=sandbox)
+            notes = take_snapshot(*store, at=dossier.basis["store"], folder=sandbox)
         shutil.copyfile(dossier.folder / "notebook.ipynb", scratch / "notebook.ipynb")
         (scratch / "pytest.ini").write_text("[pytest]\n")  # lest one further up be found
         request = {
@@ -153,14 +170,11 @@ def _execute(
         said = _pytest(scratch, run_id=dossier.folder.name, cell_seconds=_cell_seconds(dossier))
         answer = scratch / "answer.json"
         found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
-        if not found.get("cells") and code_cells(dossier.notebook):
-            rule, trouble = (
-                "must be executed again, but nothing of it was",
-                found.get("trouble") or said[-500:],
-            )
-            hidden = Redaction.of(references(dossier.given)).text(trouble.strip())
-            raise RunError(dossier.folder.name, rule=rule, value=hidden)
-        _judge(dossier, found["cells"], verdict)
+    if not found.get("cells") and code_cells(dossier.notebook):
+        rule, trouble = "must be executed again, but nothing of it was", found.get("trouble") or said[-500:]
+        hidden = Redaction.of(references(dossier.given)).text(trouble.strip())
+        raise RunError(dossier.folder.name, rule=rule, value=hidden)
+    return notes, found["cells"]
 
 
 def _pytest(scratch: Path, *, run_id: str, cell_seconds: float) -> str:

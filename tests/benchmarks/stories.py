@@ -17,7 +17,7 @@ import uuid
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ from prodkit.evidence import Evidence
 from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import model_for, out_of_time, split_window
-from prodkit.scoring.batch import remember_scoring, score_window
+from prodkit.scoring.batch import figure_rows, open_window, remember_scoring, score_window
+from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import RollbackParams, ScoreParams, TrainParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of
@@ -129,13 +130,14 @@ def furnished(store: Store, story: Story, facts: dict[str, Any], versions: dict[
 
 def scored(store: Store, params: ScoreParams, story: Story) -> None:
     """What `score` does with a window; a slow model is recorded as slow, as a service would."""
-    rows = read_window(params)
     version, bundle = champion_of(store)
-    inspection = inspect_window(store, params, rows, version=version, bundle=bundle)
-    done = score_window(params, rows, version=version, bundle=bundle, distrust=inspection.distrust)
-    if story.model == "Slow":
-        done = replace(done, table=done.table.assign(latency_ms=300.0))
+    rows = open_window(params, bundle=bundle)
+    inspection = inspect_chunks(store, params, rows, version=version, bundle=bundle)
+    done = score_window(params, rows, inspection, version=version, bundle=bundle)
     remember_scoring(store, params, done, inspection, version=version)
+    if story.model == "Slow":
+        figures = {"latency_p50_ms": 300.0, "latency_p99_ms": 300.0}
+        store.record_metrics(figure_rows(params, figures, version=version, n=done.rows))
 
 
 def judged(store: Store, params: RollbackParams) -> Decision:
