@@ -116,11 +116,12 @@ class CalibrationSet:
         chosen = [name for name in ranked if importance.get(name, 0.0) > 0][:_MOST_COLUMNS]
         names = tuple(name for name in usable if name in (chosen or ranked[:_MOST_COLUMNS]))
         most = min(_MOST_ROWS, _MOST_CELLS // max(1, len(names)))
-        kept = thinned(pd.DataFrame({"place": np.arange(len(tested.truth))}), most)["place"].to_numpy()
+        told = np.isfinite(np.column_stack([tested.truth, tested.predicted]).astype(float)).all(axis=1)
+        kept = thinned(pd.DataFrame({"place": np.flatnonzero(told)}), most)["place"].to_numpy()
         columns = encoded(schema.coerce(tested.frame.iloc[kept]), schema, names)
         truth, predicted, days = tested.truth[kept], tested.predicted[kept], tested.days[kept]
         model = None
-        if schema.task == "regression":
+        if schema.task == "regression" and len(kept):
             losses = row_losses(truth, predicted, task="regression")
             model = LossModel.fit(columns, predicted, losses, days)
         return cls(schema, names, columns, truth, predicted, days, model)
