@@ -24,6 +24,7 @@ from prodkit.models.calibration import CalibrationSet, LossModel, encoded
 from prodkit.models.domain import domain
 from prodkit.models.expected import Calibration, class_chances, expected_scores
 from prodkit.models.metrics import scores
+from prodkit.models.training import OutOfTime
 from prodkit.store.history import Champion
 
 DAYS, A_DAY = 30, 60
@@ -192,6 +193,21 @@ def champion():
 def params(orders_file):
     """Of a look at two weeks of orders."""
     return params_for("rollback", orders_file, window="2024-02-03/2024-02-17")
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_rows_without_an_answer_calibrate_nothing(task):
+    """What a model could not say of a row, or nobody knows of it, is left out; with no row left nothing is learned."""
+    schema = Schema((Column("x", "numeric"), Column("z", "numeric")), "y", task, CLASSES[task])
+    x, said, truth, days = drawn(task, 0)
+    broken = np.where(np.arange(len(said)) % 3 == 0, np.nan, said)
+    frame = pd.DataFrame(x, columns=["x", "z"])
+    tested = OutOfTime(schema, frame, truth, broken, said, days, pd.DataFrame(), None, days == days.max())
+    kept = CalibrationSet.of(tested, importance={})
+    assert len(kept.predicted) > 300
+    assert np.isfinite(kept.predicted).all()
+    nothing = CalibrationSet.of(replace(tested, predicted=broken * np.nan), importance={})
+    assert (len(nothing.truth), nothing.loss_model) == (0, None)
 
 
 def test_a_version_keeps_rows_that_it_had_not_seen(champion):

@@ -339,4 +339,4 @@ def _mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: 
 
 def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most ``most`` rows, evenly taken."""
-    return frame.iloc[:: -(-len(frame) // most)]
+    return frame.iloc[:: max(1, -(-len(frame) // most))]
