@@ -204,6 +204,15 @@ def test_a_column_that_was_often_constant_may_stay_so() -> None:
     assert names(small(levels, kind="categorical"), small(["a"] * 1000, kind="categorical")) == {"x.constant"}
 
 
+def test_a_few_missing_values_of_few_rows_are_no_break() -> None:
+    """Seven of thirty, where one in ten is usual, are what chance makes of thirty rows; not of three thousand."""
+    usual = np.where(np.arange(3000) % 10 == 0, np.nan, noise(3000))
+    before = small(usual, days=40)
+    few, many = (np.where(np.arange(n) % 30 < 7, np.nan, noise(n, seed=1)) for n in (30, 3000))
+    assert "x.missing" not in names(before, small(few, days=18, like=before))
+    assert "x.missing" in names(before, small(many, days=18, like=before))
+
+
 def test_limits_can_be_set() -> None:
     """Whoever expects more malformed values says so."""
     mixed = noise(1000).astype(object)

@@ -163,7 +163,8 @@ def _missing(before: list[ColumnProfile], now: ColumnProfile, allowed_rise: floa
         longest = max(_longest_run(_null_rows(part) == _rows(part)) for part in before)
         return (share, was, f"is empty; {text}") if len(now.blocks) > 2 * longest else None
     swing = max(_standard_error(part, len(now.blocks)) for part in before)
-    limit = was + max(allowed_rise, RARE * swing)
+    chance = math.sqrt(was * (1 - was) / now.rows)  # of few rows, whatever their days are like
+    limit = was + max(allowed_rise, RARE * max(swing, chance))
     return (share, limit, text) if share > limit else None
 
 
