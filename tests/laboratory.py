@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+from browsing import CHROMIUM
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 # Notes when a control was moved, and when the page beneath the control has been drawn anew and painted.
 WATCH = """explorer => {

@@ -10,7 +10,7 @@ from tables import FEBRUARY, opened, orders, orders_file, params_for, places, st
 from prodkit.data.windows import read_window
 from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, judged_window, served_figures
 from prodkit.decisions.decide import judgement
-from prodkit.decisions.ladder import performance_evidence
+from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.survey import inspect_window
 from prodkit.errors import ModelError
 from prodkit.settings.params import TrainParams

@@ -17,7 +17,6 @@ from prodkit.drift.comparison import (
     jensen_shannon,
     kolmogorov_smirnov,
     psi,
-    score_profile,
     wasserstein,
 )
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile
@@ -234,9 +233,11 @@ def test_predictions_are_compared_alike() -> None:
     """Scores are summarised and compared as a column is."""
     rng = np.random.default_rng(0)
     block = np.repeat(np.arange(20), 100)
-    reference = score_profile(rng.beta(2, 5, size=2000), blocks=block)
-    moved = compare_columns(reference, score_profile(rng.beta(3, 5, size=2000), blocks=block, like=reference))
-    same = compare_columns(reference, score_profile(rng.beta(2, 5, size=2000), blocks=block, like=reference))
+    reference = column_profile(rng.beta(2, 5, size=2000), blocks=block)
+    moved = compare_columns(
+        reference, column_profile(rng.beta(3, 5, size=2000), blocks=block, like=reference)
+    )
+    same = compare_columns(reference, column_profile(rng.beta(2, 5, size=2000), blocks=block, like=reference))
     assert moved["p_value"] < 0.001
     assert moved["effect"] > 0.1 > same["effect"]
 

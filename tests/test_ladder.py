@@ -13,14 +13,9 @@ from tables import version_of
 
 from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.decide import judgement
-from prodkit.decisions.ladder import (
-    earlier_gains,
-    gain_table,
-    health_evidence,
-    look_number,
-    performance_evidence,
-    remember_trial,
-)
+from prodkit.decisions.gains import earlier_gains, remember_trial
+from prodkit.decisions.ladder import gain_table, health_evidence, look_number
+from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import unpack
@@ -281,18 +276,18 @@ def test_daily_gains_are_remembered_for_the_champion_that_they_are_about(store):
     remember_trial(store, march(1, 8), trials, version=2)
     losses = trials.newest.losses
     mean = (losses["champion"] - losses["challenger"]).groupby(trials.newest.days).mean()
-    kept = earlier_gains(store, march(8, 15), version=2, before=datetime(2024, 3, 8))
+    kept = earlier_gains(store, march(8, 15), version=2, before=datetime(2024, 3, 8))["challenger"]
     assert kept.to_numpy() == pytest.approx(mean.to_numpy())
     assert list(kept.index) == list(pd.date_range("2024-03-01", periods=7))
-    assert earlier_gains(store, march(8, 15), version=3, before=datetime(2024, 3, 8)).empty
+    assert earlier_gains(store, march(8, 15), version=3, before=datetime(2024, 3, 8))["challenger"].empty
 
 
 def test_gains_of_several_windows_are_one_series(store):
     """Each window adds its days, in order; a day counts once, as it was first judged."""
     remember_trial(store, march(1, 8), judged(0, 7, seed=1), version=2)
-    first = earlier_gains(store, march(15, 22), version=2, before=datetime(2024, 3, 15))
+    first = earlier_gains(store, march(15, 22), version=2, before=datetime(2024, 3, 15))["challenger"]
     remember_trial(store, march(4, 15), judged(3, 11, seed=2), version=2)
-    both = earlier_gains(store, march(15, 22), version=2, before=datetime(2024, 3, 15))
+    both = earlier_gains(store, march(15, 22), version=2, before=datetime(2024, 3, 15))["challenger"]
     assert list(both.index) == list(pd.date_range("2024-03-01", periods=14))
     assert both.iloc[:7].equals(first)
 
@@ -308,9 +303,11 @@ def test_a_past_moment_does_not_know_what_was_judged_later(store):
     """A replay as of the 10th reads no gain that became known on the 15th, nor any day of its own window."""
     remember_trial(store, march(1, 8), judged(0, 7), version=2)
     remember_trial(store, march(8, 15), judged(7, 7), version=2)
-    now = earlier_gains(store, march(15, 22), version=2, before=datetime(2024, 3, 15))
-    then = earlier_gains(store, march(15, 22, as_of="2024-03-10"), version=2, before=datetime(2024, 3, 15))
-    own = earlier_gains(store, march(8, 15), version=2, before=datetime(2024, 3, 8))
+    now = earlier_gains(store, march(15, 22), version=2, before=datetime(2024, 3, 15))["challenger"]
+    then = earlier_gains(store, march(15, 22, as_of="2024-03-10"), version=2, before=datetime(2024, 3, 15))[
+        "challenger"
+    ]
+    own = earlier_gains(store, march(8, 15), version=2, before=datetime(2024, 3, 8))["challenger"]
     assert [len(now), len(then), len(own)] == [14, 7, 7]
 
 

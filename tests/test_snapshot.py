@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from test_store import address
 
 from prodkit.errors import StoreError, VersionError
 from prodkit.settings.places import destination, environment_set, store_places
@@ -20,26 +19,10 @@ from prodkit.spans import Window
 from prodkit.store.registry import Store
 from prodkit.store.snapshot import take_snapshot
 
+__all__ = ["address"]  # a fixture
+
 JANUARY = Window.parse("2013-01-01/2013-02-01")
 LATE = Window.parse("2013-02-01/2013-03-01").end
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """URL and artifacts of a store that is not there yet."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/store.db", str(tmp_path / "artifacts")
-        return
-    url = os.environ.get("PRODKIT_TEST_POSTGRES")
-    if not url:
-        pytest.skip("PRODKIT_TEST_POSTGRES holds no URL of a PostgreSQL database to test on")
-    schema, engine = f"test_{uuid.uuid4().hex}", sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as rows:
-        rows.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    scoped = sa.make_url(url).update_query_dict({"options": f"-csearch_path={schema}"})
-    yield scoped.render_as_string(hide_password=False), str(tmp_path / "artifacts")
-    with engine.begin() as rows:
-        rows.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
 
 
 def contents(store: Store) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prodkit.drift.columns import ColumnProfile, column_profile
+from prodkit.drift.columns import ColumnProfile
 from prodkit.drift.profiles import Profile
 from prodkit.drift.shifts import MIN_BLOCKS, combined, divergence, mean_shift_p, property_shift, shift
 
@@ -23,7 +23,6 @@ __all__ = [
     "jensen_shannon",
     "kolmogorov_smirnov",
     "psi",
-    "score_profile",
     "wasserstein",
 ]
 
@@ -229,19 +228,6 @@ def comparison(
 
     rows = differences(reference, current, alpha=alpha, min_effect=min_effect, importance=importance)
     return pd.DataFrame(rows).set_index("column")
-
-
-def score_profile(
-    scores: np.ndarray, *, blocks: np.ndarray, like: ColumnProfile | None = None
-) -> ColumnProfile:
-    """Summarise a model's scores (n,), to be compared by :func:`compare_columns`: has what it says shifted?
-
-    Args:
-        scores: probabilities or predicted quantities (n,).
-        blocks: label of each row's block (n,).
-        like: the profile of the reference scores, whose bins are used.
-    """
-    return column_profile(scores, blocks=blocks, like=like)
 
 
 def _two(profile: ColumnProfile, part: np.ndarray) -> np.ndarray:

@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from prodkit.drift.profiles import ColumnProfile, Profile
+from prodkit.drift.profiles import ColumnProfile
 from prodkit.figures import plots
 from prodkit.figures.plots import Chart
 from prodkit.models.metrics import calibration_curve
 from prodkit.settings.params import Task
 
-__all__ = ["draw_calibration", "draw_column", "draw_pair", "draw_scores"]
-
-
-def draw_column(reference: Profile, current: Profile, name: str) -> Chart:
-    """One column in both summaries."""
-    return draw_pair(reference.columns[name], current.columns[name], name=name)
+__all__ = ["draw_calibration", "draw_pair", "draw_scores"]
 
 
 def draw_pair(reference: ColumnProfile, current: ColumnProfile, *, name: str) -> Chart:

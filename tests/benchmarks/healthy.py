@@ -18,7 +18,8 @@ import pandas as pd
 
 from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.decide import judgement
-from prodkit.decisions.ladder import daily_gains, performance_evidence
+from prodkit.decisions.gains import daily_gains
+from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
 from prodkit.settings.params import RollbackParams
@@ -125,7 +126,7 @@ def judged(life: Life, world: World, *, cautious: bool = True) -> str:
         trials = Counterfactuals(whole, trial_of(life, days[world.window // 2 :], *MODELS), window, {})
         look = 1 + start // world.window
         with patch(
-            "prodkit.decisions.ladder.daily_auc",
+            "prodkit.decisions.gains.daily_auc",
             lambda _, said, blocks: pd.Series(said, index=blocks).dropna(),
         ):
             past = {name: kept[kept.index < pd.Timestamp(begin)] for name, kept in earlier.items()}

@@ -33,7 +33,8 @@ from prodkit.data.windows import feature_columns, read_window
 from prodkit.decisions.actions import carry_out
 from prodkit.decisions.counterfactual import counterfactuals
 from prodkit.decisions.decide import Decision, judgement, sentence
-from prodkit.decisions.ladder import ladder_evidence, remember_trial
+from prodkit.decisions.gains import remember_trial
+from prodkit.decisions.ladder import ladder_evidence
 from prodkit.decisions.survey import drift_evidence, drift_report, inspect_window
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import assemble, manifest, pack

@@ -1,0 +1,101 @@
+"""What alternatives to the champion gain day by day, and what the store remembers of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from prodkit.decisions.counterfactual import Counterfactuals
+from prodkit.decisions.result import current_run
+from prodkit.decisions.trial import Trial
+from prodkit.models.metrics import daily_auc
+from prodkit.settings.params import RollbackParams
+from prodkit.store.registry import Store
+
+__all__ = ["daily_gains", "earlier_gains", "remember_trial"]
+
+_GAIN = "gain.challenger"  # in the store: a day's mean gain of a fresh challenger over the champion
+
+
+def daily_gains(trials: Counterfactuals, *, least_days: int = 1) -> dict[str, pd.Series[float]]:
+    """Mean gain of each alternative over the champion on each day that judged it: in loss, and in ranking.
+
+    Those of the predecessor are of the whole window, those of the challenger of its newest part.
+    """
+    found = {}
+    if trials.whole is not None and "predecessor" in trials.whole.losses:
+        found["predecessor"] = _gain(trials.whole, "predecessor")
+        found["predecessor_ranking"] = _ranking(trials.whole, "predecessor")
+    if trials.newest is not None:
+        found["challenger"] = _gain(trials.newest, "challenger")
+        found["challenger_ranking"] = _ranking(trials.newest, "challenger")
+    return {who: gains for who, gains in found.items() if len(gains) >= least_days}
+
+
+def _gain(trial: Trial, who: str) -> pd.Series[float]:
+    gain = trial.losses["champion"] - trial.losses[who]
+    # a row without an answer leaves no mean of its day
+    return gain.groupby(trial.dates).agg(lambda day: day.mean() if day.notna().all() else float("nan"))
+
+
+def _ranking(whole: Trial, who: str) -> pd.Series[float]:
+    """By how much another one ranks the rows of each day better; nothing where that cannot be told.
+
+    The loss of a model swings with the share of positives on a day, whatever the model is worth; how well it
+    tells the rows of one day apart does not, so that it is quick to see.
+    """
+    pair = whole.predicted[who], whole.predicted["champion"]
+    if not all(np.ndim(said) == 1 and np.isfinite(said).all() for said in pair) or set(whole.truth) != {0, 1}:
+        return pd.Series(dtype=float)
+    better, worse = (daily_auc(whole.truth, said, blocks=whole.days) for said in pair)
+    gains = better - worse
+    return gains.set_axis(pd.to_datetime(gains.index, unit="D"))
+
+
+def _remembered(store: Store) -> dict[str, str]:
+    """The names in the store of a day's gains, of each alternative: those of a predecessor are about that version."""
+    predecessor = store.champion().predecessor
+    names = {who: f"gain.{who}.{predecessor}" for who in ("predecessor", "predecessor_ranking")}
+    return {
+        "challenger": _GAIN,
+        "challenger_ranking": f"{_GAIN}_ranking",
+        **(names if predecessor is not None else {}),
+    }
+
+
+def earlier_gains(
+    store: Store, params: RollbackParams, *, version: int, before: datetime
+) -> dict[str, pd.Series[float]]:
+    """Daily gains that earlier windows have recorded for this champion, by alternative; each day as first judged."""
+    found = {}
+    for who, name in _remembered(store).items():
+        table = store.metrics(name=name, version=version, until=params.moment)
+        table = table[table["window_start"] < before].drop_duplicates("window_start", keep="first")
+        found[who] = table.set_index("window_start")["value"].dropna()
+    return found
+
+
+def remember_trial(store: Store, params: RollbackParams, trials: Counterfactuals, *, version: int) -> None:
+    """Leave the daily gains in the store, for the windows to come."""
+    names, found = _remembered(store), daily_gains(trials)
+    rows = [
+        {
+            "run_id": current_run(params),
+            "notebook": params.notebook,
+            "version": version,
+            "window_start": pd.Timestamp(day).isoformat(),
+            "window_end": (pd.Timestamp(day) + pd.Timedelta(days=1)).isoformat(),
+            "name": names[who],
+            "value": float(gain),
+            "low": None,
+            "high": None,
+            "n": 1,
+            "known_at": params.moment.isoformat(),
+        }
+        for who, gains in found.items()
+        if who in names
+        for day, gain in zip(gains.dropna().index, gains.dropna().to_numpy(), strict=True)
+    ]
+    store.record_metrics(rows)
