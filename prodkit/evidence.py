@@ -71,6 +71,16 @@ class Evidence:
             object.__setattr__(self, field, float(number) if math.isfinite(number) else None)
         object.__setattr__(self, "n", int(self.n))
 
+    @classmethod
+    def of(cls, name: str, outcome: Outcome, estimate: Estimate, **others: Any) -> Evidence:
+        """Evidence whose value, interval and number of rows are those of an estimate.
+
+        >>> Evidence.of("gain", "pass", Estimate(0.2, 0.1, 0.3, n=50, blocks=5), limit=0.0).low
+        0.1
+        """
+        ends = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        return cls(name, outcome, **{**ends, **others})
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, as it stands in ``result.json``."""
         return asdict(self)

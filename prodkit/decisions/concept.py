@@ -99,9 +99,7 @@ def joint_drift(kept: CalibrationSet, columns: np.ndarray, *, days: np.ndarray, 
     if auc.value > limit and auc.low > 0.5:
         limit = max(limit, _usual_auc(kept, len(np.unique(days)), seed))
     outcome: Outcome = "fail" if auc.value > limit and auc.low > 0.5 else "pass"
-    return Evidence(
-        name, outcome, value=auc.value, low=auc.low, high=auc.high, limit=limit, n=n, rung=5, note=note
-    )
+    return Evidence.of(name, outcome, auc, limit=limit, n=n, rung=5, note=note)
 
 
 def _told(

@@ -103,18 +103,12 @@ def estimate_evidence(
         return Evidence(name, "inconclusive", n=found.rows, rung=4, note=note)
     loss, known = found.scores[PRIMARY[task]], reference.get(PRIMARY[task])
     note = f"mean loss on {window} as estimated without its labels"
-    ends: dict[str, Any] = {
-        "value": loss.value,
-        "low": loss.low,
-        "high": loss.high,
-        "n": found.rows,
-        "rung": 4,
-    }
+    ends: dict[str, Any] = {"n": found.rows, "rung": 4}
     if known is None or not np.isfinite(known.high):
-        return Evidence(name, "inconclusive", **ends, note=f"{note}; nothing to hold it against")
+        return Evidence.of(name, "inconclusive", loss, **ends, note=f"{note}; nothing to hold it against")
     limit = known.high + margin
     outcome: Outcome = "fail" if loss.low > limit else "pass" if loss.value <= limit else "inconclusive"
-    return Evidence(name, outcome, limit=limit, **ends, note=note)
+    return Evidence.of(name, outcome, loss, limit=limit, **ends, note=note)
 
 
 def estimated(

@@ -71,7 +71,7 @@ def improvement(
     elif estimate.high < margin:
         outcome = "fail"
     note = f"gain of the challenger in mean loss; {_smallest(estimate, confidence)}"
-    return _evidence(name, outcome, estimate, margin, note)
+    return Evidence.of(name, outcome, estimate, limit=margin, rung=3, note=note)
 
 
 def _smallest(estimate: Estimate, confidence: float) -> str:
@@ -116,7 +116,7 @@ def alternative(
         outcome = "fail"
     elif estimate.high <= limit:
         outcome = "pass"
-    return _evidence(name, outcome, estimate, limit, note)
+    return Evidence.of(name, outcome, estimate, limit=limit, rung=3, note=note)
 
 
 def once(
@@ -137,7 +137,7 @@ def once(
     outcome: Outcome = (
         "fail" if estimate.low > limit else "pass" if estimate.high <= limit else "inconclusive"
     )
-    return _evidence(name, outcome, estimate, limit, note)
+    return Evidence.of(name, outcome, estimate, limit=limit, rung=3, note=note)
 
 
 def slices(
@@ -187,7 +187,7 @@ def slices(
         outcome: Outcome = "fail" if estimate.high < -margin else "pass"
         shared = max(shared - 1, 1) if outcome == "fail" else shared
         note = f"gain in mean loss in this slice; {_smallest(estimate, level)}"
-        lines.append(_evidence(f"slice.{name}", outcome, estimate, -margin, note))
+        lines.append(Evidence.of(f"slice.{name}", outcome, estimate, limit=-margin, rung=3, note=note))
     return sorted(lines, key=lambda item: (item.value is not None, item.value or 0.0))
 
 
@@ -249,17 +249,3 @@ def _broken(name: str, before: np.ndarray, after: np.ndarray, limit: float) -> E
             name, "error", limit=limit, n=len(before), rung=3, note=f"{bad} losses are not finite"
         )
     return None
-
-
-def _evidence(name: str, outcome: Outcome, estimate: Estimate, limit: float, note: str) -> Evidence:
-    return Evidence(
-        name,
-        outcome,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        limit=limit,
-        n=estimate.n,
-        rung=3,
-        note=note,
-    )

@@ -118,17 +118,9 @@ def _latency(who: str, step: Step, percent: int, *, limit: float) -> Evidence:
         outcome = "fail"  # though the rate may not have been reached: at the promised one it is no faster
     elif estimate.high <= limit and step.valid:
         outcome = "pass"
-    found = Evidence(
-        f"load.{who}.latency_p{percent}_ms",
-        outcome,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        limit=limit,
-        n=estimate.n,
-        rung=2,
-        note=f"milliseconds in which {percent}% were answered, {_at(who, step)}",
-    )
+    note = f"milliseconds in which {percent}% were answered, {_at(who, step)}"
+    name = f"load.{who}.latency_p{percent}_ms"
+    found = Evidence.of(name, outcome, estimate, limit=limit, rung=2, note=note)
     return found if step.valid or outcome == "fail" else _unreached(found, step)
 
 
