@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from prodkit.decisions.counterfactual import Counterfactuals
-from prodkit.decisions.result import current_run
+from prodkit.decisions.result import metric
 from prodkit.decisions.trial import Trial
 from prodkit.models.metrics import daily_auc
 from prodkit.settings.params import RollbackParams
+from prodkit.spans import Window
 from prodkit.store.registry import Store
 
 __all__ = ["daily_gains", "earlier_gains", "remember_trial"]
@@ -81,21 +83,14 @@ def remember_trial(store: Store, params: RollbackParams, trials: Counterfactuals
     """Leave the daily gains in the store, for the windows to come."""
     names, found = _remembered(store), daily_gains(trials)
     rows = [
-        {
-            "run_id": current_run(params),
-            "notebook": params.notebook,
-            "version": version,
-            "window_start": pd.Timestamp(day).isoformat(),
-            "window_end": (pd.Timestamp(day) + pd.Timedelta(days=1)).isoformat(),
-            "name": names[who],
-            "value": float(gain),
-            "low": None,
-            "high": None,
-            "n": 1,
-            "known_at": params.moment.isoformat(),
-        }
+        metric(params, names[who], float(gain), window=_day(day), version=version, n=1)
         for who, gains in found.items()
         if who in names
-        for day, gain in zip(gains.dropna().index, gains.dropna().to_numpy(), strict=True)
+        for day, gain in gains.dropna().items()
     ]
     store.record_metrics(rows)
+
+
+def _day(start: Any) -> Window:
+    first = pd.Timestamp(start).to_pydatetime()
+    return Window(first, first + timedelta(days=1))

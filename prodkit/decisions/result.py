@@ -28,6 +28,7 @@ __all__ = [
     "current_run",
     "evidence_table",
     "finding",
+    "metric",
     "rounded",
     "scores_table",
     "shown_in_full",
@@ -54,6 +55,26 @@ def current_run(params: Facts) -> str:
     return (
         os.environ.get("PRODKIT_RUN") or f"{params.notebook}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     )
+
+
+def metric(
+    params: Facts, name: str, value: float, *, window: Window, version: int, n: int,
+    low: float | None = None, high: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A row for the store: one figure of a window as it is known at the moment of the run."""
+    return {
+        "run_id": current_run(params),
+        "notebook": params.notebook,
+        "version": version,
+        "window_start": window.start.isoformat(),
+        "window_end": window.end.isoformat(),
+        "name": name,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "known_at": params.moment.isoformat(),
+    }
 
 
 def conclude(

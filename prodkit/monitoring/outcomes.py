@@ -16,7 +16,7 @@ import pandas as pd
 
 from prodkit.data.windows import blocks, read_window
 from prodkit.decisions.paired import difference
-from prodkit.decisions.result import current_run
+from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate
@@ -29,7 +29,7 @@ from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
-__all__ = ["DAILY_LOSS", "REALISED", "distrusted", "judge_matured", "metric", "served_parts"]
+__all__ = ["DAILY_LOSS", "REALISED", "distrusted", "judge_matured", "served_parts"]
 
 REALISED = "realised."  # in the store: begins the names of a window's figures
 DAILY_LOSS = "loss.served"  # in the store: mean loss of a day, all of whose labels are known
@@ -201,23 +201,3 @@ def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict
 
 def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-
-
-def metric(
-    params: MonitorParams, name: str, value: float, *, window: Window, version: int, n: int,
-    low: float | None = None, high: float | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """A row for the store: one figure of a window as it is known at the moment of the run."""
-    return {
-        "run_id": current_run(params),
-        "notebook": params.notebook,
-        "version": version,
-        "window_start": window.start.isoformat(),
-        "window_end": window.end.isoformat(),
-        "name": name,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "known_at": params.moment.isoformat(),
-    }

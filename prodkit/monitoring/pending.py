@@ -8,8 +8,9 @@ import pandas as pd
 
 from prodkit.data.windows import read_window
 from prodkit.decisions.estimate import Estimated, window_estimate
+from prodkit.decisions.result import metric
 from prodkit.errors import ProdkitError
-from prodkit.monitoring.outcomes import REALISED, distrusted, metric, served_parts
+from prodkit.monitoring.outcomes import REALISED, distrusted, served_parts
 from prodkit.settings.params import MonitorParams
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store

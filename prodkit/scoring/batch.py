@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from prodkit.data.chunks import Chunks, window_chunks
 from prodkit.decisions.gates import at_most
-from prodkit.decisions.result import current_run
+from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.survey import Inspection
 from prodkit.drift.profiles import ColumnProfile
 from prodkit.errors import DataError
@@ -26,11 +25,11 @@ from prodkit.evidence import Evidence
 from prodkit.models.bundle import Bundle
 from prodkit.scoring.parts import DRAFT, Part, PartWriter, Sent
 from prodkit.scoring.workers import shared_out
-from prodkit.settings.params import Facts, ScoreParams
+from prodkit.settings.params import ScoreParams
 from prodkit.settings.places import destination, outputs_folder
 from prodkit.store.registry import Store
 
-__all__ = ["Scored", "figure_rows", "open_window", "remember_scoring", "score_window", "scoring_evidence"]
+__all__ = ["Scored", "open_window", "remember_scoring", "score_window", "scoring_evidence"]
 
 _PART_BATCHES = (
     10  # of a part, at least: each is forced to the disk, which takes as long as some thousand rows
@@ -199,27 +198,12 @@ def remember_scoring(
         "latency_p50_ms": usual,
         "latency_p99_ms": slow,
     }
-    store.record_metrics(figure_rows(params, figures, version=version, n=scored.rows))
+    about: dict[str, Any] = {"window": params.window, "version": version, "n": scored.rows}
+    store.record_metrics([metric(params, name, value, **about) for name, value in figures.items()])
     document = inspection.current.to_dict()
     store.save_profile(
         params.window, document, run_id=current_run(params), version=version, clean=inspection.sound
     )
-
-
-def figure_rows(params: Facts, figures: Mapping[str, float], *, version: int, n: int) -> list[dict[str, Any]]:
-    """Figures of a scored window (n rows) as the store takes them."""
-    facts = {
-        "run_id": current_run(params),
-        "notebook": params.notebook,
-        "version": version,
-        "window_start": params.window.start.isoformat(),
-        "window_end": params.window.end.isoformat(),
-        "low": None,
-        "high": None,
-        "n": n,
-        "known_at": params.moment.isoformat(),
-    }
-    return [facts | {"name": name, "value": value} for name, value in figures.items()]
 
 
 def scoring_evidence(params: ScoreParams, scored: Scored) -> list[Evidence]:

@@ -35,12 +35,13 @@ from prodkit.decisions.counterfactual import counterfactuals
 from prodkit.decisions.decide import Decision, judgement, sentence
 from prodkit.decisions.gains import remember_trial
 from prodkit.decisions.ladder import ladder_evidence
+from prodkit.decisions.result import metric
 from prodkit.decisions.survey import drift_evidence, drift_report, inspect_window
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import model_for, out_of_time, split_window
-from prodkit.scoring.batch import figure_rows, open_window, remember_scoring, score_window
+from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import RollbackParams, ScoreParams, TrainParams
 from prodkit.store.registry import Store
@@ -137,8 +138,9 @@ def scored(store: Store, params: ScoreParams, story: Story) -> None:
     done = score_window(params, rows, inspection, version=version, bundle=bundle)
     remember_scoring(store, params, done, inspection, version=version)
     if story.model == "Slow":
-        figures = {"latency_p50_ms": 300.0, "latency_p99_ms": 300.0}
-        store.record_metrics(figure_rows(params, figures, version=version, n=done.rows))
+        about: dict[str, Any] = {"window": params.window, "version": version, "n": done.rows}
+        names = ("latency_p50_ms", "latency_p99_ms")
+        store.record_metrics([metric(params, name, 300.0, **about) for name in names])
 
 
 def judged(store: Store, params: RollbackParams) -> Decision:
