@@ -6,7 +6,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples in every run: a change is judged by what it changed. `pytest --hypothesis-profile=search` draws new
+# ones, and more of them; a busy machine's time proves nothing in either.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile("same")
 
 # Two workers on two cores: threads that wait for one another would take fifty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -293,7 +293,7 @@ PIECES = [
 ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first example loads nbconvert
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first example loads nbconvert
 @given(st.lists(st.sampled_from(PIECES), max_size=30))
 def test_no_text_becomes_anything_that_acts(parts):
     """Whatever a cell puts out as HTML, Markdown or text, no tag or attribute is left that runs or loads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -95,7 +95,6 @@ def test_the_path_is_what_was_seen_then():
     n=st.sampled_from([0.0, -1.0, 1.0, 900.0, float("nan")]),
     high=st.sampled_from([0.63, float("nan"), float("inf")]),
 )
-@settings(deadline=None)
 def test_nothing_malformed_passes(losses, n, high):
     """Too few days, a loss, a size or a reference that is no number: `error` or `inconclusive`, never `pass`."""
     reference = Estimate(0.6, 0.57, high, n=1, blocks=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 from datetime import date, datetime
 from functools import lru_cache
 from types import GenericAlias
@@ -37,6 +38,15 @@ def _refused(name: str) -> Any:
     return Annotated[Any, AfterValidator(refuse)]
 
 
+def _exact(value: Any) -> Any:
+    if type(value) is int and (abs(value) > sys.float_info.max or int(float(value)) != value):
+        raise ValueError(
+            "a float cannot hold this whole number: declare int, or write it with a decimal point"
+        )
+    return value
+
+
+_FLOAT = Annotated[float, BeforeValidator(_exact)]
 _DATE = Annotated[str, _text_of(date.fromisoformat, "an ISO date, such as 2024-02-01")]
 _MOMENT = Annotated[str, _text_of(datetime.fromisoformat, "an ISO moment, such as 2024-02-01T10:00")]
 _LENGTH = Annotated[str, _text_of(parse_duration, "a length of time, such as 14d, 36h or 90min")]
@@ -45,7 +55,8 @@ _LISTS = ("list", "List", "tuple", "Tuple", "Sequence", "Iterable", "Collection"
 _DICTS = ("dict", "Dict", "Mapping", "MutableMapping")
 _REFUSED = ("bytes", "bytearray", "set", "Set", "frozenset", "FrozenSet", "complex")
 _NAMES: dict[str, Any] = {
-    **{kind.__name__: kind for kind in (bool, int, float, str)},
+    **{kind.__name__: kind for kind in (bool, int, str)},
+    "float": _FLOAT,
     **dict.fromkeys(_LISTS, list[Any]),
     **dict.fromkeys(_DICTS, dict[str, Any]),
     **{name: _refused(name) for name in _REFUSED},
@@ -135,8 +146,8 @@ def either(*kinds: Any) -> Any:
 def literal_kind(value: Any) -> Any:
     """The kind of a parameter that is not annotated, from its default; None allows anything.
 
-    >>> literal_kind(1.5), literal_kind([1])
-    (<class 'float'>, list[typing.Any])
+    >>> literal_kind(1), literal_kind([1])
+    (<class 'int'>, list[typing.Any])
     """
     return Any if value is None else _NAMES.get(type(value).__name__, Any)
 
@@ -147,7 +158,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def checked(value: Any, kind: Any) -> Any:
-    """The value, if it is of that kind; only a whole number becomes a float, where one is declared.
+    """The value, if it is of that kind; only a whole number that a float holds becomes one, where declared.
 
     Raises:
         ValueError: it is not; the message says what is wrong with which part of it.
