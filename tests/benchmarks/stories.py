@@ -27,9 +27,9 @@ from joblib import Parallel, delayed
 from story_kinds import BREAK, KINDS, LENGTH, TRAINED, Story
 from story_rivals import RIVALS
 from story_tables import DAYS, START, TABLES, Table
+from versions import trained
 
-from prodkit.data.schema import Schema
-from prodkit.data.windows import feature_columns, read_window
+from prodkit.data.windows import read_window
 from prodkit.decisions.actions import carry_out
 from prodkit.decisions.counterfactual import counterfactuals
 from prodkit.decisions.decide import Decision, judgement, sentence
@@ -38,9 +38,6 @@ from prodkit.decisions.ladder import ladder_evidence
 from prodkit.decisions.result import metric
 from prodkit.decisions.survey import drift_evidence, drift_report, inspect_window
 from prodkit.evidence import Evidence
-from prodkit.models.bundle import assemble, manifest, pack
-from prodkit.models.estimators import fit_model
-from prodkit.models.training import model_for, out_of_time, split_window
 from prodkit.scoring.batch import Scored, open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import RollbackParams, ScoreParams, TrainParams
@@ -95,19 +92,6 @@ def poisoned(rows: pd.DataFrame, story: Story) -> pd.DataFrame:
     values = rows[target].array.copy()
     values[np.sort(some)] = values[some]
     return rows.assign(**{target: values})
-
-
-def trained(params: TrainParams, rows: pd.DataFrame) -> tuple[bytes, dict[str, Any]]:
-    """Artifact and manifest of a version, made as `train` makes one."""
-    split = split_window(rows, params)
-    schema = Schema.infer(
-        split.rows, features=feature_columns(rows, params), target=params.target, task=params.task
-    )
-    model = model_for(params, params.model_args, schema=schema)
-    tested = out_of_time(model, split.rows, schema=schema, params=params)
-    fitted = fit_model(model, split.rows, schema=schema)
-    bundle = assemble(fitted, split, tested, schema=schema, params=params, importance={})
-    return pack(bundle), manifest(bundle, split.rows, params=params, metrics=tested.intervals())
 
 
 def furnished(store: Store, story: Story, facts: dict[str, Any], versions: dict[Any, Any]) -> None:

@@ -34,8 +34,9 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from stories import judged, scored, trained
+from stories import judged, scored
 from story_rivals import evidently_share
+from versions import trained
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, feature_columns, labelled, read_window
@@ -364,7 +365,7 @@ def told(every: str, given: dict[str, Any], *, verbose: bool) -> None:
     """Live through the year, and print it."""
     began = time.perf_counter()
     year = Year(every, given)
-    places = ("stories", "prodkit.decisions.counterfactual", "prodkit.models.training")
+    places = ("versions", "prodkit.decisions.counterfactual", "prodkit.models.training")
     with ExitStack() as stack:
         for place in places:
             stack.enter_context(patch(f"{place}.fit_model", fitted_once))
