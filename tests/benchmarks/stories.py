@@ -131,13 +131,13 @@ def slowed(store: Store, params: ScoreParams, version: int, done: Scored) -> Non
     store.record_metrics([metric(params, name, 300.0, **about) for name in names])
 
 
-def judged(store: Store, params: RollbackParams) -> Decision:
-    """What `rollback` decides about a window, and does."""
+def judged(store: Store, params: RollbackParams, *, drift: bool = True) -> Decision:
+    """What `rollback` decides about a window, and does; it acts the same without a look at drift, which takes long."""
     rows = read_window(params)
     version, champion = champion_of(store)
     inspection = inspect_window(store, params, rows, version=version, bundle=champion)
     trials = counterfactuals(store, params, rows, champion=champion, sound=inspection.sound)
-    shifts = drift_evidence(drift_report(params, rows, bundle=champion))
+    shifts = drift_evidence(drift_report(params, rows, bundle=champion)) if drift else []
     evidence = ladder_evidence(
         store, params, trials, champion=(version, champion), inspection=inspection, shifts=shifts
     )

@@ -8,6 +8,7 @@ from, then each policy decides at the end of every week (or month) who serves th
   training of the model in place;
 - prodkit: the functions that `score`, `rollback`, `train` and `validate` call, on a store in memory, with the
   parameters of `params/`; by the week, `rollback` judges the last four weeks;
+- best schedule: knows beforehand when a training on all rows pays for itself;
 - oracle: knows the outcome, and takes of all models that any of them could have had the one that loses least.
 
 Figures are summed over the labelled flights of the periods served. ``value`` is that of the decisions that a
@@ -127,6 +128,11 @@ class Year:
         texts = {name: str(value) if isinstance(value, Window) else value for name, value in given.items()}
         return NOTEBOOKS[notebook].check({**facts, **self.given, "value": COSTS, **texts})
 
+    @property
+    def price(self) -> float:
+        """What a training costs, in summed log-loss."""
+        return float(self.params("train").retrain_cost * MONTH_ROWS)
+
     @cached_property
     def rows(self) -> list[pd.DataFrame]:
         """The rows of each period with all the labels that ever came."""
@@ -197,6 +203,28 @@ class Year:
             )
         policy.trainings = policy.adopted = len({who.name for who in policy.served}) - 1
         return policy
+
+
+def best_schedule(year: Year) -> Policy:
+    """The moments of training on all rows that turn out best, each training paid: what any schedule can come to."""
+    names = ["v1", *(year.fitted(period.start) for period in year.periods[1:])]
+    last = len(names) - 1
+    ahead: dict[tuple[int, int], tuple[float, list[int]]] = {
+        (last + 1, model): (0.0, []) for model in range(last + 1)
+    }
+    for number in range(last, -1, -1):
+        for model in range(number + 1):
+            rest, path = ahead[number + 1, model]
+            if number < last:
+                anew = ahead[number + 1, number + 1][0] + year.price
+                rest, path = min(
+                    (rest, path), (anew, ahead[number + 1, number + 1][1]), key=lambda each: each[0]
+                )
+            loss = float(year.losses(Served(names[model]), number)[0].sum())
+            ahead[number, model] = loss + rest, [model, *path]
+    served = ahead[0, 0][1]
+    trainings = len(set(served)) - 1
+    return Policy([Served(names[model]) for model in served], trainings, trainings)
 
 
 def always(year: Year, *, recent: bool = False) -> Policy:
@@ -283,13 +311,13 @@ def _lived_by_prodkit(year: Year, store: Store, folder: str, *, asked: bool, gat
         version, bundle = champion_of(store)
         name = f"v{version}" if version == 1 else f"{kind}v{version}"
         year.registered(name, bundle, year.models.get(name, (period.start,))[0])
-        params: ScoreParams = year.params("score", window=period, predictions=folder)
+        params: ScoreParams = year.params("score", window=period, predictions=folder, backend="threading")
         degraded = scored(store, params)[1].degraded_share > 0
         policy.served.append(Served(name, degraded))
         if period is year.periods[-1]:
             break
         look: RollbackParams = year.params("rollback", window=looked_at(year, period), retrain_now=asked)
-        decision = judged(store, look)
+        decision = judged(store, look, drift=False)
         said = decision.action
         if said == "retrain":
             policy.trainings += 1
@@ -321,12 +349,12 @@ def lived(year: Year) -> dict[str, Policy]:
         "the same, no worse by .01": prodkit(year, asked=True, margin=-0.01),
         "the same, no worse by .03": prodkit(year, asked=True, margin=-0.03),
     }
+    found |= {"best schedule": best_schedule(year)}
     return found | {"oracle": year.oracle(), "oracle of value": year.oracle(by_value=True)}
 
 
 def table(year: Year, policies: dict[str, Policy]) -> pd.DataFrame:
     """A row for each policy: what it lost, what it was worth, and what the oracle would have saved."""
-    cost = year.params("train").retrain_cost * MONTH_ROWS
     found = {}
     for name, policy in policies.items():
         loss, worth = (
@@ -338,13 +366,13 @@ def table(year: Year, policies: dict[str, Policy]) -> pd.DataFrame:
             "adopted": policy.adopted,
             "mean loss": loss.mean(),
             "loss": loss.sum(),
-            "and trainings": loss.sum() + cost * policy.trainings,
+            "and trainings": loss.sum() + year.price * policy.trainings,
             "value": worth.sum(),
         }
     frame = pd.DataFrame.from_dict(found, orient="index")
     frame.insert(4, "regret", frame["loss"] - frame.loc["oracle", "loss"])
     frame["regret of value"] = frame.loc["oracle of value", "value"] - frame["value"]
-    frame["regret, trainings paid"] = frame["regret"] + cost * frame["trainings"]
+    frame["regret, trainings paid"] = frame["regret"] + year.price * frame["trainings"]
     return frame
 
 
