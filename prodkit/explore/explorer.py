@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from prodkit.figures.plots import Chart
+from prodkit.figures.chart import Chart
 
 __all__ = ["Explorer", "View", "as_table"]
 
