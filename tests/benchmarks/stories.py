@@ -41,7 +41,7 @@ from prodkit.evidence import Evidence
 from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import model_for, out_of_time, split_window
-from prodkit.scoring.batch import open_window, remember_scoring, score_window
+from prodkit.scoring.batch import Scored, open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import RollbackParams, ScoreParams, TrainParams
 from prodkit.store.registry import Store
@@ -130,17 +130,21 @@ def furnished(store: Store, story: Story, facts: dict[str, Any], versions: dict[
         store.promote(number, expected_generation=number - 1, reason="story")
 
 
-def scored(store: Store, params: ScoreParams, story: Story) -> None:
-    """What `score` does with a window; a slow model is recorded as slow, as a service would."""
+def scored(store: Store, params: ScoreParams) -> tuple[int, Scored]:
+    """What `score` does with a window: the version that answered, and its answers."""
     version, bundle = champion_of(store)
     rows = open_window(params, bundle=bundle)
     inspection = inspect_chunks(store, params, rows, version=version, bundle=bundle)
     done = score_window(params, rows, inspection, version=version, bundle=bundle)
     remember_scoring(store, params, done, inspection, version=version)
-    if story.model == "Slow":
-        about: dict[str, Any] = {"window": params.window, "version": version, "n": done.rows}
-        names = ("latency_p50_ms", "latency_p99_ms")
-        store.record_metrics([metric(params, name, 300.0, **about) for name in names])
+    return version, done
+
+
+def slowed(store: Store, params: ScoreParams, version: int, done: Scored) -> None:
+    """Record a slow model as slow, as a service would."""
+    about: dict[str, Any] = {"window": params.window, "version": version, "n": done.rows}
+    names = ("latency_p50_ms", "latency_p99_ms")
+    store.record_metrics([metric(params, name, 300.0, **about) for name in names])
 
 
 def judged(store: Store, params: RollbackParams) -> Decision:
@@ -178,7 +182,10 @@ def told(kind: str, table: Table, seed: int, *, folder: Path, versions: dict[Any
         actions = []
         for first, last in WINDOWS:
             given = {**facts, "window": span(first, last)}
-            scored(store, ScoreParams.check({**given, "predictions": str(folder)}), story)
+            params = ScoreParams.check({**given, "predictions": str(folder)})
+            done = scored(store, params)
+            if story.model == "Slow":
+                slowed(store, params, *done)
             decision = judged(store, RollbackParams.check(given))
             actions.append(decision.action)
             if decision.action not in ("keep", "watch"):
