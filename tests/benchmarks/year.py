@@ -26,7 +26,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from prodkit.decisions.contest import budget_evidence, challenge, contest_eviden
 from prodkit.decisions.decide import Decision, promotion, sentence
 from prodkit.decisions.paired import difference
 from prodkit.drift.comparison import comparison
-from prodkit.drift.profiles import profile
+from prodkit.drift.profiles import Profile, profile
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import fit_model, predictions
 from prodkit.models.metrics import row_losses, row_values
@@ -152,6 +152,18 @@ class Year:
             self.models[name] = now, lambda frame: predictions(model, frame, schema=schema)
         return name
 
+    @lru_cache(maxsize=8)  # noqa: B019  (there is one year at a time)
+    def learned(self, until: datetime) -> pd.DataFrame:
+        """The rows that a model trained at a moment has learned from."""
+        return read_window(self.params("train", window=Window(FIRST.start, until)))
+
+    @lru_cache(maxsize=8)  # noqa: B019
+    def profiled(self, until: datetime) -> tuple[Schema, Profile]:
+        """Their summary."""
+        rows, params = self.learned(until), self.params("drift")
+        schema = Schema.infer(rows, features=params.features, target=params.target, task="binary")
+        return schema, profile(rows, schema, blocks=blocks(rows["time"]))
+
     def registered(self, name: str, bundle: Bundle, since: datetime) -> str:
         """A version of prodkit's, as one of the models of the year."""
         self.models[name], self.bundles[name] = (since, bundle.predict), bundle
@@ -196,13 +208,12 @@ def always(year: Year, *, recent: bool = False) -> Policy:
     return policy
 
 
-def on_alarm(year: Year, alarm: Callable[[Year, pd.DataFrame, pd.DataFrame], bool]) -> Policy:
+def on_alarm(year: Year, alarm: Callable[[Year, datetime, pd.DataFrame], bool]) -> Policy:
     """A new model once the rows of a period have drifted from those that the model in place learned from."""
     policy, place, since = Policy(), Served("v1"), year.bundles["v1"].trained.end
     for number, period in enumerate(year.periods):
         policy.served.append(place)
-        learned = read_window(year.params("train", window=Window(FIRST.start, since)))
-        if period is not year.periods[-1] and alarm(year, learned, year.rows[number]):
+        if period is not year.periods[-1] and alarm(year, since, year.rows[number]):
             place, since = Served(year.fitted(period.end)), period.end
             policy.trainings += 1
             policy.log.append(f"{period.end:%m-%d}")
@@ -210,16 +221,14 @@ def on_alarm(year: Year, alarm: Callable[[Year, pd.DataFrame, pd.DataFrame], boo
     return policy
 
 
-def evidently(year: Year, learned: pd.DataFrame, current: pd.DataFrame) -> bool:
+def evidently(year: Year, since: datetime, current: pd.DataFrame) -> bool:
     """Half of the columns have drifted, by the default rule of its preset."""
-    return evidently_share(learned, current, year.params("train").features) >= 0.5
+    return evidently_share(year.learned(since), current, year.params("train").features) >= 0.5
 
 
-def drifted(year: Year, learned: pd.DataFrame, current: pd.DataFrame) -> bool:
+def drifted(year: Year, since: datetime, current: pd.DataFrame) -> bool:
     """Any column has, as the notebook `drift` would say of its values, missing values and levels."""
-    params = year.params("drift")
-    schema = Schema.infer(learned, features=params.features, target=params.target, task="binary")
-    before = profile(learned, schema, blocks=blocks(learned["time"]))
+    params, (schema, before) = year.params("drift"), year.profiled(since)
     now = profile(current, schema, blocks=blocks(current["time"]), like=before)
     table = comparison(before, now, alpha=params.alpha, min_effect=params.min_effect)
     return bool(table[["drifted", "missing_drifted", "unseen_drifted"]].any(axis=None))
@@ -235,7 +244,9 @@ def trained_version(year: Year, store: Store, window: Window) -> tuple[int, Wind
 
 def validated(year: Year, store: Store, number: int, holdout: Window, **gate: Any) -> Decision:
     """What `validate` decides about a version, and does."""
-    params: ValidateParams = year.params("validate", window=holdout, challenger=number, **gate)
+    # how fast one row is answered says more of what else this machine does than of the model
+    given = {"window": holdout, "challenger": number, "latency_limit_ms": 10_000, **gate}
+    params: ValidateParams = year.params("validate", **given)
     rivals = challenge(store, params)
     evidence = [*contest_evidence(params, rivals), *budget_evidence(store, params, rivals)]
     decision = promotion(evidence, challenger=rivals.number, generation=rivals.generation)
