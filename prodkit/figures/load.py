@@ -46,7 +46,7 @@ def draw_rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Char
         finals[f"limit {number_text(limit)}"] = limit, style.GREY
     rates = np.unique(table["rate"].to_numpy(float))
     axes.set_xticks(rates, [number_text(rate) for rate in rates])
-    axes.minorticks_off()
+    style.number_log_axis(axes)
     style.label_ends(axes, finals)
     style.name_axes(axes, "requests a second", "milliseconds, 95% interval")
     return style.captioned(
@@ -77,8 +77,8 @@ def draw_latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit:
     least = min(1 / len(values) for values in sorted_ms.values())
     shares = [share for share in (1, 0.1, 0.01, 0.001, 0.0001) if share >= least]
     axes.set_xticks(shares, [f"{share:.4g}" for share in shares])
-    axes.minorticks_off()
     axes.set_xlim(1.0, min(least, 0.5))
+    style.number_log_axis(axes)
     style.label_ends(axes, finals)
     style.name_axes(axes, "share of requests that waited at least so long (log)", "milliseconds (log)")
     return style.captioned(

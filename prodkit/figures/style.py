@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from prodkit.figures.chart import Chart
-from prodkit.figures.labels import plain_text
+from prodkit.figures.labels import number_text, plain_text
 
 __all__ = [
     "BLUE",
@@ -43,6 +43,7 @@ __all__ = [
     "name_rows",
     "note_rows",
     "nothing",
+    "number_log_axis",
 ]
 
 BLUE, RED, GREEN, AMBER, PURPLE = "#0072B2", "#D55E00", "#009E73", "#B8860B", "#AA4499"
@@ -57,7 +58,7 @@ _WIDTH_INCHES = 7.5
 _Floats = NDArray[np.float64]
 
 
-def canvas(title: str, *, height: float, grid: str = "y") -> tuple[Figure, Axes]:
+def canvas(title: str, *, height: float, grid: Literal["x", "y"] = "y") -> tuple[Figure, Axes]:
     """An empty figure in the house's style."""
     figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -67,12 +68,13 @@ def canvas(title: str, *, height: float, grid: str = "y") -> tuple[Figure, Axes]
     return figure, axes
 
 
-def bare_axes(axes: Axes, *, grid: str = "y") -> None:
+def bare_axes(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
     """Two spines, small ticks, and pale lines behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(labelsize=SMALL, colors=INK, length=3)
-    axes.grid(axis="x" if grid == "x" else "y", color=PALE, linewidth=0.7)
+    axes.tick_params(axis=grid, left=False, bottom=False)  # a grid line is mark enough
+    axes.grid(axis=grid, color=PALE, linewidth=0.7)
     axes.set_axisbelow(True)
 
 
@@ -145,6 +147,18 @@ def label_ends(axes: Axes, finals: Mapping[str, tuple[float, str]]) -> None:
             label, (1, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
             va="center", fontsize=SMALL, color=color,
         )  # fmt: skip
+
+
+def number_log_axis(axes: Axes) -> None:
+    """Ticks of a logarithmic vertical axis, at round numbers, which are written out."""
+    low, high = axes.get_ylim()
+    steps = (1, 2, 5) if high < 200 * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    ticks = ticks if high > 5 * low else [float(tick) for tick in MaxNLocator(4).tick_values(low, high)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axes.set_yticks(ticks, [number_text(tick) for tick in ticks])
+    axes.minorticks_off()
 
 
 def note_rows(axes: Axes, places: _Floats, notes: Sequence[str]) -> None:
