@@ -21,7 +21,8 @@ from prodkit.drift.comparison import comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
-from prodkit.figures.plots import Chart, panels
+from prodkit.figures.chart import Chart
+from prodkit.figures.windows import draw_panels
 from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
 from prodkit.monitoring.pending import ESTIMATED
@@ -416,7 +417,7 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
     if params.value:
         names["value"] = None
     limits = sign_limits(params, vitals)
-    return panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
+    return draw_panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
 
 
 def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
@@ -429,7 +430,7 @@ def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
     }
     limits = {shown: params.slo[name] for shown, name in names.items() if name in params.slo}
     tables = {shown: vitals.sign(name).assign(estimated=False) for shown, name in names.items()}
-    return panels(tables, limits=limits, title="Does it answer, and is its input sound?")
+    return draw_panels(tables, limits=limits, title="Does it answer, and is its input sound?")
 
 
 def standing(evidence: Sequence[Evidence], *, champion: Champion) -> Decision:
