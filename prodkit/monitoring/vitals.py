@@ -107,9 +107,9 @@ class Vitals:
         return table.assign(why=why) if any(why) else table
 
     def loss_limit(self, margin: float) -> float:
-        """What the loss is held against: the upper end of its reference, and a margin; NaN without a reference."""
+        """What the loss is held against: the upper end of its reference, and a margin that is a share of it; or NaN."""
         reference = self.reference.get(self.loss)
-        return _NOT_A_NUMBER if reference is None else reference.high + margin
+        return _NOT_A_NUMBER if reference is None else reference.high + margin * reference.value
 
     def score_limit(self, margin: float) -> float:
         """What the AUC is held against: the lower end of its reference, less a margin; chance at the least."""
@@ -354,7 +354,8 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
             f"mean loss of the newest mature window ({window})",
         )
         found.append(_held("performance.loss", row, vitals.loss, limit=limit, note=note))
-        found.append(loss_rise(vitals.days, reference=reference, margin=params.loss_margin))
+        margin = params.loss_margin * reference.value
+        found.append(loss_rise(vitals.days, reference=reference, margin=margin))
     if "calibration_error" in row.index:
         note = f"calibration error of the same window ({window})"
         limit = params.calibration_limit
