@@ -85,7 +85,7 @@ _HOMES = {
         "vital_signs",
     ],
     "stress.gate": ["load_budget"],
-    "stress.volumes": ["cost_curve", "mix_table", "volume_table"],
+    "stress.volumes": ["foreseen", "mix_table", "volume_table"],
     "store.workspace": ["champion_of", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

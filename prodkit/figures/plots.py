@@ -39,6 +39,7 @@ __all__ = [
     "rising_load",
     "score_histogram",
     "threshold_costs",
+    "volume_cost",
 ]
 
 Floats = NDArray[np.float64]
@@ -225,6 +226,34 @@ def rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
     return _chart(
         figure, title, f"load: {_count(len(rates), 'rate')}, {_span(rates)} a second; {', '.join(said[:4])}"
     )
+
+
+def volume_cost(table: pd.DataFrame, *, foreseen: pd.Series[float]) -> Chart:
+    """Seconds against rows on logarithmic axes, and the curve fitted to all but the largest volume.
+
+    Args:
+        table: index rows; column seconds.
+        foreseen: by the curve, for the same rows.
+    """
+    title = "Time against volume, and what the smaller volumes foresee of the largest"
+    table = _finite(table, "seconds")
+    table = table if table.empty else table[table["seconds"] > 0]
+    if table.empty:
+        return _nothing(title, "nothing was asked")
+    figure, axes = _canvas(title, height=3.1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    x, y = table.index.to_numpy(float), table["seconds"].to_numpy(float)
+    fitted = foreseen.reindex(table.index).to_numpy(float)
+    axes.plot(x, fitted, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(x, y, "o", color=BLUE, markersize=5)
+    axes.set_xticks(x, [_number(rows) for rows in x])
+    axes.minorticks_off()
+    _label_log_ends(axes, {"measured": (y[-1], BLUE)})
+    _axis_names(axes, "rows at once (log)", "seconds (log)")
+    known = np.isfinite(fitted[-1])
+    told = f"; the largest took {_number(y[-1] / fitted[-1])} of what was foreseen" if known else ""
+    return _chart(figure, title, f"volume: {_span(x)} rows in {_span(y)} s{told}")
 
 
 def latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit: float) -> Chart:
