@@ -21,6 +21,7 @@ from prodkit.figures.models import (
     draw_importance,
     draw_learning_curve,
     draw_threshold_costs,
+    draw_volume_cost,
 )
 from prodkit.figures.windows import draw_daily, draw_panels
 from prodkit.models.metrics import calibration_curve
@@ -57,6 +58,7 @@ TABLES = {
         },
         index=HOSTILE,
     ),
+    "volume_cost": pd.DataFrame({"seconds": SHARES}, index=10.0 ** np.arange(1, 7)),
     "latency_tail": pd.DataFrame(dict.fromkeys(HOSTILE[:3], SHARES)),
     "threshold_costs": pd.DataFrame(
         {name: SHARES + place for place, name in enumerate(HOSTILE[:3])}, index=np.linspace(0, 1, 6)
@@ -77,6 +79,9 @@ DRAW = {
         table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
     ),
     "rising_load": lambda table: draw_rising_load(table, limit=0.25),
+    "volume_cost": lambda table: draw_volume_cost(
+        table, foreseen=table.get("seconds", pd.Series(dtype=float))
+    ),
     "latency_tail": lambda table: draw_latency_tail(dict(table.items()), rate=100, limit=0.25),
     "threshold_costs": lambda table: draw_threshold_costs(
         table, threshold=table.index[0] if len(table) else 0.5, title="Cost"

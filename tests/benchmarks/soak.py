@@ -401,7 +401,9 @@ def sampled(pid: int) -> Any:
 @contextmanager
 def staged(artifacts: Sequence[bytes], rows: pd.DataFrame, store: Store, *, pause: float = 2.0) -> Any:
     """A soak over the predecessor and the champion of a store, whose artifacts these are."""
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)  # where the service finds the led model
+    # where the service finds the led model
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, before)])
     with Stage(store) as stage:
         soak = Soak(stage, rows, [unpack(artifact) for artifact in artifacts], pause=pause)
         yield soak
@@ -418,12 +420,12 @@ def main() -> None:
             Store.open(places["store"], places["artifacts"]) as store,
             staged([artifact for artifact, _ in versions], new_flights(1000), store) as soak,
         ):
-            rates = [200 * 1.25**power for power in range(12)]
-            rate = SHARE_OF_KNEE * soak.knee(rates, 4.0)
+            rates = [400 * 1.25**power for power in range(12)]
+            rate = SHARE_OF_KNEE * soak.knee(rates, 3.0)
             for version in (3, 2, 1):  # what is met for the first time takes memory once
                 soak.move("warm-up", version)
                 soak.settled()
-                soak.step(rate, 5.0)
+                soak.step(rate, 3.0)
             print(soak.soak(rate=rate, seconds=60 * minutes, every=5.0).told())
 
 
