@@ -14,14 +14,13 @@ from PIL import Image
 from prodkit.figures import drift, gains, load, models, windows
 from prodkit.figures.drift import draw_distributions, draw_drift, draw_score_histogram
 from prodkit.figures.gains import draw_differences
-from prodkit.figures.load import draw_latency_tail, draw_rising_load
+from prodkit.figures.load import draw_latency_tail, draw_rising_load, draw_volume_cost
 from prodkit.figures.models import (
     draw_calibration_curve,
     draw_folds,
     draw_importance,
     draw_learning_curve,
     draw_threshold_costs,
-    draw_volume_cost,
 )
 from prodkit.figures.windows import draw_daily, draw_panels
 from prodkit.models.metrics import calibration_curve
