@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from served import flights_version, new_flights
 
 from prodkit.models.bundle import unpack
 from prodkit.scoring.batch import open_window, score_window
@@ -33,6 +32,8 @@ ROWS, GROUP = 1_000_000, 250_000
 
 def main() -> None:
     """Print rows a second and processor time of both, ratios, and peak memory at 1M and at all rows."""
+    from served import flights_version  # and all that trains, which the process that scores does without
+
     millions = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -58,6 +59,8 @@ def main() -> None:
 
 def write(path: Path, rows: int) -> None:
     """So many flights, a row group at a time."""
+    from served import new_flights
+
     frame = new_flights(GROUP)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:

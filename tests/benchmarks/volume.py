@@ -30,7 +30,7 @@ def main() -> None:
         for multiple in [times for times in (1, 3, 10, 30, 100) if times < most] + [most]:
             rows = multiple * MONTH
             write(folder / f"{rows}.parquet", rows)
-            rate, used, memory = ours(folder, rows)
+            rate, _, memory = ours(folder, rows)
             (folder / f"{rows}.parquet").unlink()
             found[rows] = (rows / rate, memory)
             told = f"{rows / rate:8.2f} s {rate:>10,.0f} rows/s {memory:5.0f} MB"
