@@ -360,6 +360,9 @@ class MonitorParams(Facts):
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_effect: float = Field(0.1, gt=0, description="Jensen-Shannon distance that counts as drift")
     alpha: float = Field(0.05, gt=0, lt=1, description="false discovery rate over the columns")
+    requests: str = Field(
+        "outputs/requests", description="folder of the request log of `prodkit serve`; not read if empty"
+    )
 
 
 class StressParams(Facts):
@@ -390,9 +393,9 @@ class StressParams(Facts):
     )
     most_waiting: int = Field(256, ge=1, le=2000, description="requests on their way at once, at most")
     deadline_ms: float = Field(250.0, gt=0, description="after which the next rung answers, milliseconds")
-    volume_rows: int = Field(1000, ge=1, description="rows of the smallest volume")
+    volume_rows: int = Field(100, ge=1, description="rows of the smallest volume")
     multiples: Annotated[list[int], AfterValidator(_rising)] = Field(
-        [1, 3, 10], description="volumes, as multiples of the smallest, rising"
+        [1, 3, 10, 30, 100, 300, 1000], description="volumes, as multiples of the smallest, rising"
     )
     mix_rows: int = Field(500, ge=20, description="rows of each mix")
     memory_limit_mb: float = Field(900.0, gt=0, description="most memory of a process, megabytes")
