@@ -13,7 +13,7 @@ def test_no_request_is_lost_or_answered_by_the_wrong_version(places, monkeypatch
     monkeypatch.setenv("PYTHONPATH", "")  # is set by the soak
     artifacts = [version_of(number)[0] for number in (1, 2)]
     with opened(places) as store, staged(artifacts, orders(days=2, seed=9), store, pause=0.2) as soak:
-        found = soak.soak(rate=60.0, seconds=15.0, every=0.5)
+        found = soak.soak(rate=60.0, led_rate=40.0, seconds=15.0, every=0.5)
         assert found.step.share("failed") == 0, found.told()
         assert not found.wrong, found.told()
         assert all(done == good for done, good in found.faults.values()), found.told()

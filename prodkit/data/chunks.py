@@ -196,7 +196,7 @@ def window_chunks(
     """
     source, scratch, time = open_table(facts), _Scratch(place), facts.time_column
     known = source.columns
-    table_columns(facts, known, None)
+    table_columns(facts, known, None, labels=False)
     ids = list(facts.id_column) or [ROW]
     wanted = [name for name in dict.fromkeys([time, *ids, *features]) if name in known]
     start, end = window_limits(facts)

@@ -122,7 +122,7 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     reference, scores = bundle.profile, bundle.scores
     if params.reference is not None:
-        earlier = read_window(params, params.reference)
+        earlier = read_window(params, params.reference, labels=False)
         reference = profile(
             earlier, bundle.schema, blocks=blocks(earlier[params.time_column]), like=bundle.profile
         )

@@ -79,7 +79,10 @@ def _slides(control: Any) -> bool:
 
 
 def as_table(table: pd.DataFrame, *, caption: str = "") -> str:
-    """A table as HTML, its texts escaped."""
-    titled = f"<caption style='text-align: left'>{escape(caption)}</caption>" if caption else ""
-    html: str = table.to_html(border=0, escape=True)
-    return html.replace(">", f">{titled}", 1)
+    """A table as HTML, its texts escaped; its look is written into it, as a widget has none for tables."""
+    look = "border-collapse: collapse; line-height: 1.5; text-align: right; white-space: nowrap"
+    side = "caption-side: top; text-align: left; white-space: nowrap; padding: 4px"
+    titled = f"<caption style='{side}'>{escape(caption)}</caption>" if caption else ""
+    html: str = table.to_html(border=0, escape=True, index_names=False)
+    body = html[html.index(">") + 1 :]
+    return f"<div style='overflow-x: auto'><table cellpadding='5' style='{look}'>{titled}{body}</div>"

@@ -128,7 +128,7 @@ def _draw_steps(axes: Axes, then: _Floats | None, now: _Floats, edges: Sequence[
     if then is not None:
         axes.stairs(then, places, color=style.BLUE, linewidth=1.8)
         _key(axes)
-    step = math.ceil((size + 1) / 9)
+    step = math.ceil((size + 1) / 7)
     ticks = [tick for tick in range(0, size + 1, step) if math.isfinite(edges[tick])]
     axes.set_xticks(ticks, [number_text(float(f"{edges[tick]:.3g}")) for tick in ticks])
     axes.set_xlim(0, size)

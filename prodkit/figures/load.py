@@ -1,4 +1,4 @@
-"""Figures of load: latency against the rate, and how long the slowest wait."""
+"""Figures of load: latency against the rate, how long the slowest wait, and time against volume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prodkit.figures.chart import Chart
 from prodkit.figures.labels import counted, number_text, plain_text, range_text
 from prodkit.figures.values import finite_rows, interval_ends
 
-__all__ = ["draw_latency_tail", "draw_rising_load"]
+__all__ = ["draw_latency_tail", "draw_rising_load", "draw_volume_cost"]
 
 
 def draw_rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
@@ -86,3 +86,32 @@ def draw_latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit:
         title,
         f"tail at {number_text(rate)} a second, limit {number_text(limit)} ms: {', '.join(said)}",
     )
+
+
+def draw_volume_cost(table: pd.DataFrame, *, foreseen: pd.Series[float]) -> Chart:
+    """Seconds against rows on logarithmic axes, and the curve fitted to all but the largest volume.
+
+    Args:
+        table: index rows; column seconds.
+        foreseen: by the curve, for the same rows.
+    """
+    title = "Time against volume, and what the smaller volumes foresee of the largest"
+    table = finite_rows(table, "seconds")
+    table = table if table.empty else table[table["seconds"] > 0]
+    if table.empty:
+        return style.nothing(title, "nothing was asked")
+    figure, axes = style.canvas(title, height=3.1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    x, y = table.index.to_numpy(float), table["seconds"].to_numpy(float)
+    fitted = foreseen.reindex(table.index).to_numpy(float)
+    axes.plot(x, fitted, color=style.GREY, linewidth=1, linestyle=style.DASHED)
+    axes.plot(x, y, "o", color=style.BLUE, markersize=5)
+    axes.set_xticks(x, [number_text(rows) for rows in x])
+    axes.minorticks_off()
+    style.number_log_axis(axes)
+    style.label_ends(axes, {"measured": (y[-1], style.BLUE)})
+    style.name_axes(axes, "rows at once (log)", "seconds (log)")
+    known = np.isfinite(fitted[-1])
+    told = f"; the largest took {number_text(y[-1] / fitted[-1])} of what was foreseen" if known else ""
+    return style.captioned(figure, title, f"volume: {range_text(x)} rows in {range_text(y)} s{told}")

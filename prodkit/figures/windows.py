@@ -36,8 +36,7 @@ def draw_panels(
         return style.nothing(title, "no sign is known yet")
     columns = min(2, len(tables))
     rows = math.ceil(len(tables) / columns)
-    figure, first = style.canvas(title, height=0.6 + 1.9 * rows)
-    first.remove()
+    figure = style.sheet(title, height=0.6 + 1.9 * rows)
     said = []
     for place, (name, table) in enumerate(tables.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)

@@ -1,7 +1,7 @@
 """Simulated stories of production on real tables, each with the action that is right, known by construction.
 
-``python tests/benchmarks/stories.py [--tables 3] [--seeds 5] [--kinds NAME ...]``: what prodkit decides, beside
-"an alarm means retrain" as Evidently and NannyML define an alarm, "retrain always" and "never".
+``python tests/benchmarks/stories.py [--tables 3] [--seeds 5] [--first 0] [--kinds NAME ...]``: what prodkit decides,
+beside "an alarm means retrain" as Evidently and NannyML define an alarm, "retrain always" and "never".
 
 Each story is told to the functions that `train`, `score` and `rollback` call, on a store of its own in memory: two
 versions are trained and promoted, a window passes without incident, three more follow; each is scored and judged.
@@ -198,12 +198,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=len(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--verbose", action="store_true", help="show the evidence of what went wrong")
     asked = parser.parse_args()
     began = time.perf_counter()
-    chapters = [(name, seed) for name in list(TABLES)[: asked.tables] for seed in range(asked.seeds)]
+    chapters = [
+        (name, seed)
+        for name in list(TABLES)[: asked.tables]
+        for seed in range(asked.first, asked.first + asked.seeds)
+    ]
     right: dict[str, Counter[str]] = defaultdict(Counter)
     harm: Counter[str] = Counter()
     results = Parallel(n_jobs=asked.jobs, return_as="generator")(
