@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 from browsing import CHROMIUM
+from nbformat.reader import NotJSONError
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
@@ -67,13 +68,13 @@ def jupyterlab(folder: Path):
 
 
 def _wait(ready, *, seconds):
-    """Until it is so, or was not for so long."""
+    """What is found as soon as there is something; an error if there is nothing for so long."""
     until = time.monotonic() + seconds
     while True:
         try:
-            if ready():
-                return
-        except OSError:
+            if found := ready():
+                return found
+        except (OSError, NotJSONError):  # a file may be read while it is written
             pass
         if time.monotonic() > until:
             raise TimeoutError(f"not ready after {seconds} seconds")
@@ -119,8 +120,9 @@ def executed(folder: Path, name: str, *, seconds: float = 30) -> list:
         return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
     before = path.stat().st_mtime
-    _wait(lambda: path.stat().st_mtime != before or time.time() - before < 5, seconds=seconds)
-    return cells()
+    return _wait(
+        lambda: (path.stat().st_mtime != before or time.time() - before < 5) and cells(), seconds=seconds
+    )
 
 
 def errors(cells) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from prodkit.figures import drift, gains, load, models, windows
@@ -22,6 +23,7 @@ from prodkit.figures.models import (
     draw_learning_curve,
     draw_threshold_costs,
 )
+from prodkit.figures.svg import svg
 from prodkit.figures.windows import draw_daily, draw_panels
 from prodkit.models.metrics import calibration_curve
 
@@ -289,6 +291,34 @@ def test_a_column_is_marked_with_its_own_limit():
     table = TABLES["drift_ranking"].assign(floor=[0.3, np.nan, 0.05, 0.1, 0.2, 0.1])
     marks = draw_drift(table, floor=0.1).figure.axes[0].collections[0].get_segments()
     assert [round(float(mark[0][0]), 3) for mark in marks] == [0.3, 0.1, 0.1, 0.1, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "ticks"),
+    [(0.3, "0.1 0.15 0.2 0.25 0.3"), (30, "0.1 0.2 0.5 1 2 5 10 20"), (3e4, "0.1 1 10 100 1000 10k")],
+)
+def test_a_logarithmic_axis_has_plain_numbers(limit, ticks):
+    """Latencies are read off round milliseconds, few enough to stand apart, however far they reach."""
+    axes = draw_latency_tail({"who": SHARES}, rate=100, limit=limit).figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ticks.split()
+
+
+def test_a_picture_for_a_page_brings_no_style_for_it():
+    """An SVG to be put into a page has a text, and neither a style sheet nor what was not asked for."""
+    drawn = svg(DRAW["importance"](TABLES["importance"]))
+    assert 'aria-label="What the model relies on. ' in drawn
+    assert "<script>" not in drawn
+    assert "<style" not in drawn
+    assert "<metadata" not in drawn
+
+
+def test_an_svg_keeps_the_places_that_it_is_given():
+    """Axes are put where they were before, unless there are more or fewer of them now."""
+    chart = DRAW["daily"](TABLES["daily"])
+    svg(chart, places=[Bbox([[0.2, 0.3], [0.7, 0.8]])])
+    assert chart.figure.axes[0].get_position().bounds == pytest.approx((0.2, 0.3, 0.5, 0.5))
+    svg(other := DRAW["daily"](TABLES["daily"]), places=[])
+    assert other.figure.axes[0].get_position().x0 < 0.2
 
 
 def test_no_global_plotting_state_is_touched():

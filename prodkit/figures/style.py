@@ -82,8 +82,13 @@ def bare_axes(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
     axes.tick_params(labelsize=SMALL, colors=INK, length=3)
     axes.tick_params(axis=grid, left=False, bottom=False)  # a grid line is mark enough
     axes.grid(axis=grid, color=PALE, linewidth=0.7)
-    getattr(axes, f"{grid}axis").set_major_locator(MaxNLocator(5))
+    getattr(axes, f"{grid}axis").set_major_locator(_locator())
     axes.set_axisbelow(True)
+
+
+def _locator() -> MaxNLocator:
+    """Ticks at round numbers, at most six."""
+    return MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
 
 
 def captioned(figure: Figure, title: str, digest: str) -> Chart:
@@ -129,7 +134,7 @@ def name_rows(axes: Axes, names: Iterable[Any]) -> _Floats:
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(labels) - 0.7 - max(len(labels), 3), len(labels) - 0.3)  # few bars stay slim
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(_locator())
     return places
 
 
@@ -163,7 +168,7 @@ def number_log_axis(axes: Axes) -> None:
     steps = (1, 2, 5) if high < 200 * low else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     ticks = [step * 10.0**power for power in powers for step in steps]
-    ticks = ticks if high > 5 * low else [float(tick) for tick in MaxNLocator(4).tick_values(low, high)]
+    ticks = ticks if high > 5 * low else [float(tick) for tick in _locator().tick_values(low, high)]
     ticks = [tick for tick in ticks if low <= tick <= high]
     axes.set_yticks(ticks, [number_text(tick) for tick in ticks])
     axes.minorticks_off()
