@@ -219,7 +219,7 @@ def test_the_knee_follows_the_limit():
 
 def test_a_limit_that_is_moved_tells_what_would_have_been_decided():
     """With a higher cost of retraining than the gain, `retrain` becomes something else, by the rule that decides."""
-    gain = {"value": 0.02, "low": 0.015, "high": 0.025, "limit": 0.005, "n": 900, "rung": 3}
+    gain = {"value": 0.03, "low": 0.025, "high": 0.035, "limit": 0.02, "n": 900, "rung": 3}
     evidence = [
         Evidence("contract", "pass", rung=1),
         Evidence("performance.labels", "pass", value=900, limit=500, n=900, rung=3),
