@@ -67,7 +67,9 @@ DRAW = {
         table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
     ),
     "rising_load": lambda table: plots.rising_load(table, limit=0.25),
-    "volume_cost": lambda table: plots.volume_cost(table, foreseen=table.get("seconds", pd.Series(dtype=float))),
+    "volume_cost": lambda table: plots.volume_cost(
+        table, foreseen=table.get("seconds", pd.Series(dtype=float))
+    ),
     "latency_tail": lambda table: plots.latency_tail(dict(table.items()), rate=100, limit=0.25),
     "threshold_costs": lambda table: plots.threshold_costs(
         table, threshold=table.index[0] if len(table) else 0.5, title="Cost"

@@ -50,7 +50,9 @@ def foreseen(volumes: pd.DataFrame) -> pd.Series[float]:
     """
     curve = cost_curve(volumes.iloc[:-1])
     n = volumes.index.to_numpy(dtype=float)
-    return pd.Series((curve["fixed_ms"] + curve["ms_per_thousand_rows"] * n / 1000) / 1000, index=volumes.index)
+    return pd.Series(
+        (curve["fixed_ms"] + curve["ms_per_thousand_rows"] * n / 1000) / 1000, index=volumes.index
+    )
 
 
 def cost_curve(volumes: pd.DataFrame) -> dict[str, float]:
