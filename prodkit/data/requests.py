@@ -28,7 +28,7 @@ def request_log(params: MonitorParams, window: Window) -> Facts | None:
 
 def requests_digest(params: MonitorParams) -> str:
     """Which parts of the log there are for the windows of the page; what is written later is not of them."""
-    from prodkit.data.sources import Files  # imports pyarrow
+    from prodkit.data.flatfiles import Files  # imports pyarrow
 
     first = earlier_windows(params.window, params.windows)[0]
     log = request_log(params, Window(first.start, params.window.end))

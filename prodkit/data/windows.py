@@ -14,7 +14,8 @@ import pandas as pd
 from prodkit.data.cells import native_kind, present, texts
 from prodkit.data.dataset import open_table, require_columns
 from prodkit.data.drills import broken
-from prodkit.data.sources import ROW, Source
+from prodkit.data.flatfiles import ROW
+from prodkit.data.sources import Source
 from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
 from prodkit.settings.params import Facts
 from prodkit.spans import Window

@@ -28,7 +28,11 @@ __all__ = ["concept_drift", "joint_drift", "label_drift", "wider_drift"]
 Floats = NDArray[np.float64]
 
 _LEAST_AUC = 0.6  # below, hardly a row can be told: about a third of a standard deviation in one column
-_STRETCHES = 5  # of the calibration rows, held against the others
+_STRETCHES = 6  # of the calibration rows, held against the others
+_USUAL_SPREAD = (
+    0.08  # of the AUC of ten days that remember each other, and the stretches that this counts for
+)
+_USUAL_STRETCHES = 5
 _ROWS = 4000  # of either side
 _LEAST_ROWS = 200  # with a label
 _GROUPS = 5  # of scores
@@ -77,8 +81,9 @@ def joint_drift(kept: CalibrationSet, columns: np.ndarray, *, days: np.ndarray, 
     """Can the rows of a window be told from the calibration rows, better than stretches of these from each other?
 
     An AUC of trees that had not seen a row's day. It drifts if the interval lies above .5 and the value above .6 and
-    above what is usual: the mean of five stretches of the calibration rows, each as long as the window or as half
-    of them and held against the others, and Student's t times their spread.
+    above what is usual: the mean of six stretches of the calibration rows, each as long as the window or as half
+    of them and held against the others, and Student's t times their spread, with which a usual one is mixed, since
+    six say little of it. As a window has no days behind it, those that follow a stretch are left out.
 
     Args:
         kept: of the version.
@@ -120,11 +125,15 @@ def _usual_auc(kept: CalibrationSet, length: int, seed: int) -> float:
         return 1.0
     found = []
     for start in np.linspace(0, len(labels) - length, _STRETCHES).astype(int):
-        inside = np.isin(kept.days, labels[start : start + length])
-        pair = kept.days[~inside], kept.days[inside]
-        found.append(_told(kept, kept.columns[~inside], kept.columns[inside], pair, seed).auc.value)
-    quantile = stats.t.ppf(0.95, _STRETCHES - 1) * np.sqrt(1 + 1 / _STRETCHES)
-    return min(1.0, float(np.mean(found) + quantile * np.std(found, ddof=1)))
+        end = start + length
+        inside = np.isin(kept.days, labels[start:end])
+        rest = ~np.isin(kept.days, labels[start : end + length]) if start else ~inside
+        pair = kept.days[rest], kept.days[inside]
+        found.append(_told(kept, kept.columns[rest], kept.columns[inside], pair, seed).auc.value)
+    df = _STRETCHES - 1 + _USUAL_STRETCHES
+    squares = float(np.var(found) * _STRETCHES + _USUAL_STRETCHES * _USUAL_SPREAD**2)
+    beyond = float(stats.t.ppf(0.95, df)) * np.sqrt((1 + 1 / _STRETCHES) * squares / df)
+    return min(1.0, float(np.mean(found) + beyond))
 
 
 def label_drift(

@@ -26,6 +26,8 @@ __all__ = [
     "wasserstein",
 ]
 
+_WEIGHT_OF_MEAN = 2  # beside the test of the histogram: most drift that matters moves a column as a whole
+
 
 def psi(reference: np.ndarray, current: np.ndarray) -> float:
     """Population stability index of two histograms: ``sum (q - p) ln(q / p)``.
@@ -132,7 +134,7 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
     seen = shift(*values, ordered=reference.kind != "categorical")
     moments = [(profile.block_n, profile.block_means, profile.block_m2s) for profile in (reference, current)]
     of_mean = math.nan if reference.kind in ("categorical", "boolean") else mean_shift_p(*moments)
-    p_value = combined([seen.p_value, of_mean])
+    p_value = combined([seen.p_value, of_mean], weights=[1, _WEIGHT_OF_MEAN])
     missing = property_shift(
         *(_two(profile, profile.block_counts[:, -1]) for profile in (reference, current))
     )

@@ -8,7 +8,8 @@ between longer and longer batches of blocks, and once for the size, by comparing
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,13 @@ __all__ = ["MIN_BLOCKS", "Shift", "combined", "divergence", "mean_shift_p", "pro
 
 MIN_BLOCKS = 5  # fewer say nothing of how blocks differ
 _MIN_BATCHES = 15  # that blocks are put together to, in search of longer dependence
+_DEGREES = 4  # of the smooth test
 _EXPECTED = 5.0  # independent rows that a bin should hold in the smaller sample (Cochran 1954)
 _MAX_WINDOWS = 128  # of the reference that are compared with its rest
 _USUAL = 0.95  # quantile of their effects that a drift must exceed
+_CAREFUL = 1.645  # standard errors that a correlation is taken for more than it is estimated at
+_MANY = 100  # blocks from which on their likeness to independent ones is believed
+_DOUBT, _SURE = 2.5, 3.5  # standard errors at which dependence begins to count, and counts in full
 
 
 class Shift(NamedTuple):
@@ -49,11 +54,16 @@ class _Dependence:
     rows: int
     inflation: float
     design_effect: float
+    doubt: float
 
     @property
     def df(self) -> float:
         """Degrees of freedom of its variance: of so many batches as are worth independent ones."""
-        return max(1.0, (len(self.deviations) - 1) * _independent(self.inflation))
+        return self.batches(self.inflation)
+
+    def batches(self, inflation: float) -> float:
+        """Degrees of freedom of a variance whose batches resemble each other so much; more if it is half known."""
+        return max(1.0, (len(self.deviations) - 1) * _independent(inflation)) / max(self.doubt, 1e-3)
 
     def design_effects(self, directions: np.ndarray, rank: int) -> tuple[float, float, float]:
         """Sums of the generalised design effects in some directions, of their squares, and their inflation.
@@ -78,7 +88,9 @@ class _Dependence:
         along = max(self.inflation, _inflation((scaled * direction).sum(axis=1, keepdims=True)))
         total = self.inflation * (trace - first) + along * first
         squares = self.inflation**2 * (square - first**2) + (along * first) ** 2
-        return total, squares, total / trace if trace > 0 else 1.0
+        inflation = total / trace if trace > 0 else 1.0
+        total, squares = (rank + self.doubt * (each - rank) for each in (total, squares))
+        return total, squares, inflation
 
 
 def _leading(covariance: np.ndarray) -> tuple[float, np.ndarray]:
@@ -106,7 +118,7 @@ def _inflation(deviations: np.ndarray) -> float:
     correlation = (correlation * batches + 1) / max(1, batches - 3)
     error = math.sqrt(max(0.0, 1 - correlation**2) / batches)
     if batches >= 30 and correlation > error:
-        correlation += error
+        correlation += _CAREFUL * error
     correlation = min(0.95, max(0.0, correlation))
     return (1 + correlation) / (1 - correlation)
 
@@ -230,9 +242,32 @@ def mean_shift_p(
     if not 0 < first < math.inf:
         return math.nan
     longest, larger = batches[best][0], (later_rows / max(1, (current[0] > 0).sum())) / (rows / len(n))
+    doubt = _doubt(deviations / np.sqrt(within * n)[:, None]) if within > 0 else 1.0
+    first = within + doubt * (first - within)
     second = within + (first - within) * max(1.0, larger)
-    df = (len(longest) - 1) * _independent(_inflation(longest))
+    df = (len(longest) - 1) * _independent(_inflation(longest)) / max(doubt, 1e-3)
     return f_tail((later - mean) ** 2 / (first / rows + second / later_rows), 1.0, max(1.0, df))
+
+
+def _doubt(standard: np.ndarray) -> float:
+    """How far the blocks of a reference are from being independent rows: 0 if nothing speaks against it, to 1.
+
+    The variance of batches and the correlation of neighbours are known if rows are independent. Where none of them
+    exceeds that by more than a few standard errors, as the largest of so many would by chance, what they seem to
+    differ by is noise, for which no power is paid. A few blocks cannot tell.
+
+    Args:
+        standard: deviations (b, k) of variance 1, if rows are independent, in k directions.
+    """
+    blocks = len(standard)
+    if blocks < _MANY:
+        return 1.0
+    found = [np.abs((standard[1:] * standard[:-1]).sum(axis=0)) / math.sqrt(blocks)]
+    for summed, _ in _batched(standard, np.ones(blocks)):
+        batches = len(summed)
+        found.append(((summed**2).sum(axis=0) / blocks - 1) * math.sqrt(batches / 2))
+    most = float(np.max(found))
+    return min(1.0, max(0.0, (most - _DOUBT) / (_SURE - _DOUBT)))
 
 
 def _batched(deviations: np.ndarray, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
@@ -270,8 +305,12 @@ def _dependence(counts: np.ndarray) -> _Dependence | None:
         inflation = _inflation(summed * np.sqrt(weights))
         design = squares / rows / some * batches / (batches - 1) * inflation
         if best is None or design > best.design_effect:
-            best = _Dependence(summed, shares, rows, inflation, max(1.0, design))
-    return best
+            best = _Dependence(summed, shares, rows, inflation, max(1.0, design), 1.0)
+    if best is None:
+        return None
+    sizes = np.sqrt(np.maximum(1, counts.sum(axis=1)))[:, None]
+    doubt = _doubt(deviations @ _smooth(shares, _DEGREES) / sizes)
+    return replace(best, doubt=doubt, design_effect=1 + doubt * (best.design_effect - 1))
 
 
 def _designs(design: float, reference: np.ndarray, current: np.ndarray) -> tuple[float, float, float]:
@@ -283,9 +322,11 @@ def _designs(design: float, reference: np.ndarray, current: np.ndarray) -> tuple
 
 
 def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray, *, ordered: bool) -> float:
-    """Of the test of all bins and, where these are ordered, of a smooth one that sees shifts and spreads sooner.
+    """Of a test of all bins, and of some that see the likeliest changes sooner.
 
-    NaN if there are too few independent rows for either.
+    Where bins are ordered, that is a smooth one and one of the spread. Levels are in the order of their frequency:
+    there it is the slope over it, which shows where rows that belong elsewhere are spread over all levels. NaN if
+    there are too few independent rows for either.
     """
     before, now = reference.sum(axis=0), current.sum(axis=0)
     n1, n2 = before.sum(), now.sum()
@@ -293,8 +334,11 @@ def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray
     _, first, second = _designs(dependence.design_effect, reference, current)
     fewest = float(min(n1 / first, n2 / second))
     tests = [_grouped(pooled * fewest, pooled)]
-    if ordered and fewest >= 2 * _EXPECTED:
-        tests.append(_smooth(pooled))
+    if fewest >= 2 * _EXPECTED:
+        tests.append(_smooth(pooled, _DEGREES if ordered else 1))
+    # Where days depend on each other, one that is far off is also far from the middle: squares then alarm too often.
+    if ordered and fewest >= 20 * _EXPECTED and dependence.doubt < 1:
+        tests.append(_spread(pooled))
     found = []
     for directions in tests:
         rank = directions.shape[1] - (directions is tests[0])
@@ -305,28 +349,33 @@ def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray
         # Days that resemble each other more than chance would are no reason to be surer than chance allows.
         design, _, _ = _designs(max(1.0, total / rank), reference, current)
         x2 = float(((gap @ directions) ** 2).sum()) / (1 / n1 + 1 / n2)
-        batches = (len(dependence.deviations) - 1) * _independent(inflation)
-        found.append(f_tail(x2 / (design * rank), df, max(1.0, df * batches)))
+        found.append(f_tail(x2 / (design * rank), df, max(1.0, df * dependence.batches(inflation))))
     return combined(found)
 
 
-def combined(p_values: list[float]) -> float:
+def combined(p_values: Sequence[float], *, weights: Sequence[float] | None = None) -> float:
     """One p-value of several that may depend on each other; NaN if there is none.
+
+    Args:
+        p_values: NaN ones do not count.
+        weights: how much each counts; alike if not given.
 
     Source: Liu & Xie (2020), Cauchy combination test.
 
     >>> round(combined([0.01, 0.01]), 6), round(combined([0.001, 0.9]), 4), math.isnan(combined([]))
     (0.01, 0.002, True)
     """
-    p_values = [p for p in p_values if not math.isnan(p)]
-    if not p_values:
+    pairs = zip(p_values, weights or [1.0] * len(p_values), strict=True)
+    known = [(p, weight) for p, weight in pairs if not math.isnan(p)]
+    if not known:
         return math.nan
-    smallest = min(p_values)
+    total = sum(weight for _, weight in known)
+    smallest, weight = min(known)
     if smallest < 1e-9:  # the tangent of what is so near to a right angle has no digits left
-        return min(1.0, smallest * len(p_values))
+        return min(1.0, smallest * total / weight)
     # One that is nearly 1 is no evidence against the others.
-    angles = [math.tan((0.5 - min(p, 0.9)) * math.pi) for p in p_values]
-    return 0.5 - math.atan(sum(angles) / len(angles)) / math.pi
+    angles = [weight * math.tan((0.5 - min(p, 0.9)) * math.pi) for p, weight in known]
+    return 0.5 - math.atan(sum(angles) / total) / math.pi
 
 
 def _independent(inflation: float) -> float:
@@ -342,16 +391,30 @@ def _grouped(expected: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return np.asarray(members / np.sqrt(np.add.reduceat(shares, starts)))
 
 
-def _smooth(shares: np.ndarray) -> np.ndarray:
-    """Directions (bins, 4) of Neyman's smooth test: polynomials of the rank, orthonormal under these shares.
+def _smooth(shares: np.ndarray, degree: int) -> np.ndarray:
+    """Directions (bins, degree) of Neyman's smooth test: polynomials of the rank, orthonormal under these shares.
 
     Source: Neyman (1937); Rayner, Thas & Best (2009), Smooth Tests of Goodness of Fit.
     """
     rank = np.cumsum(shares) - shares / 2
+    return _orthonormal((2 * rank[:, None] - 1) ** np.arange(min(degree + 1, len(shares))), shares)[:, 1:]
+
+
+def _spread(shares: np.ndarray) -> np.ndarray:
+    """The direction (bins, 1) of a change of spread: squares of normal scores, without their part in a shift.
+
+    Source: Klotz (1962), Nonparametric tests for scale; the normal quantile by Tukey's lambda distribution.
+    """
+    rank = np.cumsum(shares) - shares / 2
+    score = (rank**0.135 - (1 - rank) ** 0.135) / 0.1975
+    return _orthonormal(score[:, None] ** np.arange(min(3, len(shares))), shares)[:, 2:]
+
+
+def _orthonormal(columns: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The same (bins, k), each without its part in those before it, and of length 1 under these shares."""
     root = np.sqrt(shares)[:, None]
-    powers = (2 * rank[:, None] - 1) ** np.arange(min(5, len(shares)))
-    basis, _ = np.linalg.qr(powers * root)
-    return np.asarray(basis[:, 1:] / np.where(root > 0, root, 1.0))
+    basis, _ = np.linalg.qr(columns * root)
+    return np.asarray(basis / np.where(root > 0, root, 1.0))
 
 
 def _groups(expected: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from prodkit.drift.comparison import comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
-from prodkit.figures.plots import Chart, panels
+from prodkit.figures.chart import Chart
+from prodkit.figures.windows import draw_panels
 from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
 from prodkit.monitoring.pending import ESTIMATED
@@ -111,9 +112,9 @@ class Vitals:
         return table.assign(why=why) if any(why) else table
 
     def loss_limit(self, margin: float) -> float:
-        """What the loss is held against: the upper end of its reference, and a margin; NaN without a reference."""
+        """What the loss is held against: the upper end of its reference, and a margin that is a share of it; or NaN."""
         reference = self.reference.get(self.loss)
-        return _NOT_A_NUMBER if reference is None else reference.high + margin
+        return _NOT_A_NUMBER if reference is None else reference.high + margin * reference.value
 
     def score_limit(self, margin: float) -> float:
         """What the AUC is held against: the lower end of its reference, less a margin; chance at the least."""
@@ -387,7 +388,8 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
             f"mean loss of the newest mature window ({window})",
         )
         found.append(_held("performance.loss", row, vitals.loss, limit=limit, note=note))
-        found.append(loss_rise(vitals.days, reference=reference, margin=params.loss_margin))
+        margin = params.loss_margin * reference.value
+        found.append(loss_rise(vitals.days, reference=reference, margin=margin))
     if "calibration_error" in row.index:
         note = f"calibration error of the same window ({window})"
         limit = params.calibration_limit
@@ -450,7 +452,7 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
     if params.value:
         names["value"] = None
     limits = sign_limits(params, vitals)
-    return panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
+    return draw_panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
 
 
 def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
@@ -472,7 +474,7 @@ def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
     plain = {shown: name.removeprefix("served_") for shown, name in names.items()}
     limits = {shown: params.slo[name] for shown, name in plain.items() if name in params.slo}
     tables = {shown: vitals.sign(name).assign(estimated=False) for shown, name in names.items()}
-    return panels(tables, limits=limits, title="Does it answer, and is its input sound?")
+    return draw_panels(tables, limits=limits, title="Does it answer, and is its input sound?")
 
 
 def standing(evidence: Sequence[Evidence], *, champion: Champion) -> Decision:
