@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from tables import FEATURES, version_of
+from tables import version_of
 from test_serve import ROWS, start
 from test_store import address
 
+from prodkit.models.bundle import unpack
+from prodkit.scoring.mutations import records
 from prodkit.store.registry import Store
 
 __all__ = ["address", "start"]  # fixtures
-
-ROW = {name: value if value == value else None for name, value in ROWS.iloc[0][FEATURES].items()}
 
 
 def test_a_promotion_is_followed_and_a_lost_connection_made_again(address, start):
     """Promotion, rollback and hold reach a running service without a restart, also after the database hung up on it."""
     url, artifacts = address
+    row = records(ROWS.head(1), schema=unpack(version_of(2)[0]).schema)[0]
     with Store.open(url, artifacts) as store:
         for number in (1, 2):
             store.register(*version_of(number), run_id=f"train-{number}")
@@ -24,7 +25,7 @@ def test_a_promotion_is_followed_and_a_lost_connection_made_again(address, start
         service = start({"store": url, "artifacts": artifacts}, poll_seconds=0.1)
 
         def answered():
-            (answer,) = service.predict([ROW]).json()["answers"]
+            (answer,) = service.predict([row]).json()["answers"]
             return answer["model_version"], answer["source"]
 
         assert answered() == (1, "champion")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from prodkit.data.chunks import window_chunks
 from prodkit.data.requests import request_log
-from prodkit.data.windows import blocks
+from prodkit.data.windows import blocks, window_limits
 from prodkit.decisions.gates import at_most
 from prodkit.drift.contract import breaks
 from prodkit.drift.counts import batch_profile
@@ -124,10 +124,14 @@ def served_windows(params: MonitorParams, windows: Sequence[Window], *, bundle: 
         bundle: the champion, on whose bins the input is summarised.
     """
     sums, problem = [_Sums() for _ in windows], ""
+    limits = [np.array(window_limits(params, window), dtype="datetime64[us]") for window in windows]
     try:
-        for window, each in zip(windows, sums, strict=True):
-            for batch in _batches(params, window, bundle):
-                _add(each, batch, params, bundle)
+        for batch in _batches(params, Window(windows[0].start, windows[-1].end), bundle):
+            times = batch.column(params.time_column).to_numpy()
+            for each, (start, end) in zip(sums, limits, strict=True):
+                mine = (times >= start) & (times < end)
+                if mine.any():
+                    _add(each, batch.filter(pa.array(mine)), params, bundle)
     except ProdkitError as error:
         problem = f"the request log could not be read: {error}"
     signs = pd.DataFrame([each.sign() for each in sums])

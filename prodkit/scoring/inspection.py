@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from prodkit.data.chunks import Chunk, Chunks
 from prodkit.data.dataset import open_table
@@ -26,7 +27,7 @@ from prodkit.store.registry import Store
 
 __all__ = ["inspect_chunks"]
 
-_ROWS = 32_768  # of a batch
+_ROWS = 16_384  # of a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +86,20 @@ def inspect_chunks(
     look = _Look(bundle.schema, bundle.profile, params.time_column, tuple(params.id_column), folder)
     sizes = [chunk.most_rows for chunk in chunks]
     label = f"inspect {params.window}"[:32]
-    seen = list(shared_out(look, chunks, backend=params.backend, label=label, sizes=sizes))
-    if not sum(each.rows for each in seen):
+    counted, digests, nameless, current = [], [], [], None
+    for each in shared_out(look, chunks, backend=params.backend, label=label, sizes=sizes):
+        counted.append(each.rows)
+        digests.append(each.digest)
+        nameless.append(each.nameless)
+        # one summary is kept and not one a chunk, so that ten times the rows take no more memory
+        current = each.profile if current is None else current.merge(each.profile)
+    if current is None or not current.rows:
         raise no_rows(params, open_table(params))
-    nameless = pd.concat([each.nameless for each in seen])
-    if len(nameless):
-        raise identity_error(params, "must not be missing", nameless)
+    unnamed = pd.concat(nameless)
+    if len(unnamed):
+        raise identity_error(params, "must not be missing", unnamed)
     require_unique(params, chunks, [folder / f"{chunk.number}.npy" for chunk in chunks])
-    current = reduce(Profile.merge, (each.profile for each in seen))
-    total = hashlib.sha256("".join(each.digest for each in seen).encode()).hexdigest()
-    read = Read(current.rows, total, tuple(each.rows for each in seen))
+    total = hashlib.sha256("".join(digests).encode()).hexdigest()
+    read = Read(current.rows, total, tuple(counted))
+    pa.default_memory_pool().release_unused()  # the window is read once more, by others
     return replace(held_against(store, params, current, version=version, bundle=bundle), read=read)
