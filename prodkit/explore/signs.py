@@ -21,7 +21,7 @@ def explore_signs(params: MonitorParams, signs: Vitals) -> Explorer:
     tables, limits = signs.tables(), sign_limits(params, signs)
     controls = {"sign": ipywidgets.Dropdown(options=list(tables))}
     if len(signs.windows) > 1:
-        places = [(name, place) for place, name in enumerate(signs.signs.index)]
+        places = [(name[-5:], place) for place, name in enumerate(signs.signs.index)]  # as wide as is shown
         ends = (0, len(places) - 1)
         controls["windows"] = ipywidgets.SelectionRangeSlider(options=places, value=ends)
     states = signs.signs[["version", "rows", "state"]]
