@@ -19,7 +19,12 @@ _HOMES = {
     "decisions.whatif": ["what_if"],
     "drift.comparison": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
     "stress.endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
+    "figures.drift": ["draw_drift"],
+    "figures.gains": ["draw_differences"],
+    "figures.load": ["draw_rising_load", "draw_volume_cost"],
+    "figures.models": ["draw_folds", "draw_importance", "draw_learning_curve"],
     "figures.summaries": ["draw_calibration", "draw_scores"],
+    "figures.windows": ["draw_daily"],
     "explore.columns": ["explore_columns"],
     "explore.limits": ["explore_limits"],
     "explore.loads": ["explore_loads"],
@@ -86,7 +91,7 @@ _HOMES = {
         "vital_signs",
     ],
     "stress.gate": ["load_budget"],
-    "stress.volumes": ["cost_curve", "mix_table", "volume_table"],
+    "stress.volumes": ["foreseen", "mix_table", "volume_table"],
     "store.workspace": ["champion_of", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

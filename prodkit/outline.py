@@ -8,10 +8,8 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from prodkit.data.schema import Schema
 from prodkit.data.windows import labelled, read_window
 from prodkit.errors import WindowError
 from prodkit.settings.params import TrainParams
@@ -123,7 +121,6 @@ def read_outline(params: TrainParams, span: Window) -> Outline:
     """The story of a table, with parameters that suit what its first quarter shows.
 
     Windows without any row are passed over. Where there is little to learn from, the ``auto`` model is a simpler one.
-    What counts as a gain is given in units of the loss: for a quantity, in hundredths of what its median loses.
 
     Raises:
         DataError: the table cannot be read so, or has no labels to begin with.
@@ -140,11 +137,4 @@ def read_outline(params: TrainParams, span: Window) -> Outline:
     learned_rows = len(rows) * (laid.learned / (early.end - early.start))
     if params.model == "auto" and not params.model_args and learned_rows < _FEW_ROWS:
         policies["train"]["model_args"] = _SIMPLE
-    truth = Schema.infer(rows, features=[params.time_column], target=params.target, task=params.task)
-    if truth.task == "regression":
-        values = truth.encode(rows[params.target])
-        hundredth = float(f"{np.abs(values - np.median(values)).mean() / 100:.2g}")
-        policies["rollback"] |= {"rollback_margin": hundredth, "retrain_cost": hundredth}
-        policies["validate"] |= {"slice_margin": 4 * hundredth}
-        policies["monitor"] = {"loss_margin": 4 * hundredth}
     return replace(laid, rest=rest)

@@ -15,18 +15,25 @@ from pathlib import Path
 
 import nbformat
 from browsing import CHROMIUM
+from nbformat.reader import NotJSONError
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
 
-# Notes when a control was moved, and when the page beneath the control has been drawn anew and painted.
+# Notes when a control was moved, and when the page beneath the control has been drawn anew and painted. Nothing polls
+# meanwhile, which would take the browser's time from what is timed.
 WATCH = """explorer => {
   const page = explorer.querySelector('.widget-html-content');
-  window.began = null; window.took = null;
+  window.expect = () => {
+    window.began = null;
+    window.took = new Promise((shown, late) => { window.show = shown; setTimeout(late, 20000, Error('no figure')); });
+    window.took.catch(() => {});
+  };
+  window.expect();
   for (const kind of ['keydown', 'change'])
     explorer.addEventListener(kind, () => { window.began ??= performance.now(); }, true);
   new MutationObserver(() => requestAnimationFrame(() => setTimeout(() => {
-    if (window.began !== null && window.took === null) window.took = performance.now() - window.began;
+    if (window.began !== null) window.show(performance.now() - window.began);
   }))).observe(page, {childList: true, subtree: true, characterData: true});
 }"""
 
@@ -61,13 +68,13 @@ def jupyterlab(folder: Path):
 
 
 def _wait(ready, *, seconds):
-    """Until it is so, or was not for so long."""
+    """What is found as soon as there is something; an error if there is nothing for so long."""
     until = time.monotonic() + seconds
     while True:
         try:
-            if ready():
-                return
-        except OSError:
+            if found := ready():
+                return found
+        except (OSError, NotJSONError):  # a file may be read while it is written
             pass
         if time.monotonic() > until:
             raise TimeoutError(f"not ready after {seconds} seconds")
@@ -113,8 +120,9 @@ def executed(folder: Path, name: str, *, seconds: float = 30) -> list:
         return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
     before = path.stat().st_mtime
-    _wait(lambda: path.stat().st_mtime != before or time.time() - before < 5, seconds=seconds)
-    return cells()
+    return _wait(
+        lambda: (path.stat().st_mtime != before or time.time() - before < 5) and cells(), seconds=seconds
+    )
 
 
 def errors(cells) -> list[str]:
@@ -134,14 +142,13 @@ def sliders(page):
 
 def moved(page, control, *, forth: bool) -> tuple[float, str]:
     """Move a control a step: milliseconds until the new figure was painted, and what it shows."""
-    page.evaluate("window.began = window.took = null")
+    page.evaluate("window.expect()")
     if control.evaluate("it => it.tagName") == "SELECT":
         control.select_option(index=2 if forth else 1)
     else:
         control.focus()
         at, low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("now", "min", "max"))
         control.press("ArrowRight" if (at < high if forth else at <= low) else "ArrowLeft")
-    page.wait_for_function("window.took !== null", timeout=20_000)
     return page.evaluate("window.took"), page.locator(".prodkit-explorer svg").first.get_attribute(
         "aria-label"
     )

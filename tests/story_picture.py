@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from prodkit.figures import plots
+from prodkit.figures.chart import Chart
+from prodkit.figures.windows import draw_daily
 
 PICTURE = Path(__file__).parent.parent / "notebooks" / "story.png"
 
 
-def story(out: Path) -> plots.Chart:
+def story(out: Path) -> Chart:
     """The AUC of what was served in each month, with its interval, and what was decided at its end."""
     auc, marks = {}, {}
     rows = json.loads((out / "lifecycle.json").read_text())["rows"]
@@ -27,7 +28,7 @@ def story(out: Path) -> plots.Chart:
             drill = f" ({row['drill']})" if row["drill"] else ""
             marks[day] = f"{row['decision']}{drill}"
     title = "A year in production: AUC of what was served each month"
-    return plots.daily(pd.DataFrame.from_dict(auc, orient="index"), unit="AUC", title=title, marks=marks)
+    return draw_daily(pd.DataFrame.from_dict(auc, orient="index"), unit="AUC", title=title, marks=marks)
 
 
 if __name__ == "__main__":

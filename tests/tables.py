@@ -18,13 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from benchmarks.versions import trained as version_made
 
 from prodkit.cli import main
-from prodkit.data.schema import Schema
-from prodkit.data.windows import feature_columns, read_window
-from prodkit.models.bundle import assemble, manifest, pack
-from prodkit.models.estimators import fit_model
-from prodkit.models.training import model_for, out_of_time, split_window
+from prodkit.data.windows import read_window
 from prodkit.settings.notebook import read_notebook
 from prodkit.settings.params import NOTEBOOKS, TrainParams
 from prodkit.store.registry import Store
@@ -81,16 +78,7 @@ def params_for(notebook: str, data: str, **given: Any) -> Any:
 
 def trained(params: TrainParams) -> tuple[bytes, dict[str, Any]]:
     """Artifact and manifest of a version, made as the train notebook makes one."""
-    rows = read_window(params)
-    split = split_window(rows, params)
-    schema = Schema.infer(
-        split.rows, features=feature_columns(rows, params), target=params.target, task=params.task
-    )
-    model = model_for(params, params.model_args, schema=schema)
-    tested = out_of_time(model, split.rows, schema=schema, params=params)
-    fitted = fit_model(model, split.rows, schema=schema)
-    bundle = assemble(fitted, split, tested, schema=schema, params=params, importance={})
-    return pack(bundle), manifest(bundle, split.rows, params=params, metrics={})
+    return version_made(params, read_window(params))
 
 
 @cache

@@ -325,7 +325,7 @@ def test_a_feature_that_has_become_empty_is_a_broken_input(places, out, tmp_path
     assert scored.table()["reason"].str.contains("price is empty").all()
     names = run_cells("rollback", given_to("rollback", data, places))
     assert names["decision"].action == "hold"
-    assert names["trials"].newest is None
+    assert names["trials"].retrained is None
     with opened(places) as store:
         assert "price is empty" in store.champion().hold
         assert store.champion().generation == 2

@@ -80,8 +80,19 @@ def test_both_answer_the_same_rows(store, orders_file):
     for name, number in (("champion", 1), ("challenger", 2)):
         said = load_version(store, number).predict(trial.rows)
         assert np.allclose(trial.losses[name], row_losses(truth, said, task="binary"))
-    gain = trial.losses["champion"] - trial.losses["challenger"]
+    gain = (trial.losses["champion"] - trial.losses["challenger"]) / trial.losses["baseline"].mean()
     assert rivals.daily_gain()["gain"].iloc[0] == pytest.approx(gain[trial.days == trial.days[0]].mean())
+
+
+def test_a_tolerated_loss_of_skill_takes_the_place_of_the_margin(store, orders_file):
+    """A challenger is promoted if it is credibly not worse by more than that, which is written as the limit."""
+    found = {}
+    for given in ({"margin": 0.5}, {"margin": 0.5, "tolerated_loss": 0.9}):
+        params = params_of(orders_file, **given)
+        item = contest_evidence(params, challenge(store, params))[0]
+        found[item.limit] = item.outcome
+    assert found[-0.9] == "pass"
+    assert found[0.5] in ("fail", "inconclusive")
 
 
 def test_without_a_champion_the_simple_rule_is_to_be_beaten(tmp_path, orders_file):

@@ -195,6 +195,15 @@ def test_a_season_is_not_a_change_of_unit() -> None:
     assert names(small(noise(2000) + days), small((noise(2000, seed=1) + days) * 1.150779)) == {"columns"}
 
 
+def test_a_handful_of_rows_a_day_is_not_a_change_of_unit() -> None:
+    """The spread of two rows is small whatever the unit is: thirty rows of a column around nought convert nothing."""
+    draw = np.random.default_rng(0)
+    for _ in range(40):
+        before = small(draw.lognormal(2.5, 1.3, 4200) - 15, days=28)
+        few = draw.lognormal(2.5, 1.3, 30) - 15
+        assert "x.unit" not in names(before, small(few, days=18, like=before))
+
+
 def test_a_column_that_was_often_constant_may_stay_so() -> None:
     """A column with one value for days on end is stuck only after twice the longest such time."""
     rows = np.where(np.arange(1000) // 100 < 5, 0.0, noise(1000))

@@ -8,11 +8,11 @@ import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
 
 from prodkit.data.windows import read_window
-from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, judged_window, served_figures
+from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, served_figures, stretches
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.survey import inspect_window
-from prodkit.errors import ModelError
+from prodkit.errors import ModelError, ParameterError
 from prodkit.settings.params import TrainParams
 from prodkit.store.workspace import load_version
 
@@ -38,9 +38,9 @@ def params_of(data, **given):
 
 
 def fresh(store, champion, data, **given):
-    """The challenger that would be trained in this window, and the window that judges it."""
+    """The newest challenger that would be trained in this window, and the stretch that judges it."""
     params = params_of(data, **given)
-    judged = judged_window(params)
+    judged = stretches(params)[-1]
     as_trained = TrainParams.check(store.version(2).manifest["params"])
     return fresh_challenger(params, judged, champion=champion, as_trained=as_trained), judged
 
@@ -50,12 +50,21 @@ def poisoned(frame, chosen):
     return frame.assign(returned=frame["returned"].where(~chosen, 1 - frame["returned"]))
 
 
-def test_the_newest_part_of_the_window_judges(orders_file):
-    """Half of a fortnight is its last week, from a midnight on; a run in its middle stands at its moment."""
-    assert str(judged_window(params_of(orders_file))) == "2024-02-08/2024-02-15"
-    assert str(judged_window(params_of(orders_file, challenger_share=0.3))) == "2024-02-10/2024-02-15"
-    assert str(judged_window(params_of(orders_file, as_of="2024-02-09"))) == "2024-02-05/2024-02-09"
-    assert str(judged_window(params_of(orders_file, challenger_share=1.0))) == FEBRUARY
+@pytest.mark.parametrize(
+    ("given", "days"),
+    [
+        ({}, [1, 8, 15]),
+        ({"challenger_share": 0.3}, [1, 2, 6, 10, 15]),
+        ({"challenger_share": 0.01}, list(range(1, 16))),
+        ({"challenger_share": 1.0}, [1, 15]),
+        ({"as_of": "2024-02-09"}, [1, 5, 9]),
+    ],
+)
+def test_a_window_is_judged_in_stretches_that_begin_at_midnights(orders_file, given, days):
+    """Halves of a fortnight are its weeks; no stretch is shorter than a day; a run within it stands at its moment."""
+    found = stretches(params_of(orders_file, **given))
+    assert [part.start.day for part in found] == days[:-1]
+    assert [part.end.day for part in found] == days[1:]
 
 
 def test_a_fresh_challenger_learns_only_what_was_known_when_its_judgement_began(store, champion, tmp_path):
@@ -82,11 +91,23 @@ def test_a_fresh_challenger_is_judged_on_rows_after_all_it_learned_from(store, c
     """Between the last row that it learned from and the first that judges it lies the label delay."""
     params = params_of(orders_file)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
-    times = trials.newest.rows["ordered_at"]
-    assert set(trials.newest.losses) == {"champion", "challenger", "predecessor"}
-    assert times.min() >= pd.Timestamp("2024-02-08")
+    times = trials.retrained.rows["ordered_at"]
+    assert set(trials.retrained.losses) == {"champion", "challenger", "predecessor", "baseline"}
+    assert list(times) == list(trials.whole.rows["ordered_at"])
     assert times.max() < params.labels_until
     assert trials.missing == {}
+
+
+def test_each_stretch_is_judged_by_the_challenger_of_its_time(store, champion, orders_file):
+    """The second week is answered by a challenger that has learned from the first, and the first by an older one."""
+    params = params_of(orders_file)
+    trial = counterfactuals(store, params, read_window(params), champion=champion).retrained
+    as_trained = TrainParams.check(store.version(2).manifest["params"])
+    for part in stretches(params):
+        inside = trial.rows["ordered_at"].between(part.start, part.end, "left").to_numpy()
+        made = fresh_challenger(params, part, champion=champion, as_trained=as_trained)
+        assert made.trained.end == part.start - params.label_delay
+        assert np.array_equal(trial.predicted["challenger"][inside], made.predict(trial.rows[inside]))
 
 
 def test_nobody_is_judged_by_rows_that_he_has_seen(store, champion, orders_file):
@@ -103,7 +124,7 @@ def test_a_window_that_all_have_seen_gives_a_reason(store, champion, orders_file
     """Rows of the training alone judge nobody: a reason, no crash, and the champion stays."""
     params = params_of(orders_file, window="2024-01-05/2024-01-19")
     trials = counterfactuals(store, params, read_window(params), champion=champion)
-    assert (trials.whole, trials.newest) == (None, None)
+    assert (trials.whole, trials.retrained) == (None, None)
     assert "that no judged model has seen" in trials.missing["challenger"]
     assert served_figures(trials, sound=True) == {}
 
@@ -113,9 +134,9 @@ def test_a_window_without_labels_gives_a_reason(store, champion, orders_file, gi
     """Labels that are late, or not there yet, leave an inconclusive line with the day they will come."""
     params = params_of(orders_file, **given)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
-    assert (trials.whole, trials.newest) == (None, None)
+    assert (trials.whole, trials.retrained) == (None, None)
     assert "is known after" in trials.missing["labels"]
-    evidence = performance_evidence(params, trials, look=1)
+    evidence = performance_evidence(params, trials, look=1, since=champion.holdout.end)
     assert [(item.name, item.outcome) for item in evidence] == [("performance.labels", "inconclusive")]
     decision = judgement(evidence, champion=store.champion())
     assert decision.action == "keep"
@@ -123,13 +144,19 @@ def test_a_window_without_labels_gives_a_reason(store, champion, orders_file, gi
     assert trials.daily_loss().empty
 
 
-def test_labels_for_the_first_part_only_judge_that_part(store, champion, orders_file):
-    """If the newest part has no labels yet, the predecessor is still tried and the challenger has a reason."""
+def test_a_stretch_without_labels_yet_leaves_the_others_to_judge(store, champion, orders_file):
+    """If the newest stretch has no labels yet, those before it have."""
     params = params_of(orders_file, label_delay="2d", challenger_share=0.1)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
-    assert trials.whole is not None
-    assert trials.newest is None
-    assert "returned must hold" in trials.missing["challenger"]
+    assert len(trials.retrained.rows) == len(trials.whole.rows)
+    assert trials.retrained.rows["ordered_at"].max() < params.labels_until <= stretches(params)[-1].start
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
+def test_a_share_that_judges_nobody_is_refused(orders_file, share):
+    """Nothing, less than nothing and more than all of a window are no stretches."""
+    with pytest.raises(ParameterError, match="challenger_share is wrong"):
+        params_of(orders_file, challenger_share=share)
 
 
 def test_without_a_predecessor_there_is_a_reason(tmp_path, orders_file):
@@ -154,11 +181,14 @@ def test_a_broken_feed_trains_nobody(store, champion, orders_file, monkeypatch):
     inspection = inspect_window(store, params, rows, version=2, bundle=champion)
     assert not inspection.sound
     trials = counterfactuals(store, params, rows, champion=champion, sound=inspection.sound)
-    assert trials.newest is None
+    assert trials.retrained is None
     assert "must not learn from a broken feed" in trials.missing["challenger"]
     baseline = trials.whole.losses["baseline"].mean()
     assert served_figures(trials, sound=False)["log_loss"] == pytest.approx(baseline)
-    evidence = [*inspection.evidence, *performance_evidence(params, trials, look=1)]
+    evidence = [
+        *inspection.evidence,
+        *performance_evidence(params, trials, look=1, since=champion.holdout.end),
+    ]
     assert judgement(evidence, champion=store.champion(), retrain_now=True).action == "hold"
 
 
@@ -171,6 +201,6 @@ def test_a_challenger_that_cannot_be_trained_is_a_reason(store, champion, orders
     monkeypatch.setattr("prodkit.decisions.counterfactual.fit_model", fail)
     params = params_of(orders_file)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
-    assert trials.newest is None
+    assert trials.retrained is None
     assert "no luck" in trials.missing["challenger"]
     assert trials.whole is not None

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from prodkit.data.dataset import flights_path, source_digest
 from prodkit.data.drills import broken
+from prodkit.data.flatfiles import Files
 from prodkit.data.flights import build_flights, flights_table
-from prodkit.data.sources import Files, open_source
+from prodkit.data.sources import open_source
 from prodkit.data.windows import (
     Coverage,
     blocks,

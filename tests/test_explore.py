@@ -19,7 +19,7 @@ from prodkit.explore.explorer import Explorer
 from prodkit.explore.limits import explore_limits
 from prodkit.explore.loads import explore_loads
 from prodkit.explore.thresholds import explore_trial
-from prodkit.figures import plots
+from prodkit.figures.drift import draw_score_histogram
 from prodkit.models.confusion import confusion, threshold_cost
 from prodkit.models.metrics import business_value
 from prodkit.settings.params import RollbackParams, StressParams
@@ -66,7 +66,7 @@ def test_moving_a_control_draws_another_figure_and_other_numbers():
     explorer = Explorer(
         {"level": FloatSlider(value=0.25, min=0, max=1)},
         lambda level: (
-            plots.score_histogram([level, 1 - level], title=f"Level {level:g}"),
+            draw_score_histogram([level, 1 - level], title=f"Level {level:g}"),
             f"<p>{level}</p>",
         ),
     )
@@ -91,7 +91,7 @@ def test_what_goes_wrong_is_said_where_the_figure_would_be():
     def draw(name):
         if name != "fine":
             raise ValueError(HOSTILE)
-        return plots.score_histogram([0.5, 0.5]), ""
+        return draw_score_histogram([0.5, 0.5]), ""
 
     explorer = Explorer({"name": Dropdown(options=["fine", "bad"])}, draw)
     controls(explorer)["name"].value = "bad"

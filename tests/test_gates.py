@@ -112,6 +112,30 @@ def test_a_slice_that_gets_worse_fails_and_names_itself():
 
 
 @pytest.mark.parametrize(
+    ("sure_rows", "noise", "outcome"),
+    [(0, 2.0, "pass"), (100, 2.0, "inconclusive"), (100_000, 2.0, "pass"), (100, 0.02, "pass")],
+)
+def test_a_slice_that_could_not_be_told_says_so(sure_rows, noise, outcome):
+    """It passes only if it is too small to matter, and its note differs from one that was shown to be no worse."""
+    before, after = losses(0.0, noise=noise)
+    frame = pd.DataFrame({"group": np.full(len(DAYS), "a", dtype=object)})
+    (item,) = slices(
+        frame,
+        before,
+        after,
+        columns=["group"],
+        blocks=DAYS,
+        min_rows=100,
+        margin=0.01,
+        confidence=0.95,
+        seed=0,
+        sure_rows=sure_rows,
+    )
+    assert item.outcome == outcome
+    assert ("it could not be told" in item.note) == (noise == 2.0)
+
+
+@pytest.mark.parametrize(
     ("value", "outcome"),
     [(0.1, "pass"), (0.2, "pass"), (0.3, "fail"), (None, "inconclusive"), (np.nan, "error")],
 )

@@ -21,7 +21,7 @@ HOUSE = [
     *("errors", "evidence", "spans", "files", "redaction"),
     *("settings", "kernels", "data", "drift", "models", "store", "decisions", "reports", "runs", "scoring"),
     *("figures", "monitoring", "serving", "stress", "explore", "verification"),
-    *("outline", "journal", "lifecycle", "cli"),
+    *("outline", "journal", "lifecycle", "commands", "cli"),
 ]
 
 

@@ -48,24 +48,30 @@ def gaining(gain, *, days=30, rows=20, noise=0.02, seed=0, first=0):
     draw = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), rows)
     champion = draw.gamma(2.0, 0.2, len(day)) + 1.0
+    champion *= 0.9 / champion.mean()
     each = gain + draw.normal(0, noise, days)
-    losses = pd.DataFrame({"champion": champion, "challenger": champion - each[day]})
+    # the simple rule loses 1 in the mean, so that a gain in the loss is one in skill
+    losses = pd.DataFrame(
+        {"champion": champion, "challenger": champion - each[day], "baseline": champion + 0.1}
+    )
     rows_of = pd.DataFrame(index=range(len(day)))
     said = dict.fromkeys(losses, champion)
     return Trial("regression", rows_of, champion, said, {}, losses, FIRST + first + day)
 
 
-def found_in(params, whole, newest=None, *, look=1, earlier=None, memory=None, **missing):
+def found_in(params, whole, retrained=None, *, look=1, since=None, earlier=None, memory=None, **missing):
     """The evidence of a trial, by name."""
     why = {"challenger": "nobody was trained", **missing}
-    trials = Counterfactuals(whole, newest, params.window, why)
-    found = performance_evidence(params, trials, look=look, earlier=earlier, memory=memory)
+    trials = Counterfactuals(whole, retrained, why)
+    found = performance_evidence(
+        params, trials, look=look, since=since or params.window.start, earlier=earlier, memory=memory
+    )
     return {item.name: item for item in found}
 
 
 def with_others(trial, **gains):
     """The same trial with further candidates, each better than the champion by so much on each row."""
-    for name, gain in {"baseline": -0.1, **gains}.items():
+    for name, gain in gains.items():
         trial.losses[name], trial.predicted[name] = trial.losses["champion"] - gain, trial.truth
     return trial
 
@@ -115,10 +121,10 @@ def test_in_a_healthy_life_something_is_done_in_at_most_one_of_twenty():
 
 def test_a_credibly_better_predecessor_fails_the_champion_and_a_worse_one_does_not():
     """By more than the margin: `fail`; by less, or worse: `pass`; too noisy to tell: `inconclusive`."""
-    for gain, outcome in ((0.05, "fail"), (0.004, "pass"), (-0.05, "pass")):
+    for gain, outcome in ((0.05, "fail"), (0.009, "pass"), (-0.05, "pass")):
         found = found_in(params_of(), with_others(gaining(0.0), predecessor=gain))
         item = found["performance.predecessor"]
-        assert (item.outcome, item.rung, item.limit) == (outcome, 3, 0.005)
+        assert (item.outcome, item.rung, item.limit) == (outcome, 3, 0.01)
         assert item.value == pytest.approx(gain)
     noisy = gaining(0.01, noise=0.2)
     with_others(noisy, predecessor=0.0).losses["predecessor"] = noisy.losses["challenger"]
@@ -145,27 +151,98 @@ def test_a_fresh_challenger_is_held_against_the_cost_of_retraining():
 
 def test_a_slow_decay_is_seen_over_all_days_since_the_promotion():
     """No single window can tell, all of them together can, and a gain that is none never adds up."""
-    for gain, outcome in ((0.03, "fail"), (0.0, "inconclusive")):
+    for gain, outcome in ((0.045, "fail"), (0.0, "inconclusive")):
         whole, newest = with_others(gaining(0.0)), gaining(gain, days=15, first=15, noise=0.05, seed=3)
         alone = found_in(params_of(), whole, newest)
         draw = np.random.default_rng(1)
         dates = pd.date_range("2024-01-01", periods=60, freq="D")
         before = pd.Series(gain + draw.normal(0, 0.05, 60), index=dates)
-        found = found_in(params_of(), whole, newest, earlier={"challenger": before}, memory=(0.0, 60))
+        given = {"earlier": {"challenger": before}, "since": dates[0], "memory": (0.0, 60)}
+        found = found_in(params_of(), whole, newest, **given)
         assert alone["performance.challenger"].outcome == "inconclusive"
-        assert found["performance.challenger"].value == alone["performance.challenger"].value
-        assert alone["performance.challenger_since"].n == 15
-        assert found["performance.challenger_since"].n == 75
-        assert found["performance.challenger_since"].outcome == outcome
+        assert found["performance.challenger"].outcome == outcome
+
+
+def lived(*, good, bad, gain, seed=0):
+    """Daily gains of so many days before March on which nothing was to be gained, then of others on which much was."""
+    days = good + bad
+    level = np.where(np.arange(days) < good, 0.0, gain)
+    dates = pd.date_range(end="2024-02-29", periods=days, freq="D")
+    return pd.Series(level + np.random.default_rng(seed).normal(0, 0.05, days), index=dates)
+
+
+def test_a_change_is_seen_undiluted_by_the_good_days_before_it():
+    """After 112 good days a gain of 28 days and this window is told since it began, not since the promotion."""
+    past = lived(good=112, bad=28, gain=0.1)
+    given = {"earlier": {"challenger": past}, "since": past.index[0], "memory": (0.0, 60)}
+    whole, newest = with_others(gaining(0.0)), gaining(0.1, noise=0.05)
+    item = found_in(params_of(), whole, newest, **given)["performance.challenger"]
+    assert item.outcome == "fail"
+    assert "since 2024-02-02" in item.note
+    assert item.value == pytest.approx(0.1, abs=0.03)
+
+
+def test_each_start_spends_its_own_part_of_the_error():
+    """The same days are told less surely the later in a champion's life they are."""
+    whole, newest = with_others(gaining(0.0)), gaining(0.1)
+    widths = []
+    for good in (28, 280):
+        past = lived(good=good, bad=0, gain=0.0)
+        given = {"earlier": {"challenger": past}, "since": past.index[0], "memory": (0.0, 10_000)}
+        item = found_in(params_of(), whole, newest, **given)["performance.challenger"]
+        assert "since 2024-03-01" in item.note
+        widths.append(item.high - item.low)
+    assert widths[1] > 1.1 * widths[0]
+
+
+def test_what_was_better_once_is_no_reason_to_act_now():
+    """A gain of the weeks before, and none in this window, leaves it open whom to believe."""
+    past = lived(good=0, bad=84, gain=0.2)
+    given = {"since": past.index[0], "memory": (0.0, 60)}
+    whole, newest = with_others(gaining(0.0), predecessor=0.0), gaining(0.0)
+    found = found_in(params_of(), whole, newest, earlier={"challenger": past, "predecessor": past}, **given)
+    for name in ("performance.challenger", "performance.predecessor"):
+        assert (found[name].outcome, found[name].low > found[name].limit) == ("inconclusive", True)
+        assert "but in this window it is" in found[name].note
+
+
+def test_nobody_goes_back_to_a_model_that_the_simple_rule_outdoes():
+    """The predecessor is far better than the champion, and worse than no model at all: both are bad, so watch."""
+    found = found_in(params_of(), with_others(gaining(0.0), predecessor=0.2, baseline=0.3))
+    item = found["performance.predecessor"]
+    assert (item.outcome, item.low > item.limit) == ("inconclusive", True)
+    assert "over the simple rule" in item.note
+    assert judgement([SOUND, *found.values()], champion=CHAMPION).action == "watch"
+
+
+@pytest.mark.parametrize("unit", [0.001, 1.0, 1000.0])
+def test_a_decision_does_not_depend_on_the_unit_of_the_loss(unit):
+    """Minutes, hours or nats: gains are gains in skill, and all figures stay the same."""
+    trials = gaining(0.05), gaining(0.08, noise=0.05)
+    for trial in trials:
+        trial.losses["predecessor"] = gaining(0.05).losses["challenger"]
+    known = found_in(params_of(), *trials)
+    for trial in trials:
+        trial.losses.loc[:] = unit * trial.losses
+    for name, item in found_in(params_of(), *trials).items():
+        assert item.outcome == known[name].outcome
+        assert item.value == pytest.approx(known[name].value)
+
+
+def test_where_the_simple_rule_makes_no_mistake_nothing_can_be_gained():
+    """Labels that are all alike leave one line that says so, and no division by nought."""
+    trial = with_others(gaining(0.0), predecessor=0.05)
+    trial.losses["baseline"] = 0.0
+    found = found_in(params_of(), trial, gaining(0.5))
+    assert found["performance.skill"].outcome == "inconclusive"
+    assert judgement([SOUND, *found.values()], champion=CHAMPION).action == "keep"
 
 
 def test_each_look_spends_its_own_part_of_the_error():
-    """The same trial at a later look has a wider interval; that over all days counts as one look."""
-    whole, newest = with_others(gaining(0.0), predecessor=0.01), gaining(0.02, days=15, first=15)
-    first, tenth = (found_in(params_of(), whole, newest, look=look) for look in (1, 10))
-    for name in ("performance.challenger", "performance.baseline"):
-        assert tenth[name].high - tenth[name].low > 1.2 * (first[name].high - first[name].low)
-    assert first["performance.challenger_since"] == tenth["performance.challenger_since"]
+    """The same trial at a later look has a wider interval."""
+    whole = with_others(gaining(0.0))
+    first, tenth = (found_in(params_of(), whole, look=look)["performance.baseline"] for look in (1, 10))
+    assert tenth.high - tenth.low > 1.2 * (first.high - first.low)
 
 
 @pytest.mark.parametrize(
@@ -260,9 +337,9 @@ def store():
 
 
 def judged(first, days, *, gain=0.02, seed=0):
-    """Counterfactuals whose newest part is these days of March on."""
-    newest = gaining(gain, days=days, first=first, seed=seed)
-    return Counterfactuals(newest, newest, params_of().window, {})
+    """Counterfactuals of these days of March on."""
+    trial = gaining(gain, days=days, first=first, seed=seed)
+    return Counterfactuals(trial, trial, {})
 
 
 def march(first, last, **given):
@@ -274,8 +351,8 @@ def test_daily_gains_are_remembered_for_the_champion_that_they_are_about(store):
     """What one window records, the next one reads: day by day, for this version and no other."""
     trials = judged(0, 7)
     remember_trial(store, march(1, 8), trials, version=2)
-    losses = trials.newest.losses
-    mean = (losses["champion"] - losses["challenger"]).groupby(trials.newest.days).mean()
+    losses = trials.retrained.losses
+    mean = (losses["champion"] - losses["challenger"]).groupby(trials.retrained.days).mean()
     kept = earlier_gains(store, march(8, 15), version=2, before=datetime(2024, 3, 8))["challenger"]
     assert kept.to_numpy() == pytest.approx(mean.to_numpy())
     assert list(kept.index) == list(pd.date_range("2024-03-01", periods=7))
@@ -296,7 +373,7 @@ def test_a_run_that_is_repeated_doubles_nothing(store):
     """The same run writes the same days again, in place of its own."""
     for _ in range(2):
         remember_trial(store, march(1, 8), judged(0, 7), version=2)
-    assert len(store.metrics(name="gain.challenger")) == 7
+    assert len(store.metrics(name="skill.challenger")) == 7
 
 
 def test_a_past_moment_does_not_know_what_was_judged_later(store):
@@ -313,7 +390,7 @@ def test_a_past_moment_does_not_know_what_was_judged_later(store):
 
 def test_without_a_challenger_nothing_is_remembered(store):
     """A window that could not try one leaves no line."""
-    remember_trial(store, march(1, 8), Counterfactuals(None, None, params_of().window, {}), version=2)
+    remember_trial(store, march(1, 8), Counterfactuals(None, None, {}), version=2)
     assert store.metrics().empty
 
 
@@ -321,7 +398,7 @@ def test_health_is_the_share_of_rows_without_an_answer(store):
     """Of champion and predecessor on the same requests, against the limit."""
     trial = gaining(0.0)
     trial.errors.update({"champion": 0.2, "predecessor": 0.0, "baseline": 0.0})
-    trials = Counterfactuals(trial, None, params_of().window, {})
+    trials = Counterfactuals(trial, None, {})
     found = health_evidence(store, params_of(), trials, version=2)
     assert [(item.name, item.outcome, item.rung) for item in found] == [
         ("health.champion", "fail", 2),
@@ -346,7 +423,7 @@ def test_health_reads_what_scoring_recorded_for_this_version_and_window(store):
         row |= {"name": "latency_p99_ms", "value": value, "low": None, "high": None, "n": 50, "known_at": end}
         store.record_metrics([row])
 
-    nobody = Counterfactuals(None, None, params_of().window, {})
+    nobody = Counterfactuals(None, None, {})
     record("other version", 900.0, version=1)
     record("other window", 900.0, window="2024-04-01/2024-04-30")
     assert health_evidence(store, params_of(), nobody, version=2) == []
@@ -364,7 +441,7 @@ def test_the_table_of_gains_names_each_alternative():
         params_of(), with_others(gaining(0.0), predecessor=0.05), gaining(0.02, days=15, first=15)
     )
     table = gain_table(list(found.values()))
-    assert list(table.index) == ["predecessor", "baseline", "challenger", "challenger_since"]
+    assert list(table.index) == ["predecessor", "baseline", "challenger"]
     assert (table["low"] <= table["value"]).all()
     assert table.loc["predecessor", "value"] == pytest.approx(0.05)
     assert gain_table([SOUND]).empty

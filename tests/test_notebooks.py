@@ -72,7 +72,7 @@ def test_it_answers_before_it_explains(name):
         next(place for place, text in enumerate(sources) if text.startswith(heading))
         for heading in ("## Bottom line", "## Limits", "## The record")
     )
-    first_figure = next(place for place, text in enumerate(sources) if text.startswith(("plots.", "draw_")))
+    first_figure = next(place for place, text in enumerate(sources) if text.startswith("draw_"))
     assert bottom < first_figure < limits < record
 
 

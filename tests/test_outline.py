@@ -117,20 +117,6 @@ def test_few_rows_get_a_simpler_model_unless_one_is_named(tmp_path):
     assert "model_args" not in named.policies["train"]
 
 
-def test_gains_of_a_quantity_are_in_its_own_unit(tmp_path):
-    """A price in cents must gain a hundred times as many of them as one in euros."""
-    costs = []
-    for unit in (1.0, 100.0):
-        frame = orders()
-        frame["returned"] = unit * frame["price"]
-        costs.append(outline_of(frame, tmp_path, features=["city", "weight"]).policies)
-    assert costs[1]["rollback"]["retrain_cost"] == pytest.approx(100 * costs[0]["rollback"]["retrain_cost"])
-    price = orders()["price"]
-    spread = np.abs(price - price.median()).mean()
-    assert costs[0]["rollback"]["retrain_cost"] == pytest.approx(spread / 100, rel=0.1)
-    assert costs[0]["validate"]["slice_margin"] == 4 * costs[0]["rollback"]["rollback_margin"]
-
-
 def test_a_table_that_begins_without_labels_is_refused(tmp_path):
     """Nothing can be learned from the first quarter: the error names the target."""
     frame = orders()

@@ -107,6 +107,14 @@ def kept(folder, *documents):
     return folder
 
 
+def test_the_page_of_a_version_tells_how_its_life_ended():
+    """What put another version in its place stands on its page; what happened to that one later does not."""
+    events = [event(1, "promote"), event(2, "promote", 2), event(3, "promote", 3)]
+    pages = Site([], [version()], events, Champion(3, 2, 3)).pages()
+    assert "replaced by version 2" in pages["versions/v1.html"]
+    assert "replaced by version 3" not in pages["versions/v1.html"]
+
+
 @needs_chromium
 @pytest.mark.parametrize("name", sorted(NOTEBOOKS))
 def test_a_report_asks_for_nothing_and_can_be_read_by_all(name, browser, tmp_path):

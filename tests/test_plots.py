@@ -9,9 +9,22 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.transforms import Bbox
 from PIL import Image
 
-from prodkit.figures import plots
+from prodkit.figures import drift, gains, load, models, windows
+from prodkit.figures.drift import draw_distributions, draw_drift, draw_score_histogram
+from prodkit.figures.gains import draw_differences
+from prodkit.figures.load import draw_latency_tail, draw_rising_load, draw_volume_cost
+from prodkit.figures.models import (
+    draw_calibration_curve,
+    draw_folds,
+    draw_importance,
+    draw_learning_curve,
+    draw_threshold_costs,
+)
+from prodkit.figures.svg import svg
+from prodkit.figures.windows import draw_daily, draw_panels
 from prodkit.models.metrics import calibration_curve
 
 HOSTILE = ["<script>alert(1)</script>", "x" * 80, "$x^$ \\frac{", "日本\n🙂", "", "temp"]
@@ -46,6 +59,7 @@ TABLES = {
         },
         index=HOSTILE,
     ),
+    "volume_cost": pd.DataFrame({"seconds": SHARES}, index=10.0 ** np.arange(1, 7)),
     "latency_tail": pd.DataFrame(dict.fromkeys(HOSTILE[:3], SHARES)),
     "threshold_costs": pd.DataFrame(
         {name: SHARES + place for place, name in enumerate(HOSTILE[:3])}, index=np.linspace(0, 1, 6)
@@ -56,25 +70,28 @@ TABLES = {
 }
 
 DRAW = {
-    "calibration": lambda table: plots.calibration(table, title="Calibration"),
-    "folds": lambda table: plots.folds(table, metric="roc_auc"),
-    "importance": lambda table: plots.importance(table, unit="rise of the log loss"),
-    "learning_curve": lambda table: plots.learning_curve(table, metric="log_loss"),
-    "differences": lambda table: plots.differences(table, limit=0.005, unit="gain", title="Slices"),
-    "drift_ranking": lambda table: plots.drift_ranking(table, floor=0.1),
-    "distributions": lambda table: plots.distributions(
+    "calibration": lambda table: draw_calibration_curve(table, title="Calibration"),
+    "folds": lambda table: draw_folds(table, metric="roc_auc"),
+    "importance": lambda table: draw_importance(table, unit="rise of the log loss"),
+    "learning_curve": lambda table: draw_learning_curve(table, metric="log_loss"),
+    "differences": lambda table: draw_differences(table, limit=0.005, unit="gain", title="Slices"),
+    "drift_ranking": lambda table: draw_drift(table, floor=0.1),
+    "distributions": lambda table: draw_distributions(
         table.get("reference", []), table.get("current", []), name="te$mp", labels=HOSTILE[: len(table)]
     ),
-    "rising_load": lambda table: plots.rising_load(table, limit=0.25),
-    "latency_tail": lambda table: plots.latency_tail(dict(table.items()), rate=100, limit=0.25),
-    "threshold_costs": lambda table: plots.threshold_costs(
+    "rising_load": lambda table: draw_rising_load(table, limit=0.25),
+    "volume_cost": lambda table: draw_volume_cost(
+        table, foreseen=table.get("seconds", pd.Series(dtype=float))
+    ),
+    "latency_tail": lambda table: draw_latency_tail(dict(table.items()), rate=100, limit=0.25),
+    "threshold_costs": lambda table: draw_threshold_costs(
         table, threshold=table.index[0] if len(table) else 0.5, title="Cost"
     ),
-    "score_histogram": lambda table: plots.score_histogram(
+    "score_histogram": lambda table: draw_score_histogram(
         table.get("current", []), reference=table.get("reference"), title="Scores"
     ),
-    "panels": lambda table: plots.panels({"log$loss": table}, title="Signs", limits={"log$loss": 0.005}),
-    "daily": lambda table: plots.daily(
+    "panels": lambda table: draw_panels({"log$loss": table}, title="Signs", limits={"log$loss": 0.005}),
+    "daily": lambda table: draw_daily(
         table, unit="share of flights", title="Late flights", marks={"2013-04-03": "release"}
     ),
 }
@@ -95,9 +112,9 @@ def name(request):
 
 
 def test_every_function_is_drawn_here(name):
-    """The functions under test are all that the module offers."""
-    assert {*DRAW, "Chart"} == set(plots.__all__)
-    assert plots.__all__ == sorted(plots.__all__)
+    """The functions under test are all that the modules of figures offer."""
+    offered = {each for module in (drift, gains, load, models, windows) for each in module.__all__}
+    assert {call for draw in DRAW.values() for call in draw.__code__.co_names} & offered == offered
 
 
 def test_a_figure_says_what_it_shows(name):
@@ -172,7 +189,7 @@ def test_missing_numbers_are_left_out(name):
 
 def test_hostile_names_are_drawn_as_text():
     """Markup, mathematics, line breaks, absent glyphs and 80 characters become a short plain label."""
-    chart = plots.importance(TABLES["importance"], unit="nats")
+    chart = draw_importance(TABLES["importance"], unit="nats")
     labels = [label.get_text() for label in chart.figure.axes[0].get_yticklabels()]
     assert max(map(len, labels)) <= 32
     assert any("…" in label for label in labels)
@@ -209,7 +226,7 @@ def test_no_text_is_cut_off(name):
 def test_an_open_interval_runs_off_the_figure():
     """An infinite end is drawn to the edge and called open; it neither raises nor sets the scale."""
     table = pd.DataFrame({"value": [0.01, 0.02], "low": [-np.inf, 0.01], "high": [np.inf, 0.03]})
-    chart = plots.differences(table, limit=0.005, unit="gain", title="Open")
+    chart = draw_differences(table, limit=0.005, unit="gain", title="Open")
     left, right = chart.figure.axes[0].get_xlim()
     assert -0.1 < left < right < 0.1
     assert [text.get_text().endswith("open") for text in chart.figure.axes[0].texts[1:]] == [True, False]
@@ -218,7 +235,7 @@ def test_an_open_interval_runs_off_the_figure():
 def test_an_unknown_end_is_not_zero():
     """An interval whose ends are not known is a dot at its value, and does not stretch the axis."""
     table = pd.DataFrame({"value": [0.7, 0.71], "low": [None, 0.7], "high": [0.71, None]}, dtype=float)
-    low, high = plots.folds(table, metric="roc_auc").figure.axes[0].get_ylim()
+    low, high = draw_folds(table, metric="roc_auc").figure.axes[0].get_ylim()
     assert 0.69 < low < high < 0.72
 
 
@@ -228,13 +245,13 @@ def test_what_lies_beyond_the_limit_is_counted(limit, beyond):
     values = pd.DataFrame(
         {"value": [0.01, -0.01, 0.0], "low": [0.007, -0.013, -0.01], "high": [0.013, -0.007, 0.01]}
     )
-    assert f", {beyond} beyond" in plots.differences(values, limit=limit, unit="gain").digest
+    assert f", {beyond} beyond" in draw_differences(values, limit=limit, unit="gain").digest
 
 
 def test_an_emptied_column_leads_the_drift_ranking():
     """A column whose values cannot be compared is ranked by the shift of its missing share."""
     table = TABLES["drift_ranking"].head(1).assign(effect=np.nan, missing_effect=0.83, missing_drifted=True)
-    chart = plots.drift_ranking(table, floor=0.1)
+    chart = draw_drift(table, floor=0.1)
     assert "1 drifted" in chart.digest
     assert "0.83" in chart.digest
     assert any("missing values" in text.get_text() for text in chart.figure.axes[0].texts)
@@ -243,16 +260,16 @@ def test_an_emptied_column_leads_the_drift_ranking():
 def test_edges_make_steps_and_levels_make_bars():
     """One label more than shares are edges, infinite ones unlabelled; as many are levels, the top twelve."""
     edges = [-np.inf, 1, 2, 3, 4, 5, np.inf]
-    steps = plots.distributions(SHARES, SHARES[::-1], name="temp", labels=edges).figure.axes[0]
+    steps = draw_distributions(SHARES, SHARES[::-1], name="temp", labels=edges).figure.axes[0]
     assert [tick.get_text() for tick in steps.get_xticklabels()] == ["1", "2", "3", "4", "5"]
     many = np.full(20, 0.05)
-    bars = plots.distributions(many, many, name="dest", labels=[f"d{i}" for i in range(20)]).figure.axes[0]
+    bars = draw_distributions(many, many, name="dest", labels=[f"d{i}" for i in range(20)]).figure.axes[0]
     assert len(bars.get_xticklabels()) == 12
 
 
 def test_moved_share_is_half_the_sum_of_gaps():
     """The digest of two distributions gives their total variation distance."""
-    chart = plots.distributions([0.5, 0.5], [0.75, 0.25], name="x", labels=["a", "b"])
+    chart = draw_distributions([0.5, 0.5], [0.75, 0.25], name="x", labels=["a", "b"])
     assert "share that moved 0.25" in chart.digest
 
 
@@ -261,7 +278,7 @@ def test_panels_share_the_figure_among_them():
     signs = pd.DataFrame(INTERVALS, index=DAYS.strftime("%Y-%m-%d"))
     unknown = signs.assign(value=[np.nan, *VALUES[1:]], estimated=[False] * 5 + [True])
     tables = {"roc_auc": signs, "log_loss": unknown, "count": signs.round().abs()}
-    chart = plots.panels(tables, title="Signs", limits={"roc_auc": 0.005, "log_loss": 0.02})
+    chart = draw_panels(tables, title="Signs", limits={"roc_auc": 0.005, "log_loss": 0.02})
     assert chart.png.startswith(b"\x89PNG")
     assert min(axes.get_position().width for axes in chart.figure.axes) > 0.25
     assert min(axes.get_position().height for axes in chart.figure.axes) > 0.2
@@ -272,15 +289,43 @@ def test_panels_share_the_figure_among_them():
 def test_a_column_is_marked_with_its_own_limit():
     """The mark of a column stands at the larger of the floor for all and its own."""
     table = TABLES["drift_ranking"].assign(floor=[0.3, np.nan, 0.05, 0.1, 0.2, 0.1])
-    marks = plots.drift_ranking(table, floor=0.1).figure.axes[0].collections[0].get_segments()
+    marks = draw_drift(table, floor=0.1).figure.axes[0].collections[0].get_segments()
     assert [round(float(mark[0][0]), 3) for mark in marks] == [0.3, 0.1, 0.1, 0.1, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "ticks"),
+    [(0.3, "0.1 0.15 0.2 0.25 0.3"), (30, "0.1 0.2 0.5 1 2 5 10 20"), (3e4, "0.1 1 10 100 1000 10k")],
+)
+def test_a_logarithmic_axis_has_plain_numbers(limit, ticks):
+    """Latencies are read off round milliseconds, few enough to stand apart, however far they reach."""
+    axes = draw_latency_tail({"who": SHARES}, rate=100, limit=limit).figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ticks.split()
+
+
+def test_a_picture_for_a_page_brings_no_style_for_it():
+    """An SVG to be put into a page has a text, and neither a style sheet nor what was not asked for."""
+    drawn = svg(DRAW["importance"](TABLES["importance"]))
+    assert 'aria-label="What the model relies on. ' in drawn
+    assert "<script>" not in drawn
+    assert "<style" not in drawn
+    assert "<metadata" not in drawn
+
+
+def test_an_svg_keeps_the_places_that_it_is_given():
+    """Axes are put where they were before, unless there are more or fewer of them now."""
+    chart = DRAW["daily"](TABLES["daily"])
+    svg(chart, places=[Bbox([[0.2, 0.3], [0.7, 0.8]])])
+    assert chart.figure.axes[0].get_position().bounds == pytest.approx((0.2, 0.3, 0.5, 0.5))
+    svg(other := DRAW["daily"](TABLES["daily"]), places=[])
+    assert other.figure.axes[0].get_position().x0 < 0.2
 
 
 def test_no_global_plotting_state_is_touched():
     """Importing and drawing neither import pyplot nor choose a backend nor change a setting."""
     code = (
         "import matplotlib, sys; before = matplotlib.rcParams.copy()\n"
-        "from prodkit.figures import plots; plots.score_histogram([0.5, 0.5]).png\n"
+        "from prodkit.figures.drift import draw_score_histogram; draw_score_histogram([0.5, 0.5]).png\n"
         "assert 'matplotlib.pyplot' not in sys.modules; assert matplotlib.rcParams.copy() == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

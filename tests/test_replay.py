@@ -144,6 +144,21 @@ def test_a_byte_of_the_result_alone_is_found(forged: Record) -> None:
     assert "digest of the decision, the history has another" in found
 
 
+@settings(max_examples=100, deadline=None)
+@given(name=st.sampled_from(["result.json", "notebook.ipynb"]), place=st.floats(0, 1), bit=st.integers(0, 7))
+def test_any_changed_byte_is_found(made: dict[str, Record], name: str, place: float, bit: int) -> None:
+    """One bit turned anywhere in notebook or result is told, in words, and never passes for the record."""
+    path = made["rollback"].folder / name
+    before = path.read_bytes()
+    changed = bytearray(before)
+    changed[int(place * (len(before) - 1))] ^= 1 << bit
+    try:
+        path.write_bytes(changed)
+        assert not replayed(made["rollback"]).matches
+    finally:
+        path.write_bytes(before)
+
+
 def test_an_event_changed_by_hand_is_found(forged: Record) -> None:
     """A forger who also rewrites the digest in the history breaks its chain."""
     falsify(forged, ("evidence", 0, "note"), "")

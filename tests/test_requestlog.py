@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 import numpy as np
@@ -144,6 +145,23 @@ def test_a_feature_named_like_a_column_of_the_log_keeps_its_name(tmp_path):
     found = written(log)
     assert found["source"].tolist() == ["web"]
     assert found["source_"].tolist() == ["champion"]
+
+
+def test_many_rows_are_one_file_and_half_of_what_may_wait_is_written_at_once(tmp_path):
+    """Rows come in faster than the clock ticks: none is lost, and their order stays."""
+    log = RequestLog(
+        tmp_path / "requests", most_rows=2_000, seconds=600, time_column="t", id_column=["order"]
+    )
+    log.start()
+    for number in range(1_000):
+        note(log, number)
+    deadline = time.monotonic() + 20
+    while not log.written and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (log.written, log.lost, len(list(log._folder.glob("*.parquet")))) == (1_000, 0, 1)
+    note(log, 1_000)
+    log.close()
+    assert written(log)["order"].astype(int).tolist() == list(range(1_001))
 
 
 def test_what_waits_is_written_when_it_ends(log):

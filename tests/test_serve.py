@@ -205,6 +205,21 @@ def test_clients_that_hang_up_disturb_nobody(service, rows):
     assert service.client.get("/health/live").json() == {"live": True}
 
 
+def test_an_answer_comes_in_one_piece(service, rows):
+    """Head and body leave together, over a connection that is kept; a client that wants it closed gets all first."""
+    body = json.dumps({"records": rows[:1]}).encode()
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        for _ in range(50):
+            client.sendall(f"{head}\r\n".encode() + body)
+            begun, _, content = client.recv(65_536).partition(b"\r\n\r\n")
+            assert begun.startswith(b"HTTP/1.1 200")
+            assert json.loads(content)["answers"][0]["model_version"] == 2
+        client.sendall(f"{head}connection: close\r\n\r\n".encode() + body)
+        assert b'"model_version": 2' in client.recv(65_536)
+        assert client.recv(1) == b""
+
+
 def test_it_says_how_it_is(service, rows):
     """Readiness names version and predecessor; the metrics count requests, rows, latency and what drift is made of."""
     before = service.client.get("/metrics").text

@@ -482,6 +482,8 @@ def test_every_act_is_an_event_with_who_and_why(store: Store) -> None:
         ("UPDATE champion SET generation = 7", "the history leads to"),
         ("UPDATE versions SET manifest = '{}' WHERE number = 1", "version 1: manifest is not"),
         ("UPDATE versions SET quarantined = true WHERE number = 1", "version 1: quarantined is not"),
+        ("UPDATE versions SET run_id = 'other' WHERE number = 1", "version 1: run is not"),
+        ("UPDATE versions SET size_bytes = 9999 WHERE number = 1", "version 1: size is not"),
         (
             "UPDATE versions SET number = 9 WHERE number = 3",
             "version 3 is registered, but its row is missing",
@@ -642,6 +644,17 @@ def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "store.db").write_text("no database, but long enough to be taken for the header of one" * 9)
     with pytest.raises(StoreError, match="must be a working prodkit database; found file is not a database"):
         Store.open(f"sqlite:///{tmp_path}/store.db", str(tmp_path))
+
+
+def test_a_damaged_database_is_a_store_error(tmp_path: Path) -> None:
+    """Even one whose own description is no text any more."""
+    path = tmp_path / "store.db"
+    where = f"sqlite:///{path}", str(tmp_path / "artifacts")
+    with Store.open(*where) as store:
+        fill(store, 1)
+    path.write_bytes(path.read_bytes().replace(b"NOT NULL", b"N\xd5T NULL"))
+    with pytest.raises(StoreError, match="must be a working prodkit database"), Store.open(*where) as store:
+        store.check()
 
 
 def test_sqlite_is_set_up_to_lose_nothing(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from prodkit.stress.endurance import fault_table, load_table, stress_evidence, s
 from prodkit.stress.faults import Spoiled, guard_faults, tame_faults
 from prodkit.stress.load import Step
 from prodkit.stress.stage import Stage, peak_mb
-from prodkit.stress.volumes import cost_curve, mix_table, volume_table
+from prodkit.stress.volumes import cost_curve, foreseen, mix_table, volume_table
 
 __all__ = ["places"]  # a fixture
 
@@ -38,6 +38,7 @@ QUICK = {
     "promised_rate": 100.0,
     "step_seconds": 0.5,
     "volume_rows": 100,
+    "multiples": [1, 3, 10],
     "mix_rows": 50,
     "slo": {"latency_p50_ms": 250.0, "error_share": 0.01, "degraded_share": 0.05},
 }
@@ -187,6 +188,17 @@ def test_the_cost_curve_finds_a_known_cost():
     assert found["fixed_ms"] == pytest.approx(10, rel=0.1)
     assert found["ms_per_thousand_rows"] == pytest.approx(2, rel=0.05)
     assert np.isnan(cost_curve(pd.DataFrame({"seconds": [0.1]}, index=[10]))["exponent"])
+
+
+def test_the_smaller_volumes_foresee_the_largest():
+    """A thousand times the rows at the same cost a row are as foreseen; at twice the cost they stand out."""
+    n = np.array([100, 1000, 10_000, 100_000])
+    seconds = 0.004 + 2e-6 * n
+    told = foreseen(pd.DataFrame({"seconds": seconds}, index=n))
+    assert told.to_numpy() == pytest.approx(seconds)
+    seconds[-1] *= 2
+    assert foreseen(pd.DataFrame({"seconds": seconds}, index=n)).iloc[-1] == pytest.approx(seconds[-1] / 2)
+    assert np.isnan(foreseen(pd.DataFrame({"seconds": seconds[:2]}, index=n[:2]))).all()
 
 
 # The service

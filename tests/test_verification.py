@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -111,7 +112,9 @@ class Record:
             path.write_text(json.dumps(document))
 
     def forge(self) -> None:
-        """Make the store tell the same story as result.json, as a thorough forger would."""
+        """Make result.json and the store tell the notebook's story, as a thorough forger would."""
+        seal = hashlib.sha256((self.folder / "notebook.ipynb").read_bytes()).hexdigest()
+        self.change(lambda result: result["basis"].update(executed=seal), "result.json")
         document = json.loads((self.folder / "result.json").read_text())
         with opened(self.places) as store:
             store.record_run({"run_id": self.run_id, "document": document})
@@ -344,7 +347,8 @@ def test_all_contradictions_are_reported_together(copy: Record) -> None:
     said = [each.what for each in copy.verdict().differences]
     assert [what.split(",")[0] for what in said] == [
         *("cells were changed", f"cell {NUMBERS['table']}", "parameter label"),
-        *("result.json.evidence[gain].value", "result.json.evidence[gain].value"),
+        *("result.json.evidence[gain].value", "notebook.ipynb is not as it was saved"),
+        "result.json.evidence[gain].value",
     ]
     assert said[-1].endswith(", the store has another")
 
@@ -475,6 +479,7 @@ def test_a_kernel_that_ends_badly_leaves_no_socket() -> None:
 def test_a_kernel_that_cannot_be_started_is_said(copy: Record) -> None:
     """Where nothing was executed nothing is said about outputs."""
     copy.change(lambda n: n.metadata.kernelspec.update(name="no-such-kernel"))
+    copy.forge()
     verdict = copy.verdict()
     assert "no-such-kernel" in verdict.refused
     assert not verdict.matches
@@ -513,13 +518,18 @@ def test_a_run_finds_the_outputs_that_it_could_have_found(tmp_path: Path) -> Non
         ("result.json", '{"status": "failed"}', "must have succeeded to be verified; found failed"),
         ("result.json", '{"status": "running"}', "must have succeeded to be verified; found running"),
         ("result.json", '{"status": "succeeded"}', "must say what it rests on"),
+        ("result.json", {"params": None}, "must say its params; found None"),
+        ("result.json", {"evidence": {}}, "must say its evidence; found {}"),
+        ("result.json", {"started": 1}, "must say its started; found 1"),
     ],
 )
 def test_what_cannot_be_executed_again_is_refused_in_words(
-    copy: Record, prodkit: Command, name: str, text: str | None, said: str
+    copy: Record, prodkit: Command, name: str, text: str | dict[str, Any] | None, said: str
 ) -> None:
     """A damaged record, and a run that did not succeed, end with 1 and one sentence."""
     path = copy.folder / name
+    if isinstance(text, dict):
+        text = json.dumps(json.loads(path.read_text()) | text)
     path.unlink() if text is None else path.write_text(text)
     status, printed, _ = prodkit("verify", copy.run_id, "--out", copy.out)
     assert status == 1
@@ -618,7 +628,10 @@ def test_a_result_that_the_store_has_otherwise_is_found(kit: dict[str, Any], tmp
     copy.change(lambda n: shown_in(n)["evidence"][0].update(value=0.9))
     copy.change(lambda r: r["evidence"][0].update(value=0.9), "result.json")
     found = found_in(copy.verdict())
-    assert list(found) == ["result.json.evidence[gain.baseline].value, the store has another"]
+    assert list(found) == [
+        "notebook.ipynb is not as it was saved",
+        "result.json.evidence[gain.baseline].value, the store has another",
+    ]
 
 
 def shown_in(notebook: Any) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tables import Command, opened, prodkit
 
 from prodkit.decisions.decide import judgement, promotion
-from prodkit.decisions.gates import alternative, at_most, enough, improvement, slices
+from prodkit.decisions.gates import alternative, at_most, enough, improvement, once, slices
 from prodkit.decisions.limits import held_against, limits_of
 from prodkit.decisions.record import decision_record
 from prodkit.decisions.whatif import other_decision, what_if
@@ -38,7 +38,7 @@ def gain(name, low, high, *, limit, n=900):
 
 def decided(*evidence, retrain_now=False, **params):
     """The record of a decision about the champion on this evidence."""
-    checked = NOTEBOOKS["rollback"].check(params)
+    checked = NOTEBOOKS["rollback"].check({"rollback_margin": 0.005, "retrain_cost": 0.005, **params})
     decision = judgement([SOUND, LABELS, *evidence], champion=CHAMPION, retrain_now=retrain_now)
     return decision_record(checked, decision) | {"run_id": f"rollback-{checked.window.start:%Y%m%d}"}
 
@@ -153,7 +153,7 @@ def contest(**changed):
     for name, item in changed.items():
         lines[name] = item
     decision = promotion(list(lines.values()), challenger=3, generation=5)
-    return decision_record(NOTEBOOKS["validate"].check({}), decision)
+    return decision_record(NOTEBOOKS["validate"].check({"slice_margin": 0.02}), decision)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,9 @@ def test_the_rules_are_those_of_the_gates(seed, shift, then, now):
     gates = {
         ("rollback", "performance.predecessor"): lambda limit: alternative(
             "performance.predecessor", *losses, limit=limit, look=1, note="", **common
+        ),
+        ("rollback", "performance.predecessor_instead"): lambda limit: once(
+            "performance.predecessor_instead", *losses, limit=limit, seed=0, note="", **common
         ),
         ("validate", "gain.champion"): lambda limit: improvement(
             "gain.champion", *losses, margin=limit, seed=0, **common

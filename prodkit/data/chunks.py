@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prodkit.data.access import read_times, reading
 from prodkit.data.dataset import open_table
-from prodkit.data.sources import ROW, Files, Group, read_times, reading
+from prodkit.data.flatfiles import ROW, Files, Group
 from prodkit.data.staging import row_names, staged
 from prodkit.data.windows import no_rows, table_columns, window_limits
 from prodkit.settings.params import Facts
@@ -195,7 +196,7 @@ def window_chunks(
     """
     source, scratch, time = open_table(facts), _Scratch(place), facts.time_column
     known = source.columns
-    table_columns(facts, known, None)
+    table_columns(facts, known, None, labels=False)
     ids = list(facts.id_column) or [ROW]
     wanted = [name for name in dict.fromkeys([time, *ids, *features]) if name in known]
     start, end = window_limits(facts)

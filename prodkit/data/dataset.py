@@ -30,9 +30,7 @@ def flights_path() -> Path:
 
 def open_table(facts: Facts) -> Source:
     """The table that ``facts.data`` names; raises DataError when there is none."""
-    from prodkit.data.sources import (
-        open_source,  # imports pyarrow, which a run of a notebook of one's own never needs
-    )
+    from prodkit.data.sources import open_source  # pyarrow: a run of one's own notebook never needs it
 
     location = str(flights_path()) if facts.data == FLIGHTS else resolve(facts.data)
     return open_source(location, shown=facts.data)  # as written: what it read from the environment is secret

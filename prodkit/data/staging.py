@@ -12,9 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prodkit.data.access import reading
 from prodkit.data.cells import texts
+from prodkit.data.database import Database
+from prodkit.data.flatfiles import ROW, Files
 from prodkit.data.parts import open_parts
-from prodkit.data.sources import ROW, Database, Files, Source, reading
+from prodkit.data.sources import Source
 from prodkit.data.windows import read_window, window_limits
 from prodkit.settings.params import Facts
 from prodkit.settings.places import resolve

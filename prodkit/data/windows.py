@@ -14,7 +14,8 @@ import pandas as pd
 from prodkit.data.cells import native_kind, present, texts
 from prodkit.data.dataset import open_table, require_columns
 from prodkit.data.drills import broken
-from prodkit.data.sources import ROW, Source
+from prodkit.data.flatfiles import ROW
+from prodkit.data.sources import Source
 from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
 from prodkit.settings.params import Facts
 from prodkit.spans import Window
@@ -38,7 +39,7 @@ _FEW_NAMES = 100  # rows that may differ by chance
 
 
 def read_window(
-    facts: Facts, window: Window | None = None, *, columns: Sequence[str] | None = None
+    facts: Facts, window: Window | None = None, *, columns: Sequence[str] | None = None, labels: bool = True
 ) -> pd.DataFrame:
     """The rows of a window that exist at ``facts.moment``, sorted by time and then by id.
 
@@ -50,6 +51,7 @@ def read_window(
         window: half-open; ``facts.window`` if not given.
         columns: read instead of ``facts.features``. The time, id and value columns always come along, and so
             does the target, which may be absent from the table only when ``columns`` is given.
+        labels: whether the table must have the target; if it need not and has none, all labels are missing.
 
     Returns:
         Time, ids, features, target; without ``id_column`` also ``_row``, which names file and position.
@@ -59,7 +61,7 @@ def read_window(
         WindowError: no rows. IdentityError: ids repeat or are missing. ParameterError: an unknown fault.
     """
     window, source, time = window or facts.window, open_table(facts), facts.time_column
-    names = table_columns(facts, source.columns, columns)
+    names = table_columns(facts, source.columns, columns, labels=labels)
     start, end = window_limits(facts, window)
     frame = source.rows(names, time=time, start=start, end=end, numbered=not facts.id_column)
     if frame.empty:
@@ -67,6 +69,8 @@ def read_window(
     frame = _sorted(frame, facts, place=f"{facts.data}, {window}")
     if facts.target in names:
         frame[facts.target] = _known(frame[facts.target], frame[time] < _naive(facts.labels_until))
+    elif not labels:
+        frame[facts.target] = np.nan
     for column, fault in facts.drill.items():
         _break(frame, column, fault, facts=facts, table=source.columns)
     return frame
@@ -98,11 +102,13 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def table_columns(facts: Facts, known: Sequence[str], chosen: Sequence[str] | None) -> list[str]:
+def table_columns(
+    facts: Facts, known: Sequence[str], chosen: Sequence[str] | None, *, labels: bool = True
+) -> list[str]:
     """What to read, in the order of the result, after checking that all of it is there."""
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
     first, last = [facts.time_column, *facts.id_column], [*value, facts.target]
-    if chosen is not None and facts.target not in known:
+    if (chosen is not None or not labels) and facts.target not in known:
         last.remove(facts.target)
     features = facts.features if chosen is None else list(chosen)
     if chosen is None and not features:

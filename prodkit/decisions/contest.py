@@ -42,7 +42,7 @@ class Contest:
         challenger: its bundle.
         incumbent: ``champion``, or ``baseline`` when there is no champion yet.
         generation: of the champion that is judged.
-        trial: predictions and losses of ``incumbent`` and ``challenger``.
+        trial: predictions and losses of ``incumbent``, ``challenger`` and the challenger's simple rule, ``baseline``.
         recent: a rollback before this, see :func:`prodkit.decisions.cooldown.cooldown`.
     """
 
@@ -54,9 +54,8 @@ class Contest:
     recent: Sequence[Evidence] = ()
 
     def daily_gain(self) -> pd.DataFrame:
-        """Mean gain of the challenger on each day."""
-        losses = self.trial.losses
-        gain = pd.DataFrame({"gain": losses[self.incumbent] - losses["challenger"]})
+        """Mean gain in skill of the challenger on each day."""
+        gain = pd.DataFrame({"gain": self.trial.lost(self.incumbent) - self.trial.lost("challenger")})
         return gain.groupby(self.trial.dates).mean()
 
 
@@ -90,19 +89,16 @@ def challenge(store: Store, params: ValidateParams) -> Contest:
     challenger = load_version(store, number)
     champion = load_version(store, pointer.version) if pointer.version is not None else None
     rows = unseen_rows(read_window(params), params, *(b for b in (challenger, champion) if b))
-    before: Bundle | np.ndarray = (
-        champion if champion is not None else challenger.fallback.predict(rows, schema=challenger.schema)
-    )
-    incumbent = "champion" if champion is not None else "baseline"
-    trial = run_trial({incumbent: before, "challenger": challenger}, rows, params, schema=challenger.schema)
-    recent = cooldown(store, params)
-    return Contest(number, challenger, incumbent, pointer.generation, trial, recent)
+    before: dict[str, Bundle | np.ndarray] = {"champion": champion} if champion is not None else {}
+    before["baseline"] = challenger.fallback.predict(rows, schema=challenger.schema)
+    trial = run_trial({**before, "challenger": challenger}, rows, params, schema=challenger.schema)
+    return Contest(number, challenger, next(iter(before)), pointer.generation, trial, cooldown(store, params))
 
 
 def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
     """Enough rows, better in the mean, no slice worse, calibrated, never without an answer."""
     trial = rivals.trial
-    before, after = (trial.losses[name].to_numpy() for name in (rivals.incumbent, "challenger"))
+    before, after = (trial.lost(name) for name in (rivals.incumbent, "challenger"))
     labels = enough("labels", after, trial.days, min_rows=params.min_rows, min_blocks=params.min_blocks)
     note = "share of rows that the challenger could not answer"
     answers = at_most("answers", trial.errors["challenger"], limit=0.0, n=len(trial.rows), note=note)
@@ -116,7 +112,7 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         before,
         after,
         blocks=trial.days,
-        margin=params.margin,
+        margin=-params.tolerated_loss if params.tolerated_loss else params.margin,
         confidence=params.confidence,
         seed=params.seed,
     )
@@ -132,6 +128,7 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         columns=_sliced(params, rivals.challenger.schema),
         blocks=trial.days,
         min_rows=params.slice_min_rows,
+        sure_rows=params.slice_sure_rows,
         margin=params.slice_margin,
         confidence=params.confidence,
         seed=params.seed,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import pandas as pd
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import labelled, read_window
-from prodkit.decisions.trial import Trial, run_trial, unseen_rows
+from prodkit.decisions.trial import Trial, joined, run_trial, unseen_rows
 from prodkit.errors import DataError, ModelError, WindowError
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import build_model, fit_model
@@ -24,9 +27,9 @@ __all__ = [
     "Counterfactuals",
     "counterfactuals",
     "fresh_challenger",
-    "judged_window",
     "labelled_window",
     "served_figures",
+    "stretches",
 ]
 
 
@@ -64,19 +67,18 @@ class Counterfactuals:
 
     Attributes:
         whole: champion, predecessor and the dumb baseline on all labelled, unseen rows; None if there are none.
-        newest: champion, predecessor and a fresh challenger on the newest of them; None if it could not be tried.
-        judged: the window of ``newest``.
+        retrained: all of these and fresh challengers, each on the stretch of them that began when it was trained; None
+            if none could be tried.
         missing: for what could not be tried, why.
     """
 
     whole: Trial | None
-    newest: Trial | None
-    judged: Window
+    retrained: Trial | None
     missing: dict[str, str]
 
     def scores(self) -> pd.DataFrame:
-        """Every candidate's scores, on the whole window and on its newest part."""
-        parts = {"whole window": self.whole, "newest part": self.newest}
+        """Every candidate's scores, on all rows and on those that fresh challengers were put to."""
+        parts = {"all": self.whole, "of challengers": self.retrained}
         tables = {name: trial.scores() for name, trial in parts.items() if trial is not None}
         return pd.concat(tables, names=["rows"]) if tables else pd.DataFrame()
 
@@ -115,28 +117,69 @@ def counterfactuals(
         missing["predecessor"] = "there is no predecessor"
     else:
         others["predecessor"] = load_version(store, pointer.predecessor)
-    judged = judged_window(params)
     try:
         usable = _judging_rows(params, rows, *others.values())
-        baseline = champion.fallback.predict(usable, schema=champion.schema)
-        whole = run_trial({**others, "baseline": baseline}, usable, params, schema=champion.schema)
+        whole = _tried(others, usable, params, champion=champion)
     except DataError as error:
-        return Counterfactuals(
-            None, None, judged, {**missing, "labels": str(error), "challenger": str(error)}
-        )
-    newest = None
+        return Counterfactuals(None, None, {**missing, "labels": str(error), "challenger": str(error)})
+    retrained = None
     try:
         if not sound:
             raise WindowError(
                 "challenger", rule="must not learn from a broken feed", value=str(params.window)
             )
         as_trained = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
-        fresh = fresh_challenger(params, judged, champion=champion, as_trained=as_trained)
-        part = unseen_rows(usable[usable[params.time_column] >= judged.start], params, champion, fresh)
-        newest = run_trial({**others, "challenger": fresh}, part, params, schema=champion.schema)
+        retrained = _retrained(params, others, usable, champion=champion, as_trained=as_trained)
     except (DataError, ModelError) as error:
         missing["challenger"] = str(error)
-    return Counterfactuals(whole, newest, judged, missing)
+    return Counterfactuals(whole, retrained, missing)
+
+
+def _retrained(
+    params: RollbackParams,
+    others: dict[str, Bundle],
+    rows: pd.DataFrame,
+    *,
+    champion: Bundle,
+    as_trained: TrainParams,
+) -> Trial:
+    """Each stretch of the rows, put to a challenger that was trained just before it, and to the others.
+
+    A stretch that cannot be tried is left out.
+
+    Raises:
+        DataError, ModelError: none can be; why the newest cannot.
+    """
+    fresh, failed = [], None
+    for stretch in stretches(params):
+        try:
+            made = fresh_challenger(params, stretch, champion=champion, as_trained=as_trained)
+            within = rows[params.time_column].between(stretch.start, stretch.end, "left")
+            fresh.append((made, unseen_rows(rows[within], params, champion, made)))
+        except (DataError, ModelError) as error:
+            failed = error
+    if not fresh:
+        assert failed is not None
+        raise failed
+    schemas = [made.schema for made, _ in fresh]
+    parts = [
+        _tried({**others, "challenger": made}, part, params, champion=champion, schemas=schemas)
+        for made, part in fresh
+    ]
+    return joined(parts)
+
+
+def _tried(
+    candidates: dict[str, Bundle],
+    rows: pd.DataFrame,
+    params: RollbackParams,
+    *,
+    champion: Bundle,
+    schemas: Sequence[Schema] = (),
+) -> Trial:
+    """Candidates and the simple rule on these rows."""
+    simple = champion.fallback.predict(rows, schema=champion.schema)
+    return run_trial({**candidates, "baseline": simple}, rows, params, schema=champion.schema, others=schemas)
 
 
 def labelled_window(params: RollbackParams) -> Window:
@@ -159,9 +202,17 @@ def _judging_rows(params: RollbackParams, rows: pd.DataFrame, *bundles: Bundle) 
     return unseen_rows(rows, params, *bundles)
 
 
-def judged_window(params: RollbackParams) -> Window:
-    """The newest ``challenger_share`` of the rows whose labels judge, from a midnight on."""
+def stretches(params: RollbackParams) -> list[Window]:
+    """The rows whose labels judge, cut at midnights into stretches of ``challenger_share``, the newest a full one.
+
+    A fresh challenger is judged by the stretch that follows its training; then a fresher one takes its place.
+    """
     served = labelled_window(params)
-    start, end = served.start, min(served.end, params.moment)
-    cut = pd.Timestamp(end - (end - start) * params.challenger_share).floor("D").to_pydatetime()
-    return Window(max(cut, start), end)
+    end = min(served.end, params.moment)
+    length, whole = (end - served.start) * params.challenger_share, end - served.start
+    cuts = [
+        pd.Timestamp(end - part * length).floor("D").to_pydatetime()
+        for part in range(1, ceil(whole / length))
+    ]
+    marks = sorted({served.start, end, *(cut for cut in cuts if served.start < cut < end)})
+    return [Window(first, last) for first, last in pairwise(marks)]

@@ -156,7 +156,10 @@ def _challenger_ahead(named: dict[str, Evidence]) -> list[Evidence]:
 def _predecessor_instead(named: dict[str, Evidence], better: Sequence[Evidence]) -> list[Evidence]:
     """Where a challenger is better: what shows that the predecessor is, too."""
     instead = named.get("performance.predecessor_instead")
-    return [instead, *better] if better and instead and _borne_out(instead) else []
+    if not better or instead is None or instead.outcome != "fail":
+        return []
+    shown = instead.low is not None and instead.low > 0 and (instead.value or 0.0) > (instead.limit or 0.0)
+    return [instead, *better] if shown else []
 
 
 def _far_better(named: dict[str, Evidence], better: Sequence[Evidence]) -> bool:

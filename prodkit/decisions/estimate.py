@@ -94,7 +94,7 @@ def estimate_evidence(
         found: what was estimated.
         task: of the version.
         reference: figures from before it served, by name.
-        margin: rise of the loss that is nobody's business.
+        margin: rise of the loss that is nobody's business, as a share of the reference.
         window: which one, in words.
     """
     name = "estimated.loss"
@@ -106,7 +106,7 @@ def estimate_evidence(
     ends: dict[str, Any] = {"n": found.rows, "rung": 4}
     if known is None or not np.isfinite(known.high):
         return Evidence.of(name, "inconclusive", loss, **ends, note=f"{note}; nothing to hold it against")
-    limit = known.high + margin
+    limit = known.high + margin * known.value
     outcome: Outcome = "fail" if loss.low > limit else "pass" if loss.value <= limit else "inconclusive"
     return Evidence.of(name, outcome, loss, limit=limit, **ends, note=note)
 

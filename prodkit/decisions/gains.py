@@ -16,42 +16,38 @@ from prodkit.settings.params import RollbackParams
 from prodkit.spans import Window
 from prodkit.store.registry import Store
 
-__all__ = ["daily_gains", "earlier_gains", "remember_trial"]
+__all__ = ["daily_gains", "earlier_gains", "ranking_gain", "remember_trial"]
 
-_GAIN = "gain.challenger"  # in the store: a day's mean gain of a fresh challenger over the champion
+_GAIN = "skill.{who}"  # in the store: a day's gain of an alternative over the champion
 
 
 def daily_gains(trials: Counterfactuals, *, least_days: int = 1) -> dict[str, pd.Series[float]]:
-    """Mean gain of each alternative over the champion on each day that judged it: in loss, and in ranking.
-
-    Those of the predecessor are of the whole window, those of the challenger of its newest part.
-    """
+    """Mean gain of each alternative over the champion on each day that judged it: in skill, and in ranking."""
     found = {}
     if trials.whole is not None and "predecessor" in trials.whole.losses:
         found["predecessor"] = _gain(trials.whole, "predecessor")
-        found["predecessor_ranking"] = _ranking(trials.whole, "predecessor")
-    if trials.newest is not None:
-        found["challenger"] = _gain(trials.newest, "challenger")
-        found["challenger_ranking"] = _ranking(trials.newest, "challenger")
+        found["predecessor_ranking"] = ranking_gain(trials.whole, "predecessor")
+    if trials.retrained is not None:
+        found["challenger"] = _gain(trials.retrained, "challenger")
+        found["challenger_ranking"] = ranking_gain(trials.retrained, "challenger")
     return {who: gains for who, gains in found.items() if len(gains) >= least_days}
 
 
 def _gain(trial: Trial, who: str) -> pd.Series[float]:
-    gain = trial.losses["champion"] - trial.losses[who]
-    # a row without an answer leaves no mean of its day
-    return gain.groupby(trial.dates).agg(lambda day: day.mean() if day.notna().all() else float("nan"))
+    days = pd.Series(trial.lost("champion") - trial.lost(who)).groupby(trial.dates)
+    return days.mean().where(days.count() == days.size())  # a row without an answer leaves no mean of its day
 
 
-def _ranking(whole: Trial, who: str) -> pd.Series[float]:
+def ranking_gain(trial: Trial, who: str, *, over: str = "champion") -> pd.Series[float]:
     """By how much another one ranks the rows of each day better; nothing where that cannot be told.
 
     The loss of a model swings with the share of positives on a day, whatever the model is worth; how well it
     tells the rows of one day apart does not, so that it is quick to see.
     """
-    pair = whole.predicted[who], whole.predicted["champion"]
-    if not all(np.ndim(said) == 1 and np.isfinite(said).all() for said in pair) or set(whole.truth) != {0, 1}:
+    pair = trial.predicted.get(who, np.nan), trial.predicted.get(over, np.nan)
+    if not all(np.ndim(said) == 1 and np.isfinite(said).all() for said in pair) or set(trial.truth) != {0, 1}:
         return pd.Series(dtype=float)
-    better, worse = (daily_auc(whole.truth, said, blocks=whole.days) for said in pair)
+    better, worse = (daily_auc(trial.truth, said, blocks=trial.days) for said in pair)
     gains = better - worse
     return gains.set_axis(pd.to_datetime(gains.index, unit="D"))
 
@@ -59,12 +55,12 @@ def _ranking(whole: Trial, who: str) -> pd.Series[float]:
 def _remembered(store: Store) -> dict[str, str]:
     """The names in the store of a day's gains, of each alternative: those of a predecessor are about that version."""
     predecessor = store.champion().predecessor
-    names = {who: f"gain.{who}.{predecessor}" for who in ("predecessor", "predecessor_ranking")}
-    return {
-        "challenger": _GAIN,
-        "challenger_ranking": f"{_GAIN}_ranking",
-        **(names if predecessor is not None else {}),
-    }
+    names = {who: _GAIN.format(who=who) for who in ("challenger", "challenger_ranking")}
+    if predecessor is not None:
+        names |= {
+            who: _GAIN.format(who=f"{who}.{predecessor}") for who in ("predecessor", "predecessor_ranking")
+        }
+    return names
 
 
 def earlier_gains(

@@ -70,7 +70,7 @@ def improvement(
         outcome = "pass"
     elif estimate.high < margin:
         outcome = "fail"
-    note = f"gain of the challenger in mean loss; {_smallest(estimate, confidence)}"
+    note = f"gain in skill of the challenger; {_smallest(estimate, confidence)}"
     return Evidence.of(name, outcome, estimate, limit=margin, rung=3, note=note)
 
 
@@ -130,13 +130,17 @@ def once(
     seed: int,
     note: str,
 ) -> Evidence:
-    """The question of :func:`alternative`, put once and for all: only where another test has asked for it."""
+    """The question of :func:`alternative`, put once and for all: only where another test has asked for it.
+
+    Returns:
+        ``fail`` when the interval lies above nought and the value above the limit; ``pass`` when the interval lies
+        below the limit; else ``inconclusive``, and ``error`` when a loss is not finite.
+    """
     if broken := _broken(name, champion, other, limit):
         return broken
     estimate = difference(champion, other, blocks=blocks, confidence=confidence, seed=seed)
-    outcome: Outcome = (
-        "fail" if estimate.low > limit else "pass" if estimate.high <= limit else "inconclusive"
-    )
+    fails = estimate.low > 0 and estimate.value > limit
+    outcome: Outcome = "fail" if fails else "pass" if estimate.high <= limit else "inconclusive"
     return Evidence.of(name, outcome, estimate, limit=limit, rung=3, note=note)
 
 
@@ -151,6 +155,7 @@ def slices(
     margin: float,
     confidence: float,
     seed: int,
+    sure_rows: int = 0,
 ) -> list[Evidence]:
     """Does any level of these columns credibly get worse by more than a margin?
 
@@ -159,7 +164,8 @@ def slices(
 
     Returns:
         One line for each level with at least ``min_rows`` rows, the worst first: ``fail`` when its whole
-        interval lies below minus ``margin``, else ``pass``, with what could have been seen.
+        interval lies below minus ``margin``. Where none of it does: ``pass``. Between the two it could not be told,
+        which the note says: ``inconclusive`` if it has ``sure_rows`` rows (and these are not nought), else ``pass``.
     """
     masks = {
         f"{column}={level}": (frame[column] == level).to_numpy()
@@ -184,9 +190,12 @@ def slices(
     for name in open_ones:
         level = 1 - (1 - confidence) / shared
         estimate = estimated(name, level)
-        outcome: Outcome = "fail" if estimate.high < -margin else "pass"
-        shared = max(shared - 1, 1) if outcome == "fail" else shared
-        note = f"gain in mean loss in this slice; {_smallest(estimate, level)}"
+        fails, told = estimate.high < -margin, estimate.low > -margin
+        matters = 0 < sure_rows <= estimate.n
+        outcome: Outcome = "fail" if fails else "inconclusive" if matters and not told else "pass"
+        shared = max(shared - 1, 1) if fails else shared
+        unsure = "" if fails or told else "it could not be told whether it gets worse; "
+        note = f"gain in skill in this slice; {unsure}{_smallest(estimate, level)}"
         lines.append(Evidence.of(f"slice.{name}", outcome, estimate, limit=-margin, rung=3, note=note))
     return sorted(lines, key=lambda item: (item.value is not None, item.value or 0.0))
 

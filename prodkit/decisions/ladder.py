@@ -10,7 +10,7 @@ import pandas as pd
 
 from prodkit.data.windows import label_coverage
 from prodkit.decisions.cooldown import cooldown
-from prodkit.decisions.counterfactual import Counterfactuals
+from prodkit.decisions.counterfactual import Counterfactuals, labelled_window
 from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gains import earlier_gains
 from prodkit.decisions.gates import alternative, at_most, enough, share_at_most
@@ -49,10 +49,14 @@ def ladder_evidence(
     version, bundle = champion
     health = health_evidence(store, params, trials, version=version)
     health += _speed(store, params, trials, bundle, recorded=health)
-    before = min(params.window.start, trials.judged.start)
-    earlier = earlier_gains(store, params, version=version, before=before)
+    before = min(params.window.start, labelled_window(params).start)
     performance = performance_evidence(
-        params, trials, look=look_number(params, bundle), earlier=earlier, memory=bundle.memory
+        params,
+        trials,
+        look=look_number(params, bundle),
+        since=bundle.holdout.end,
+        earlier=earlier_gains(store, params, version=version, before=before),
+        memory=bundle.memory,
     )
     worth = _worth(params, trials, look=look_number(params, bundle), known=store.version(version).manifest)
     estimates = []
@@ -180,7 +184,7 @@ def health_evidence(
 
 def gain_table(evidence: Sequence[Evidence]) -> pd.DataFrame:
     """What each alternative would have gained: value, low, high."""
-    names = ("predecessor", "challenger", "challenger_since", "baseline")
+    names = ("predecessor", "challenger", "baseline")
     known = {f"performance.{name}": name for name in names}
     rows = {known[item.name]: (item.value, item.low, item.high) for item in evidence if item.name in known}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"], dtype=float)

@@ -64,6 +64,13 @@ def _alternative(item: Evidence, then: float, now: float) -> Outcome | None:
     return "pass" if _high(item) <= now else "inconclusive"
 
 
+def _once(item: Evidence, _: float, now: float) -> Outcome:
+    """As :func:`prodkit.decisions.gates.once`."""
+    if _low(item) > 0 and item.value is not None and item.value > now:
+        return "fail"
+    return "pass" if _high(item) <= now else "inconclusive"
+
+
 def _improvement(item: Evidence, _: float, now: float) -> Outcome:
     """As :func:`prodkit.decisions.gates.improvement`."""
     if _low(item) > now:
@@ -101,7 +108,11 @@ def _slice(item: Evidence, then: float, now: float) -> Outcome | None:
     fails = _high(item) < now
     if fails and item.outcome == "fail" and now < then:
         return None
-    return "fail" if fails else "pass"
+    if fails or _low(item) > now:
+        return "fail" if fails else "pass"
+    if item.outcome == "fail" or (item.outcome == "pass" and _low(item) > then):
+        return None  # whether so many rows must be sure is not in the numbers
+    return item.outcome
 
 
 def _calibration(item: Evidence, then: float, now: float) -> Outcome | None:
@@ -152,7 +163,7 @@ _LADDER = {
     "performance.challenger": Held("retrain_cost", _alternative),
     "performance.challenger_ranking": Held("ranking_margin", _alternative),
     "performance.challenger_since": Held("retrain_cost", _alternative),
-    "performance.predecessor_instead": Held("rollback_margin", _alternative),
-    "performance.challenger_over_predecessor": Held("retrain_cost", _alternative),
+    "performance.predecessor_instead": Held("rollback_margin", _once),
+    "performance.challenger_over_predecessor": Held("retrain_cost", _once),
 }
 _HELD: Mapping[str, Mapping[str, Held]] = {"validate": _CONTEST, "rollback": _LADDER}

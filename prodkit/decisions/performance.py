@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from prodkit.decisions.counterfactual import Counterfactuals
-from prodkit.decisions.gains import daily_gains
+from prodkit.decisions.gains import daily_gains, ranking_gain
 from prodkit.decisions.gates import alternative, enough, known_classes, once
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
@@ -19,10 +21,12 @@ from prodkit.settings.params import RollbackParams
 
 __all__ = ["performance_evidence"]
 
-_WINDOW_HORIZON = 14
+_EVERY = 28  # days from one start to the next of those from which on an alternative may have been better
+_HORIZON = 28  # days at which an interval is tightest
+_FEW = 14  # days before a start, below which they do not say how much days resemble each other
 _TRUSTED = 40  # days at most, for which what training says of their dependence counts
-_HORIZON = 45  # days since promotion at which the interval over all of them is tightest
 
+Ask = Callable[..., tuple[Evidence, pd.Timestamp]]
 Gains = Mapping[str, "pd.Series[float]"]  # by day, of each alternative
 Memory = (
     tuple[float, int] | None
@@ -34,119 +38,146 @@ def performance_evidence(
     trials: Counterfactuals,
     *,
     look: int,
+    since: datetime,
     earlier: Gains | None = None,
     memory: Memory = None,
 ) -> list[Evidence]:
     """Rung 3: would the predecessor, a fresh challenger or the simple rule have served better?
 
-    The predecessor is held against the champion over all days since the promotion, and acts if it is ahead in this
-    window, too. A fresh challenger is held against it on this window alone, in its loss and in its ranking, which sees
-    a sudden change, and on all days since the promotion, which sees a slow one; each with half of the allowed error.
-    Each of those days was judged by a challenger of its time, trained on what was labelled before that day.
+    Predecessor and fresh challengers are held against the champion day by day, in their loss and in their ranking: two
+    ways to act on either, which share the allowed error. Each asks whether the other one has been better *since some
+    day*: the promotion, or four weeks after it, or eight, and so on, so that a change is seen undiluted by the good
+    days before it; and it must be better in this window, too. Each day was judged by a challenger of its time, trained
+    on what was labelled before that day. Gains are gains in skill, see :attr:`prodkit.decisions.trial.Trial.unit`.
 
     Args:
         params: of the run.
         trials: the candidates on the same rows.
         look: number of the window since the champion was validated.
+        since: when that was.
         earlier: daily gains of earlier windows of this champion, by day, of each alternative.
         memory: how much a day resembles the one before, and of how many days training has learned that.
     """
-    whole, newest = trials.whole, trials.newest
+    whole, retrained = trials.whole, trials.retrained
     if whole is None:
         return [Evidence("performance.labels", "inconclusive", rung=3, note=trials.missing["labels"])]
     needed = {"min_rows": params.min_rows, "min_blocks": params.min_blocks}
-    champion = whole.losses["champion"].to_numpy()
-    labels = enough("performance.labels", champion, whole.days, **needed)
+    labels = enough("performance.labels", whole.truth, whole.days, **needed)
     strange = known_classes("performance.unknown_classes", whole.unknown_rows, rows=len(whole.rows), rung=3)
+    if labels.outcome == "pass" and not np.isfinite(whole.unit):
+        note = "the simple rule makes no mistake on these rows: there is nothing to gain"
+        return [labels, *strange, Evidence("performance.skill", "inconclusive", rung=3, note=note)]
     if labels.outcome != "pass":
         return [labels, *strange]
-    past, gains = earlier or {}, daily_gains(trials, least_days=params.min_blocks)
-    found = [labels, *strange, *_going_back(params, gains, past=past, look=look, memory=memory)]
-    note = "gain in mean loss, had the simple rule served these rows"
-    other = whole.losses["baseline"].to_numpy()
+    gains = daily_gains(trials, least_days=params.min_blocks)
+    ask = partial(_since, params, since=since, memory=memory, gains=gains, past=earlier or {})
+    found = [labels, *strange, *_going_back(params, whole, gains, ask)]
+    note = "gain in skill, had the simple rule served these rows"
+    pair = whole.lost("champion"), whole.lost("baseline")
     alone: dict[str, Any] = {"limit": 0.0, "look": look, "confidence": params.confidence}
-    found.append(alternative("performance.baseline", champion, other, blocks=whole.days, note=note, **alone))
-    if newest is None:
+    found.append(alternative("performance.baseline", *pair, blocks=whole.days, note=note, **alone))
+    if retrained is None:
         missing = trials.missing["challenger"]
         return [*found, Evidence("performance.challenger", "inconclusive", rung=3, note=missing)]
-    labels = enough("performance.challenger", newest.losses["champion"].to_numpy(), newest.days, **needed)
+    labels = enough("performance.challenger", retrained.truth, retrained.days, **needed)
     if labels.outcome != "pass":
         return [*found, labels]
-    reasons = _training_anew(params, newest, gains, past=past, look=look, memory=memory)
-    return [*found, *reasons, *_ways_out(params, trials, reasons=reasons)]
+    reasons, start = _training_anew(params, retrained, gains, ask)
+    found += reasons
+    if any(item.outcome == "fail" for item in reasons):
+        found += _ways_out(params, whole, gains, past=earlier or {}, since=start)
+    return found
 
 
-def _going_back(
-    params: RollbackParams, gains: Gains, *, past: Gains, look: int, memory: Memory
-) -> list[Evidence]:
-    """The predecessor over all days since the promotion: in its loss, and in its ranking."""
-    loss = "gain in mean loss, had the predecessor served since the promotion"
-    ranking = "gain in AUC within a day, had the predecessor served since then"
-    return [
-        _since(params, who, gains[who], past=past.get(who), look=look, memory=memory, limit=limit, note=note)
-        for who, limit, note in (
-            ("predecessor", params.rollback_margin, loss),
-            ("predecessor_ranking", params.ranking_margin, ranking),
-        )
-        if who in gains
-    ]
+def _going_back(params: RollbackParams, whole: Trial, gains: Gains, ask: Ask) -> list[Evidence]:
+    """The predecessor: in its loss, and in its ranking, each if it knows more than the simple rule."""
+    skill = 1 - float(np.nanmean(whole.lost("predecessor"))) if "predecessor" in gains else np.nan
+    ranks = float(ranking_gain(whole, "predecessor", over="baseline").mean())
+    found = []
+    for who, limit, note, over in (
+        ("predecessor", params.rollback_margin, "gain in skill, had the predecessor served", skill),
+        (
+            "predecessor_ranking",
+            params.ranking_margin,
+            "gain in AUC within a day, had the predecessor served",
+            ranks,
+        ),
+    ):
+        if who in gains:
+            found.append(_if_sensible(ask(who, limit=limit, note=note)[0], over))
+    return found
+
+
+def _if_sensible(item: Evidence, over: float) -> Evidence:
+    """Going back to a model that the simple rule outdoes on these rows is no way out: then both are bad."""
+    if item.outcome != "fail" or over > 0:
+        return item
+    note = f"{item.note}; but in this window it is {over:.3g} over the simple rule"
+    return replace(item, outcome="inconclusive", note=note)
 
 
 def _training_anew(
-    params: RollbackParams, newest: Trial, gains: Gains, *, past: Gains, look: int, memory: Memory
-) -> list[Evidence]:
-    """A fresh challenger: on this window alone, on all days since the promotion, and in its ranking on this window."""
-    each: dict[str, Any] = {"confidence": (1 + params.confidence) / 2}
-    cost = {"limit": params.retrain_cost, **each}
-    days = _joined(past.get("challenger"), gains["challenger"])
-    usual = _usual(past.get("challenger"), days, memory)
-    note = "gain in mean loss, had a freshly trained model served the newest rows"
-    pair = (newest.losses[name].to_numpy() for name in ("champion", "challenger"))
-    window = alternative(
-        "performance.challenger", *pair, blocks=newest.days, look=look, note=note, memory=usual, **cost
-    )
-    name = "performance.challenger_since"
-    note = f"gain in mean loss, had fresh models served all {len(days)} days since the champion was promoted"
-    since = _daily(name, days, look=1, horizon=_HORIZON, note=note, memory=_recalled(days, memory), **cost)
-    if "challenger_ranking" not in gains:
-        return [window, since]
-    ranks = gains["challenger_ranking"]
-    usual = _usual(past.get("challenger_ranking"), ranks, memory)
-    note = "gain in AUC within a day, had a freshly trained model served the newest rows"
-    settings = {"limit": params.ranking_margin, "look": look, "memory": usual, **each}
-    return [window, since, _daily("performance.challenger_ranking", ranks, note=note, **settings)]
+    params: RollbackParams, retrained: Trial, gains: Gains, ask: Ask
+) -> tuple[list[Evidence], pd.Timestamp]:
+    """A fresh challenger: in its loss, and in its ranking, which counts if its loss pays; and since when."""
+    note = "gain in skill, had freshly trained models served"
+    loss, since = ask("challenger", limit=params.retrain_cost, note=note)
+    found = [replace(loss, n=len(retrained.rows))]
+    if "challenger_ranking" in gains:
+        note = "gain in AUC within a day, had freshly trained models served"
+        ranking, start = ask("challenger_ranking", limit=params.ranking_margin, note=note)
+        now = float(gains["challenger"].mean())
+        if ranking.outcome == "fail" and not now > params.retrain_cost:
+            note = f"{ranking.note}; but its gain in skill in this window is {now:.3g}"
+            ranking = replace(ranking, outcome="inconclusive", note=note)
+        since = start if ranking.outcome == "fail" != loss.outcome else since
+        found.append(ranking)
+    return found, since
 
 
 def _since(
     params: RollbackParams,
     who: str,
-    gains: pd.Series[float],
     *,
-    past: pd.Series[float] | None,
-    look: int,
+    since: datetime,
     memory: Memory,
+    gains: Gains,
+    past: Gains,
     limit: float,
     note: str,
-) -> Evidence:
-    """An alternative over all days since the promotion, which must also be ahead now.
+) -> tuple[Evidence, pd.Timestamp]:
+    """An alternative since the start from which on it is most surely better, and also now; and that start.
 
-    Two ways to act on either alternative share the error. Without a past this look is one of many.
+    Start number k spends alpha / (k (k + 1)), which adds up to alpha over all starts of a champion's life.
     """
-    known, days = past is not None and len(past) > 0, _joined(past, gains)
-    item = _daily(
-        f"performance.{who}",
-        days,
-        limit=limit,
-        memory=_recalled(days, memory),
-        look=1 if known else look,
-        horizon=_HORIZON if known else _WINDOW_HORIZON,
-        confidence=(1 + params.confidence) / 2,
-        note=note,
-    )
-    now = float(gains.mean())
-    if item.outcome == "fail" and not now > limit:
-        return replace(item, outcome="inconclusive", note=f"{note}; but in this window it is {now:.3g}")
-    return item
+    days, found = _joined(past.get(who), gains[who]), []
+    for number, start in enumerate(_starts(days, since, least=params.min_blocks), 1):
+        part, before = days[start:], days[:start]
+        item = _daily(
+            f"performance.{who}",
+            part,
+            limit=limit,
+            memory=_recalled(before if len(before) >= _FEW else part, memory),
+            look=number,
+            horizon=_HORIZON,
+            confidence=(1 + params.confidence) / 2,
+            note=f"{note} since {part.index[0]:%Y-%m-%d}",
+        )
+        found.append((item, part.index[0]))
+    best, start = max(found, key=lambda each: -np.inf if each[0].low is None else each[0].low)
+    now = float(gains[who].mean())
+    if best.outcome == "fail" and not now > limit:
+        best = replace(best, outcome="inconclusive", note=f"{best.note}; but in this window it is {now:.3g}")
+    return best, start
+
+
+def _starts(days: pd.Series[float], since: datetime, *, least: int) -> Iterator[int]:
+    """Where in these days the stretches begin that end today: at the first, then every four weeks after ``since``."""
+    yield 0
+    start = pd.Timestamp(since).tz_localize(None).normalize() + pd.Timedelta(days=_EVERY)
+    while (place := int(days.index.searchsorted(start))) <= len(days) - least:
+        yield place
+        start += pd.Timedelta(days=_EVERY)
 
 
 def _recalled(days: pd.Series[float], memory: Memory) -> float:
@@ -157,55 +188,37 @@ def _recalled(days: pd.Series[float], memory: Memory) -> float:
     return dependence(figures, usual=memory[0], weight=min(memory[1], _TRUSTED))
 
 
-def _usual(past: pd.Series[float] | None, days: pd.Series[float], memory: Memory) -> float:
-    """The same from the days before this window, if they are enough: a step in the mean would pass for memory."""
-    return _recalled(past if past is not None and len(past) >= _WINDOW_HORIZON else days, memory)
-
-
 def _joined(past: pd.Series[float] | None, gains: pd.Series[float]) -> pd.Series[float]:
     return gains if past is None or past.empty else pd.concat([past, gains])
 
 
 def _ways_out(
-    params: RollbackParams, trials: Counterfactuals, *, reasons: Sequence[Evidence]
+    params: RollbackParams, whole: Trial, gains: Gains, *, past: Gains, since: pd.Timestamp
 ) -> list[Evidence]:
     """Once a challenger is better: would going back do, and would training anew do better than going back?
 
-    These are asked only after a reason to act has been found by tests that may be put daily, so each is one look (the
-    fixed sequence of Maurer, Hothorn & Lehmacher 1995): a healthy champion is acted on no more often for it.
+    These are asked only after a reason to act has been found by tests that may be put daily, and of the same days, so
+    each is one look (the fixed sequence of Maurer, Hothorn & Lehmacher 1995): a healthy champion is acted on no more
+    often for it.
     """
-    whole, newest = trials.whole, trials.newest
-    acts = any(item.outcome == "fail" for item in reasons)
-    if not acts or whole is None or newest is None or "predecessor" not in newest.losses:
+    if "predecessor" not in gains:
         return []
+    back, anew = (_joined(past.get(who), gains[who])[since:] for who in ("predecessor", "challenger"))
+    back, anew = back.align(anew, join="inner")
     settings: dict[str, Any] = {"confidence": params.confidence, "seed": params.seed}
-    pairs = {
-        "performance.predecessor_instead": (
-            whole,
-            "champion",
-            "predecessor",
-            params.rollback_margin,
-            "gain in mean loss, were the predecessor to serve instead of the champion",
-        ),
-        "performance.challenger_over_predecessor": (
-            newest,
-            "predecessor",
-            "challenger",
-            params.retrain_cost,
-            "further gain in mean loss of a freshly trained model over the predecessor",
-        ),
-    }
-    return [
-        once(
-            name,
-            *(trial.losses[who].to_numpy() for who in (first, second)),
-            blocks=trial.days,
-            limit=limit,
-            note=note,
-            **settings,
-        )
-        for name, (trial, first, second, limit, note) in pairs.items()
-    ]
+    note = "gain in skill, were the predecessor to serve instead of the champion"
+    instead = _once("predecessor_instead", back, limit=params.rollback_margin, note=note, **settings)
+    note = "further gain in skill of a freshly trained model over the predecessor"
+    beyond = _once(
+        "challenger_over_predecessor", anew - back, limit=params.retrain_cost, note=note, **settings
+    )
+    return [_if_sensible(instead, 1 - float(np.nanmean(whole.lost("predecessor")))), beyond]
+
+
+def _once(name: str, gains: pd.Series[float], **settings: Any) -> Evidence:
+    values = gains.to_numpy(dtype=float)
+    nought, days = np.zeros(len(values)), np.arange(len(values))
+    return once(f"performance.{name}", values, nought, blocks=days, **settings)
 
 
 def _daily(name: str, gains: pd.Series[float], **settings: Any) -> Evidence:

@@ -133,7 +133,7 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
         reference = reference.within(_alike(reference.blocks, current.blocks, by=params.reference))
         scores = scores.within(_alike(scores.blocks, current.blocks, by=params.reference))
     elif params.reference is not None:
-        earlier = read_window(params, params.reference)
+        earlier = read_window(params, params.reference, labels=False)
         reference = profile(
             earlier, bundle.schema, blocks=blocks(earlier[params.time_column]), like=bundle.profile
         )

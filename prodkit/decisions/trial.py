@@ -16,7 +16,7 @@ from prodkit.models.metrics import row_losses, scores
 from prodkit.models.worth import row_worth
 from prodkit.settings.params import Facts, Task
 
-__all__ = ["Trial", "run_trial", "unseen_rows"]
+__all__ = ["Trial", "joined", "run_trial", "unseen_rows"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Trial:
         truth: (n,) class index or value.
         predicted: for each candidate, (n,) or (n, k).
         errors: for each candidate, the share of rows that it could not answer.
-        losses: (n, candidates) loss of each row.
+        losses: (n, candidates) loss of each row, the simple rule's (``baseline``) among them.
         days: (n,) day of each row.
         unknown_rows: how many more had a label of a class that no candidate knows.
         worth: (n, candidates) business value of each row; empty if nobody said what that is.
@@ -44,6 +44,20 @@ class Trial:
     days: np.ndarray
     unknown_rows: int = 0
     worth: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def unit(self) -> float:
+        """Mean loss of the simple rule on these rows, in which gains are told; NaN where it is nought.
+
+        A gain in these units is a gain in skill, 1 - loss / loss of the simple rule (Murphy 1988): it has no unit, and
+        means the same of a log loss and of an error in minutes.
+        """
+        known = self.losses["baseline"].dropna()
+        return float(known.mean()) if known.sum() > 0 else float("nan")
+
+    def lost(self, who: str) -> np.ndarray:
+        """Loss (n,) of each row in units of the simple rule's mean loss: what a gain in skill is the difference of."""
+        return self.losses[who].to_numpy() / self.unit
 
     @property
     def dates(self) -> pd.Series:
@@ -78,7 +92,12 @@ def unseen_rows(rows: pd.DataFrame, params: Facts, *bundles: Bundle) -> pd.DataF
 
 
 def run_trial(
-    candidates: dict[str, Bundle | np.ndarray], rows: pd.DataFrame, params: Facts, *, schema: Schema
+    candidates: dict[str, Bundle | np.ndarray],
+    rows: pd.DataFrame,
+    params: Facts,
+    *,
+    schema: Schema,
+    others: Sequence[Schema] = (),
 ) -> Trial:
     """Ask every candidate about the same rows; one that cannot answer gets NaN, never a crash.
 
@@ -90,11 +109,13 @@ def run_trial(
         rows: labelled and unseen rows.
         params: of the run.
         schema: how the labels are read.
+        others: of candidates for other rows, whose classes count, too.
 
     Raises:
         LabelError: none of them knows any of the labels.
     """
-    pooled = _pooled(schema, [each.schema for each in candidates.values() if isinstance(each, Bundle)])
+    asked = [each.schema for each in candidates.values() if isinstance(each, Bundle)]
+    pooled = _pooled(schema, [*others, *asked])
     known = pooled.knows(rows[params.target])
     if not known.any():
         pooled.encode(rows[params.target])  # says which labels it would know
@@ -116,6 +137,22 @@ def run_trial(
     unknown = int((~known).sum())
     table = pd.DataFrame(losses)
     return Trial(pooled.task, kept, truth, predicted, errors, table, days, unknown, pd.DataFrame(worth))
+
+
+def joined(parts: Sequence[Trial]) -> Trial:
+    """Trials of the same candidates on one stretch of rows after another, as one."""
+    names, rows = list(parts[0].predicted), [len(part.rows) for part in parts]
+    return Trial(
+        parts[0].task,
+        pd.concat([part.rows for part in parts], ignore_index=True),
+        np.concatenate([part.truth for part in parts]),
+        {name: np.concatenate([part.predicted[name] for part in parts]) for name in names},
+        {name: float(np.average([part.errors[name] for part in parts], weights=rows)) for name in names},
+        pd.concat([part.losses for part in parts], ignore_index=True),
+        np.concatenate([part.days for part in parts]),
+        sum(part.unknown_rows for part in parts),
+        pd.concat([part.worth for part in parts], ignore_index=True),
+    )
 
 
 def _answers(candidate: Bundle, rows: pd.DataFrame, pooled: Schema, *, most_failures: int = 64) -> np.ndarray:

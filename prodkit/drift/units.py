@@ -14,6 +14,7 @@ from prodkit.drift.columns import ColumnProfile
 __all__ = ["Conversion", "conversion"]
 
 MIN_ROWS = 20
+DAY_ROWS = 8  # fewer have a spread of their own that is hardly that of the column
 MIN_NUMBERS = 10  # distinct values that are compared; a few may match by chance
 KNOWN, UNKNOWN = 0.6, 0.3  # share that must match after undoing, and that may match before
 FAR = 4.0  # day-to-day deviations from the last window, which no month or week of weather reaches
@@ -131,7 +132,7 @@ class _Days:
 
     @classmethod
     def of(cls, column: ColumnProfile) -> _Days:
-        some = column.block_n > 1
+        some = column.block_n >= DAY_ROWS
         means, n = column.block_means[some], column.block_n[some]
         spreads = np.sqrt(column.block_m2s[some] / n)
         logs = np.log(spreads[spreads > 0])

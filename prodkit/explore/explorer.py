@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 import ipywidgets
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from prodkit.figures.plots import Chart
+from prodkit.figures.chart import Chart
+from prodkit.figures.svg import svg
 
 __all__ = ["Explorer", "View", "as_table"]
 
@@ -41,7 +39,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         self._named, self._view = dict(controls), view
         self._frames: dict[tuple[Any, ...], list[Any]] = {}
         self._still, facts = view(**self.values)
-        self._shown = ipywidgets.HTML(_picture(self._still, None) + facts)
+        self._shown = ipywidgets.HTML(svg(self._still) + facts)
         self._shown.layout.width = "100%"
         for name, control in self._named.items():
             control.description = control.description or name
@@ -65,7 +63,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         try:
             chart, facts = self._view(**self.values)
             frame = tuple(repr(control.value) for control in self._named.values() if not _slides(control))
-            self._shown.value = _picture(chart, self._frames.get(frame)) + facts
+            self._shown.value = svg(chart, places=self._frames.get(frame)) + facts
             self._frames.setdefault(frame, [axes.get_position() for axes in chart.figure.axes])
         except Exception as error:  # nobody sees what an event raises, so it stands where the figure would
             self._shown.value = f"<p><b>{escape(type(error).__name__)}</b>: {escape(str(error))}</p>"
@@ -80,22 +78,11 @@ def _slides(control: Any) -> bool:
     return "Slider" in type(control).__name__
 
 
-def _picture(chart: Chart, places: list[Any] | None) -> str:
-    """The figure as SVG, whose text the browser draws; with the axes at these places if there are as many."""
-    figure, written = chart.figure, io.StringIO()
-    if places is not None and len(places) == len(figure.axes):
-        figure.set_layout_engine("none")
-        for axes, place in zip(figure.axes, places, strict=True):
-            axes.set_position(place)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "prodkit"}):
-        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    drawn = written.getvalue()
-    said = f'<svg role="img" aria-label="{escape(chart.alt)}" style="max-width: 100%; height: auto"'
-    return drawn[drawn.index("<svg") :].replace("<svg", said, 1)
-
-
 def as_table(table: pd.DataFrame, *, caption: str = "") -> str:
-    """A table as HTML, its texts escaped."""
-    titled = f"<caption style='text-align: left'>{escape(caption)}</caption>" if caption else ""
-    html: str = table.to_html(border=0, escape=True)
-    return html.replace(">", f">{titled}", 1)
+    """A table as HTML, its texts escaped; its look is written into it, as a widget has none for tables."""
+    look = "border-collapse: collapse; line-height: 1.5; text-align: right; white-space: nowrap"
+    side = "caption-side: top; text-align: left; white-space: nowrap; padding: 4px"
+    titled = f"<caption style='{side}'>{escape(caption)}</caption>" if caption else ""
+    html: str = table.to_html(border=0, escape=True, index_names=False)
+    body = html[html.index(">") + 1 :]
+    return f"<div style='overflow-x: auto'><table cellpadding='5' style='{look}'>{titled}{body}</div>"

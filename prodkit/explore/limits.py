@@ -13,7 +13,7 @@ from prodkit.decisions.ladder import gain_table
 from prodkit.decisions.record import decision_record
 from prodkit.decisions.whatif import what_if
 from prodkit.explore.explorer import Explorer, View, as_table
-from prodkit.figures import plots
+from prodkit.figures.gains import draw_differences
 from prodkit.settings.params import RollbackParams
 
 __all__ = ["explore_limits"]
@@ -52,7 +52,7 @@ def _decided(documents: Sequence[Mapping[str, Any]], decision: Decision, **limit
     told = what_if(documents, limits)
     gains, limit = gain_table(decision.evidence), limits["retrain_cost"]
     title = "Had another one served these rows"
-    chart = plots.differences(gains, limit=limit, unit="gain in mean loss", title=title)
+    chart = draw_differences(gains, limit=limit, unit="gain in skill", title=title)
     under = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
     counts = told["verdict"].value_counts()
     said = ", ".join(

@@ -10,7 +10,7 @@ import ipywidgets
 
 from prodkit.decisions.result import rounded
 from prodkit.explore.explorer import Explorer, View, as_table
-from prodkit.figures import plots
+from prodkit.figures.load import draw_latency_tail
 from prodkit.settings.params import StressParams
 from prodkit.stress.course import knee_limits
 from prodkit.stress.endurance import load_table
@@ -49,7 +49,7 @@ def _load(
 ) -> View:
     here = {who: [step for step in each if step.rate == rate] for who, each in steps.items()}
     latencies = {who: each[0].latency_ms for who, each in here.items() if each}
-    chart = plots.latency_tail(latencies, rate=rate, limit=limit)
+    chart = draw_latency_tail(latencies, rate=rate, limit=limit)
     table = rounded(load_table(here)[_COLUMNS])
     held = {**limits, "latency_ms": limit}
     knees = {who: knee(each, **held) or math.nan for who, each in steps.items()}

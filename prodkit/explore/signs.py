@@ -9,7 +9,7 @@ import pandas as pd
 
 from prodkit.decisions.result import rounded
 from prodkit.explore.explorer import Explorer, View, as_table
-from prodkit.figures import plots
+from prodkit.figures.windows import draw_panels
 from prodkit.monitoring.vitals import Vitals, sign_limits
 from prodkit.settings.params import MonitorParams
 
@@ -39,6 +39,6 @@ def _sign(
     part = slice(first, last + 1)
     table, limit = tables[sign].iloc[part], limits.get(sign)
     held = {} if limit is None else {sign: limit}
-    chart = plots.panels({sign: table}, title=f"{sign} in the last windows", limits=held)
+    chart = draw_panels({sign: table}, title=f"{sign} in the last windows", limits=held)
     told = states.iloc[part].join(rounded(table[["value", "low", "high"]]))
     return chart, as_table(told, caption="" if limit is None else f"limit {limit:.4g}")

@@ -15,7 +15,7 @@ from prodkit.decisions.decide import sentence
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
 from prodkit.explore.explorer import Explorer, View, as_table
-from prodkit.figures import plots
+from prodkit.figures.models import draw_threshold_costs
 from prodkit.models.confusion import confusion, threshold_cost
 from prodkit.models.training import OutOfTime, Withheld
 from prodkit.settings.params import Task, TrainParams
@@ -115,7 +115,7 @@ def _called(
         for name, said in predicted.items()
     }
     costs = pd.DataFrame({name: threshold_cost(each, miss=miss) for name, each in counts.items()})
-    chart = plots.threshold_costs(costs, threshold=threshold, title=title)
+    chart = draw_threshold_costs(costs, threshold=threshold, title=title)
     matrices = "".join(_matrix(name, each, costs[name], threshold=threshold) for name, each in counts.items())
     return chart, f'<div style="display: flex; flex-wrap: wrap; gap: 2em">{matrices}</div>'
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from prodkit.drift.profiles import ColumnProfile
-from prodkit.figures import plots
-from prodkit.figures.plots import Chart
+from prodkit.figures.chart import Chart
+from prodkit.figures.drift import draw_distributions, draw_score_histogram
+from prodkit.figures.models import draw_calibration_curve
 from prodkit.models.metrics import calibration_curve
 from prodkit.settings.params import Task
 
@@ -19,13 +20,13 @@ __all__ = ["draw_calibration", "draw_pair", "draw_scores"]
 def draw_pair(reference: ColumnProfile, current: ColumnProfile, *, name: str) -> Chart:
     """Two summaries of one column."""
     shares = [profile.counts / max(profile.counts.sum(), 1) for profile in (reference, current)]
-    return plots.distributions(*shares, name=name, labels=_labels(reference))
+    return draw_distributions(*shares, name=name, labels=_labels(reference))
 
 
 def draw_scores(reference: ColumnProfile, current: ColumnProfile, *, title: str) -> Chart:
     """What a model said of two sets of rows."""
     then, now = (profile.counts / max(profile.counts.sum(), 1) for profile in (reference, current))
-    return plots.score_histogram(now, reference=then, edges=_labels(reference), title=title)
+    return draw_score_histogram(now, reference=then, edges=_labels(reference), title=title)
 
 
 def _labels(column: ColumnProfile) -> Sequence[Any]:
@@ -40,4 +41,4 @@ def _labels(column: ColumnProfile) -> Sequence[Any]:
 def draw_calibration(y_true: np.ndarray, y_pred: np.ndarray, *, task: Task, title: str) -> Chart:
     """Predictions against what happened, in ten groups."""
     curve = calibration_curve(y_true, y_pred, task=task)
-    return plots.calibration(curve, title=title, unit="mean" if task == "regression" else "share")
+    return draw_calibration_curve(curve, title=title, unit="mean" if task == "regression" else "share")

@@ -146,6 +146,13 @@ class OutOfTime:
         )
 
     @property
+    def lost(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same in units of the simple rule's mean loss: their difference is a gain in skill (Murphy 1988)."""
+        simple, model = self.losses
+        unit = simple.mean() if simple.sum() > 0 else np.nan
+        return simple / unit, model / unit
+
+    @property
     def memory(self) -> tuple[float, int]:
         """How much a day's mean loss takes after that of the day before, and of how many days that was learned."""
         daily = pd.Series(self.losses[1]).groupby(self.days).mean().to_numpy()

@@ -21,10 +21,12 @@ from prodkit.drift.comparison import comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
-from prodkit.figures.plots import Chart, panels
+from prodkit.figures.chart import Chart
+from prodkit.figures.windows import draw_panels
 from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
 from prodkit.monitoring.pending import ESTIMATED
+from prodkit.monitoring.served import of_requests, served_windows
 from prodkit.monitoring.wider import KINDS, remembered_drift, times_limit
 from prodkit.settings.params import LEAD, PRIMARY, MonitorParams
 from prodkit.spans import Window, earlier_windows
@@ -44,8 +46,8 @@ __all__ = [
 
 _SHARES = ("error_share", "degraded_share")
 _COVERAGE = ("aged_share", "labelled_share")
+_UNRECORDED = ("contract.input", "drift.unknown")  # names of what scoring has not recorded
 _CHANCE = 0.5  # the AUC of a coin
-_WRITERS = ("score", "serve")  # the notebooks and services that record health
 _HEALTH = {
     "error_share": "share of rows that the champion could not answer",
     "degraded_share": "share of rows answered by a fallback",
@@ -62,15 +64,17 @@ class Vitals:
     Attributes:
         windows: the oldest first.
         signs: one row a window (index: its first day). Columns ``version``, ``rows``, the health figures that scoring
-            has recorded, ``breaks`` and ``drifted`` (columns of the input), ``labelled_share``, ``aged_share``,
-            ``state`` (``realised``, ``estimated``, ``immature`` or ``unknown``), and for each figure that is realised,
-            or only estimated yet, ``NAME``, ``NAME_low``, ``NAME_high`` and ``NAME_n``. What is not known is NaN.
+            has recorded, if the service has answered those of :class:`prodkit.monitoring.served.Served`, ``breaks``
+            and ``drifted`` (columns of the input), ``labelled_share``, ``aged_share``, ``state`` (``realised``,
+            ``estimated``, ``immature`` or ``unknown``), and for each figure that is realised, or only estimated yet,
+            ``NAME``, ``NAME_low``, ``NAME_high`` and ``NAME_n``. What is not known is NaN.
         days: mean loss of each day of the champion whose labels are all known: ``loss`` and ``n``.
         contract: rung 1 for the newest window, and
         drift: rung 5.
         reference: figures measured before the champion served, by name.
         task: of the champion.
         missing: for windows that could not be judged, why.
+        served: what ``prodkit serve`` has answered, held against the same limits.
     """
 
     windows: list[Window]
@@ -81,6 +85,7 @@ class Vitals:
     reference: dict[str, Estimate]
     task: Any
     missing: dict[str, str]
+    served: list[Evidence]
 
     @property
     def loss(self) -> str:
@@ -108,9 +113,9 @@ class Vitals:
         return table.assign(why=why) if any(why) else table
 
     def loss_limit(self, margin: float) -> float:
-        """What the loss is held against: the upper end of its reference, and a margin; NaN without a reference."""
+        """What the loss is held against: the upper end of its reference, and a margin that is a share of it; or NaN."""
         reference = self.reference.get(self.loss)
-        return _NOT_A_NUMBER if reference is None else reference.high + margin
+        return _NOT_A_NUMBER if reference is None else reference.high + margin * reference.value
 
     def score_limit(self, margin: float) -> float:
         """What the AUC is held against: the lower end of its reference, less a margin; chance at the least."""
@@ -124,7 +129,7 @@ class Vitals:
         names = [
             name
             for name in map(str, self.signs)
-            if not name.endswith(ends) and name not in ("version", "state")
+            if not name.endswith(ends) and name not in ("version", "state", "served_version")
         ]
         names.sort(key=lambda name: not name.startswith("latency_p99"))
         return {name: self.sign(name) for name in names}
@@ -144,12 +149,23 @@ def vital_signs(
     version, bundle = champion
     windows = earlier_windows(params.window, params.windows)
     table = store.metrics(window=Window(windows[0].start, windows[-1].end), until=params.moment)
-    scored = table.loc[table["notebook"].isin(_WRITERS), "window_end"]
-    while len(windows) > 1 and not (scored <= pd.Timestamp(_naive(windows[0].end))).any():
-        windows.pop(0)  # from before anything was scored
+    scored = table.loc[table["notebook"] == "score", "window_end"]
+    served, early = served_windows(params, windows, bundle=bundle), 0
+    while early < len(windows) - 1 and not (
+        (scored <= pd.Timestamp(_naive(windows[early].end))).any() or served.signs["served_rows"][early]
+    ):
+        early += 1  # from before anything was scored or served
+    windows = windows[early:]
     rows = [_signs(store, params, window, table=table, champion=champion) for window in windows]
+    if served.known:
+        told = served.signs.assign(served_drifted=[_drifted(each, params, bundle) for each in served.inputs])
+        records: Any = told.to_dict("records")[early:]
+        rows = [{**row, **more} for row, more in zip(rows, records, strict=True)]
     signs = pd.DataFrame(rows, index=pd.Index([f"{each.start:%Y-%m-%d}" for each in windows], name="window"))
     contract = _contract(store, params, version=version, bundle=bundle)
+    kept = store.latest_profile(params.window.start, version=version)
+    recent, newest = Profile.from_dict(kept) if kept else bundle.recent, served.inputs[-1]
+    asked = [] if newest is None else [of_requests(item) for item in _drift_of(newest, params, bundle)]
     return Vitals(
         windows=windows,
         signs=signs,
@@ -162,6 +178,7 @@ def vital_signs(
         reference=measured(store.version(version).manifest),
         task=bundle.schema.task,
         missing={str(each): missing[str(each)] for each in windows if str(each) in missing},
+        served=served.evidence(params, recent=recent, bundle=bundle) + asked,
     )
 
 
@@ -175,7 +192,7 @@ def _signs(
     """One row of the table."""
     start, end = (pd.Timestamp(_naive(moment)) for moment in (window.start, window.end))
     inside = table[(table["window_start"] >= start) & (table["window_end"] <= end)]
-    found = _health(inside[inside["notebook"].isin(_WRITERS)])
+    found = _health(inside[inside["notebook"] == "score"])
     found |= _inputs(store, params, window, champion=champion)
     found |= times_limit(table, window, version=champion[0])
     exact = inside[(inside["window_start"] == start) & (inside["window_end"] == end)]
@@ -242,12 +259,17 @@ def _inputs(
     version, bundle = champion
     kept = store.profiles(window, until=params.moment)
     current, _ = _profile(store, params, window, version=version)
-    drifted = _NOT_A_NUMBER
-    if current is not None:
-        found = _compared(current, params, bundle)
-        drifted = float(found[["drifted", "missing_drifted", "unseen_drifted"]].any(axis="columns").sum())
+    drifted = _drifted(current, params, bundle)
     breaks_found = float(sum(not row["clean"] for row in kept)) if kept else _NOT_A_NUMBER
     return {"breaks": breaks_found, "drifted": drifted}
+
+
+def _drifted(current: Profile | None, params: MonitorParams, bundle: Bundle) -> float:
+    """How many columns have drifted since training; NaN without an input."""
+    if current is None:
+        return _NOT_A_NUMBER
+    found = _compared(current, params, bundle)
+    return float(found[["drifted", "missing_drifted", "unseen_drifted"]].any(axis="columns").sum())
 
 
 def _compared(current: Profile, params: MonitorParams, bundle: Bundle) -> pd.DataFrame:
@@ -277,7 +299,11 @@ def _drift(store: Store, params: MonitorParams, *, version: int, bundle: Bundle)
     current, _ = _profile(store, params, params.window, version=version)
     if current is None:
         note = f"the input of this window was not recorded for version {version}"
-        return [Evidence("drift.columns", "inconclusive", rung=5, note=note)]
+        return [Evidence("drift.unknown", "inconclusive", rung=5, note=note)]
+    return _drift_of(current, params, bundle)
+
+
+def _drift_of(current: Profile, params: MonitorParams, bundle: Bundle) -> list[Evidence]:
     unasked = dict.fromkeys(("p_value", "effect", "floor"), _NOT_A_NUMBER)
     columns = _compared(current, params, bundle)
     pair = bundle.scores, bundle.scores
@@ -295,25 +321,33 @@ def _days(store: Store, params: MonitorParams, *, version: int) -> pd.DataFrame:
 
 def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
     """The newest window against its limits, from the strongest rung down. What is not known is ``inconclusive``."""
-    newest = vitals.signs.iloc[-1]
+    newest, served = vitals.signs.iloc[-1], vitals.served
+    asked = {item.name.removeprefix("served.") for item in served}
     health = []
     for name, limit in params.slo.items():
         value = _number(newest.get(name))
+        if value != value and name in asked:
+            continue  # nothing was scored, and the service has answered
+        known = value == value
         note = f"{_HEALTH.get(name, name)} in the newest window"
-        if value != value:
-            value_or_none, note = None, f"{name} of the newest window was not recorded"
-        else:
-            value_or_none = value
+        note = note if known else f"{name} of the newest window was not recorded"
         health.append(
-            at_most(f"health.{name}", value_or_none, limit=limit, n=int(newest["rows"]), rung=2, note=note)
+            at_most(
+                f"health.{name}",
+                value if known else None,
+                limit=limit,
+                n=int(newest["rows"]),
+                rung=2,
+                note=note,
+            )
         )
-    return [
-        *vitals.contract,
-        *health,
-        *_performance(params, vitals),
-        *_outlook(params, vitals),
-        *vitals.drift,
+    recorded = [
+        item
+        for item in (*vitals.contract, *vitals.drift)
+        if item.name not in _UNRECORDED or not any(each.rung == item.rung for each in served)
     ]
+    found = [*recorded, *health, *_performance(params, vitals), *_outlook(params, vitals), *served]
+    return sorted(found, key=lambda item: item.name != "drill" and item.rung)
 
 
 def _outlook(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
@@ -359,7 +393,8 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
             f"mean loss of the newest mature window ({window})",
         )
         found.append(_held("performance.loss", row, vitals.loss, limit=limit, note=note))
-        found.append(loss_rise(vitals.days, reference=reference, margin=params.loss_margin))
+        margin = params.loss_margin * reference.value
+        found.append(loss_rise(vitals.days, reference=reference, margin=margin))
     if "calibration_error" in row.index:
         note = f"calibration error of the same window ({window})"
         limit = params.calibration_limit
@@ -406,6 +441,7 @@ def sign_limits(params: MonitorParams, vitals: Vitals) -> dict[str, float]:
     limits = {
         **params.slo,
         **{f"drift_{kind}": 1.0 for kind in KINDS},
+        **{f"served_{name}": limit for name, limit in params.slo.items()},
         "calibration_error": params.calibration_limit,
         vitals.loss: vitals.loss_limit(params.loss_margin),
     }
@@ -422,22 +458,31 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
     if params.value:
         names["value"] = None
     limits = sign_limits(params, vitals)
-    return panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
+    return draw_panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
 
 
 def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
-    """Does it answer, and is it asked what it knows? Errors, fallbacks, unsound input, drifted columns."""
+    """Does it answer, and is it asked what it knows? Errors, fallbacks, unsound input, drifted columns, requests."""
     names = {
         "rows that failed, share": "error_share",
         "answered by a fallback, share": "degraded_share",
         "unsound parts of the input": "breaks",
         "columns that have drifted": "drifted",
+        "requests to the service": "served_requests",
     }
-    limits = {shown: params.slo[name] for shown, name in names.items() if name in params.slo}
+    if "served_requests" in vitals.signs:
+        names |= {
+            "slowest request of a hundred, ms": "served_latency_p99_ms",
+            "served rows that failed, share": "served_error_share",
+            "served by a fallback, share": "served_degraded_share",
+            "served columns that have drifted": "served_drifted",
+        }
+    plain = {shown: name.removeprefix("served_") for shown, name in names.items()}
+    limits = {shown: params.slo[name] for shown, name in plain.items() if name in params.slo}
     drifts = {f"drift of {subject}": f"drift_{kind}" for kind, subject in KINDS.items()}
     names, limits = names | drifts, limits | dict.fromkeys(drifts, 1.0)
     tables = {shown: vitals.sign(name).assign(estimated=False) for shown, name in names.items()}
-    return panels(tables, limits=limits, title="Does it answer, and is its input sound?")
+    return draw_panels(tables, limits=limits, title="Does it answer, and is its input sound?")
 
 
 def standing(evidence: Sequence[Evidence], *, champion: Champion) -> Decision:

@@ -160,9 +160,21 @@ class Site:
             ],
             served=[each for each in told if each.version == number],
             metric=self.metric,
-            events=[asdict(event) for event in own],
+            events=self._told_of(number),
             known={run["run_id"] for run in self.documents},
         )
+
+    def _told_of(self, number: int) -> list[dict[str, Any]]:
+        """The events of a version, and those by which another one took its place."""
+        found, serving = [], None
+        for event in self.events:
+            moved = event.kind in ("promote", "rollback")
+            if event.version == number:
+                found.append(asdict(event))
+            elif moved and serving == number:
+                found.append({**asdict(event), "kind": f"replaced by version {event.version}"})
+            serving = event.version if moved else serving
+        return found
 
 
 _ENDED = {"failed": "failed", "interrupted": "was interrupted"}

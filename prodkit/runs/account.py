@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from prodkit.evidence import Outcome
 from prodkit.files import write_text
 from prodkit.runs.stops import Stop
 
-__all__ = ["closed", "keep", "kept", "opened", "said"]
+__all__ = ["closed", "file_digest", "keep", "kept", "opened", "said"]
 
 
 def opened(
@@ -66,7 +67,8 @@ def closed(
     """
     status = stop.status if stop else "succeeded"
     told = said(executed) if status == "succeeded" else {"reasons": [stop.sentence if stop else ""]}
-    return {**account, **told, "status": status, "seconds": None if seconds is None else round(seconds, 2)}
+    ended = {"status": status, "seconds": None if seconds is None else round(seconds, 2)}
+    return {**account, **told, **ended, "basis": {**account["basis"], "executed": file_digest(executed)}}
 
 
 def keep(account: Mapping[str, Any], folder: Path) -> None:
@@ -85,6 +87,14 @@ def kept(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def file_digest(executed: Path) -> str | None:
+    """SHA-256 of a notebook as it was saved, so that no byte of it changes unseen; None if it never was."""
+    try:
+        return hashlib.sha256(executed.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def said(executed: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prodkit.settings.params import Facts
+from prodkit.settings.params import Facts, MonitorParams
 from prodkit.settings.places import project_folder
 from prodkit.store.registry import Store
 
@@ -69,7 +69,13 @@ def _table_digest(params: Facts) -> str:
         source_digest,  # and pyarrow, which a notebook of the user's own may not need
     )
 
-    return source_digest(params)
+    found = source_digest(params)
+    if isinstance(params, MonitorParams):
+        from prodkit.data.requests import requests_digest
+
+        asked = requests_digest(params)
+        return hashlib.sha256(f"{found}{asked}".encode()).hexdigest() if asked else found
+    return found
 
 
 def files_digest(values: Mapping[str, Any], folder: Path) -> str:

@@ -19,8 +19,9 @@ from prodkit.models.bundle import Bundle
 from prodkit.scoring.calls import Calls, LateError, ShedError
 from prodkit.scoring.resident import Resident
 
-__all__ = ["Answer", "Answers", "Guard", "Standing", "guarded"]
+__all__ = ["HOLD", "Answer", "Answers", "Guard", "Standing", "guarded"]
 
+HOLD = "on hold: "  # begins the reason of an answer for which no model was to be asked
 NOT_FINITE = "the model gave no finite number"
 _MOST_FAILURES = 16  # single rows that fail before any other is answered: then it is not the rows' fault
 _MOST_CALLS = 2000  # to find the bad rows of one table

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prodkit.data.chunks import Chunk
-from prodkit.data.sources import ROW
+from prodkit.data.flatfiles import ROW
 from prodkit.data.windows import blocks
 from prodkit.drift.profiles import ColumnProfile, column_profile
 from prodkit.errors import ModelError

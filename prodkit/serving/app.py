@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from prodkit.data.schema import Schema
 from prodkit.errors import ParameterError, RequestError
@@ -31,6 +32,7 @@ from prodkit.serving.follower import Follower
 from prodkit.serving.interface import ARROW, JSON, NOT_READY, PREDICT, UNAUTHORISED, described
 from prodkit.serving.microbatches import Batches
 from prodkit.serving.payloads import answer_bytes, answers_bytes, answers_stream, read_body
+from prodkit.serving.protocol import Protocol
 from prodkit.serving.requestlog import RequestLog
 from prodkit.serving.service import ServeParams
 from prodkit.serving.telemetry import Telemetry
@@ -273,6 +275,17 @@ def problem(error: RequestError) -> Response:
     return Response(json.dumps({"error": document}), error.status, headers=headers, media_type=JSON)
 
 
+class _Face(FastAPI):
+    """FastAPI, but for requests for predictions, which its middleware, routing and dependencies would hold up."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+            response = await self.state.service.predict(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def _json(document: object, status: int = 200) -> Response:
     return Response(json.dumps(document), status, media_type=JSON)
 
@@ -314,7 +327,7 @@ def application(params: ServeParams) -> FastAPI:
         """This description, with the champion's own columns."""
         return _closed(service, request, lambda: _json(service.described(app)))
 
-    app = FastAPI(title="prodkit serve", lifespan=life, openapi_url=None, docs_url=None, redoc_url=None)
+    app = _Face(title="prodkit serve", lifespan=life, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_api_route(
         "/predict", service.predict, methods=["POST"], response_model=None, openapi_extra=PREDICT
@@ -359,6 +372,8 @@ def serve(params: ServeParams, *, host: str, port: int, tell: Callable[[str], No
     sys.setswitchinterval(0.001)  # the event loop should not wait five milliseconds for a file to be written
     config = uvicorn.Config(
         app,
+        http=Protocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from prodkit.errors import ProdkitError
 from prodkit.scoring.breaker import Limits
-from prodkit.scoring.guard import Standing
+from prodkit.scoring.guard import HOLD, Standing
 from prodkit.scoring.resident import Resident
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
@@ -167,7 +167,7 @@ class Follower:
 
 
 def _hold(champion: Champion) -> str:
-    return f"on hold: {champion.hold}" if champion.hold else ""
+    return HOLD + champion.hold if champion.hold else ""
 
 
 def _words(error: Exception) -> str:

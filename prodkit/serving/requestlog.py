@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from prodkit.scoring.rows import moment_of
 __all__ = ["RequestLog"]
 
 _LONGEST = 200  # characters of a text that are kept
-_ROWS_AT_ONCE = 2_000  # turned into a file at a time, so that nobody waits long for the interpreter
+_ROWS_AT_ONCE = 256  # turned into columns at a time, which takes about as long as a few requests
 _TYPES = {
     "numeric": pa.float64(),
     "boolean": pa.float64(),
@@ -35,6 +34,9 @@ class RequestLog:
     To note a row never waits and never fails: with too many rows waiting, or a disk that takes none, rows are lost
     and counted. A file has its name once it is whole. A process that is killed loses what it had not yet written.
 
+    Whoever notes a row turns some of them into columns now and then; the thread writes these, which needs no Python:
+    a thread that did both would take turns with the event loop at each of its system calls, for as long as it takes.
+
     Columns: ``requested_at``, ``request``, ``row`` (its place in the request), ``model_version``, ``generation``,
     ``source``, ``degraded``, ``reason``, ``latency_ms``, ``prediction`` (or one column a class); the features with
     the types of the schema; and time and ids as they were sent.
@@ -42,7 +44,7 @@ class RequestLog:
     Args:
         folder: that receives the files.
         most_rows: that may wait.
-        seconds: between two files.
+        seconds: between two files, at most: when half of the rows that may wait are there, they are written.
         time_column: when a row happened; the moment of the request where none is sent.
         id_column: what names a row.
 
@@ -57,7 +59,10 @@ class RequestLog:
     ) -> None:
         self._folder, self._most_rows, self._seconds = folder, most_rows, seconds
         self._time, self._ids = time_column, [name for name in id_column if name != time_column]
-        self._entries: deque[tuple[Schema, _Entry]] = deque()  # filled and emptied by different threads
+        self._schema: Schema | None = None  # of the entries
+        self._entries: list[_Entry] = []
+        self._tables: list[pa.Table] = []
+        self._waiting = 0  # rows of both
         self._lock, self._wake, self._ended = threading.Lock(), threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="prodkit-request-log", daemon=True)
         self._number = 0
@@ -77,12 +82,20 @@ class RequestLog:
             cells: the features.
             row: as it was sent, for its time and ids.
         """
-        if len(self._entries) >= self._most_rows:
-            self.lost += 1
-            return
         sent = row.get if isinstance(row, dict) else {}.get
         named = (_short(sent(self._time)), *(_plain(sent(name)) for name in self._ids))
-        self._entries.append((schema, (facts, [_short(cell) for cell in cells], named)))
+        entry = (facts, [_short(cell) for cell in cells], named)
+        with self._lock:
+            if self._waiting >= self._most_rows:
+                self.lost += 1
+                return
+            if schema is not self._schema or len(self._entries) >= _ROWS_AT_ONCE:
+                self._gather()
+            self._schema = schema
+            self._entries.append(entry)
+            self._waiting += 1
+            if self._waiting == self._most_rows // 2:
+                self._wake.set()
 
     def failed(self, error: Exception, *, rows: int = 1) -> None:
         """Count rows that could not be kept, and say why."""
@@ -98,34 +111,45 @@ class RequestLog:
     def _run(self) -> None:
         while not self._ended:
             self._wake.wait(self._seconds)
+            self._wake.clear()
             self.flush()
         self.flush()
 
     def flush(self) -> None:
         """Write what waits now."""
         with self._lock:
-            left = len(self._entries)
-            while left > 0:
-                part = [self._entries.popleft() for _ in range(min(left, _ROWS_AT_ONCE))]
-                left -= len(part)
-                for schema in {id(schema): schema for schema, _ in part}.values():
-                    self._write(schema, [entry for of, entry in part if of is schema])
+            self._gather()
+            tables, self._tables, self._waiting = self._tables, [], 0
+        for columns in {table.schema: None for table in tables}:
+            self._write(pa.concat_tables([table for table in tables if table.schema == columns]))
 
-    def _write(self, schema: Schema, entries: list[_Entry]) -> None:
+    def _gather(self) -> None:
+        """Turn the entries into columns."""
+        entries, self._entries = self._entries, []
+        if not entries:
+            return
+        assert self._schema is not None
+        try:
+            self._tables.append(self._table(self._schema, entries))
+        except Exception as error:
+            self._waiting -= len(entries)
+            self.failed(error, rows=len(entries))
+
+    def _write(self, table: pa.Table) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._number += 1
             name = f"requests-{time.time_ns()}-{os.getpid()}-{self._number:06d}.parquet"
             draft, path = self._folder / f".{name}.tmp", self._folder / name
             try:
-                pq.write_table(self._table(schema, entries), draft, compression="zstd")
+                pq.write_table(table, draft, compression="zstd")
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
-            self.written += len(entries)
+            self.written += len(table)
             self.problem = ""
         except Exception as error:  # a full disk must not stop anybody from being answered
-            self.failed(error, rows=len(entries))
+            self.failed(error, rows=len(table))
 
     def _table(self, schema: Schema, entries: list[_Entry]) -> pa.Table:
         facts = list(zip(*(entry[0] for entry in entries), strict=True))

@@ -148,9 +148,7 @@ class Facts(BaseModel):
         {"latency_p99_ms": 250.0, "error_share": 0.01, "degraded_share": 0.05}, description="service limits"
     )
     approval: Literal["automatic", "required"] = Field("automatic", description="who lets an action happen")
-    retrain_cost: float = Field(
-        0.005, ge=0, description="gain, in the loss, below which retraining does not pay"
-    )
+    retrain_cost: float = Field(0.02, ge=0, description="gain, in skill, below which retraining does not pay")
     backend: Literal["loky", "threading", "dask"] = Field("loky", description="joblib backend")
     notify: Addresses = Field([], description="addresses that are told of alerts")
     store: str = Field(
@@ -243,7 +241,12 @@ class ValidateParams(Facts):
         Window.parse("2013-03-18/2013-04-01"), description="newest labelled rows, unseen by either model"
     )
     challenger: int = Field(0, ge=0, description="version to judge; the newest if 0")
-    margin: float = Field(0.0, description="gain, in the loss, that the interval must exceed")
+    margin: float = Field(0.0, description="gain, in skill, that the interval must exceed")
+    tolerated_loss: float = Field(
+        0.0,
+        ge=0,
+        description="loss of skill that the interval may reach (non-inferiority), in place of `margin`; none if 0",
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_blocks: int = Field(7, ge=2, description="fewer days of labelled rows are inconclusive")
@@ -254,7 +257,12 @@ class ValidateParams(Facts):
         ["origin", "carrier"], description="columns judged level by level; those with few levels if empty"
     )
     slice_min_rows: int = Field(200, ge=1, description="smaller slices are not judged")
-    slice_margin: float = Field(0.02, ge=0, description="loss by which no slice may credibly get worse")
+    slice_sure_rows: int = Field(
+        0, ge=0, description="slices with so many rows must be shown not to get worse; none if 0"
+    )
+    slice_margin: float = Field(
+        0.04, ge=0, description="loss of skill by which no slice may credibly get worse"
+    )
     calibration_limit: float = Field(
         0.05, gt=0, description="calibration error above which it must beat the champion's"
     )
@@ -302,14 +310,12 @@ class RollbackParams(Facts):
         Window.parse("2013-04-01/2013-05-01"), description="rows that judge, start/end"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the always-valid intervals")
-    rollback_margin: float = Field(
-        0.005, ge=0, description="gain, in the loss, that the predecessor must show"
-    )
+    rollback_margin: float = Field(0.01, ge=0, description="gain, in skill, that the predecessor must show")
     ranking_margin: float = Field(
         0.01, ge=0, description="gain, in AUC within a day, that it must show otherwise"
     )
     challenger_share: Share = Field(
-        0.5, description="newest share of the window that judges a fresh challenger"
+        0.5, gt=0, description="share of the window that judges a fresh challenger; then a fresher one is"
     )
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_blocks: int = Field(7, ge=2, description="fewer days of labelled rows are inconclusive")
@@ -338,7 +344,7 @@ class MonitorParams(Facts):
         0.9, description="share of a window's rows old enough for a label, below which it is immature"
     )
     loss_margin: float = Field(
-        0.02, ge=0, description="rise of the loss over its reference that is nobody's business"
+        0.04, ge=0, description="rise of the loss, as a share of its reference, that is nobody's business"
     )
     score_margin: float = Field(
         0.05, ge=0, description="fall of the AUC below its reference that is nobody's business"
@@ -353,6 +359,9 @@ class MonitorParams(Facts):
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_effect: float = Field(0.1, gt=0, description="Jensen-Shannon distance that counts as drift")
     alpha: float = Field(0.05, gt=0, lt=1, description="false discovery rate over the columns")
+    requests: str = Field(
+        "outputs/requests", description="folder of the request log of `prodkit serve`; not read if empty"
+    )
 
 
 class StressParams(Facts):
@@ -383,9 +392,9 @@ class StressParams(Facts):
     )
     most_waiting: int = Field(256, ge=1, le=2000, description="requests on their way at once, at most")
     deadline_ms: float = Field(250.0, gt=0, description="after which the next rung answers, milliseconds")
-    volume_rows: int = Field(1000, ge=1, description="rows of the smallest volume")
+    volume_rows: int = Field(100, ge=1, description="rows of the smallest volume")
     multiples: Annotated[list[int], AfterValidator(_rising)] = Field(
-        [1, 3, 10], description="volumes, as multiples of the smallest, rising"
+        [1, 3, 10, 30, 100, 300, 1000], description="volumes, as multiples of the smallest, rising"
     )
     mix_rows: int = Field(500, ge=20, description="rows of each mix")
     memory_limit_mb: float = Field(900.0, gt=0, description="most memory of a process, megabytes")

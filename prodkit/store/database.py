@@ -212,7 +212,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a damaged file may be no text
             cause = getattr(error, "orig", None) or error
             if _is_locked(cause):
                 raise LockedError(

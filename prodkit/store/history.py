@@ -70,7 +70,7 @@ class Event:
 class Replay:
     """What a history amounts to.
 
-    ``versions`` maps each registered and not deleted number to the detail of its registration;
+    ``versions`` maps each registered and not deleted number to the detail of its registration, and its ``run``;
     ``predecessors`` maps a version to whom it replaced when it was last promoted.
     """
 
@@ -157,7 +157,7 @@ def replay(events: Iterable[Event]) -> Replay:
     for event in events:
         match event.kind, event.version:
             case "register", int(number):
-                state.versions[number] = event.detail
+                state.versions[number] = event.detail | {"run": event.run_id}
             case "delete", int(number):
                 state.versions.pop(number, None)
             case "quarantine", int(number):
@@ -187,7 +187,7 @@ def chain_problems(events: Iterable[Event]) -> list[str]:
 def differences(state: Replay, champion: Champion, versions: Mapping[int, Mapping[str, Any]]) -> list[str]:
     """Where champion and versions are not what the history leads to, in words.
 
-    ``versions`` maps a number to its ``quarantined`` and the digests of its ``artifact`` and ``manifest``.
+    ``versions`` maps a number to its ``quarantined``, its ``run``, and the digests of ``artifact`` and ``manifest``.
     """
     problems = []
     if champion != state.champion:

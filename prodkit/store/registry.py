@@ -320,7 +320,8 @@ class Store(Docket):
         problems += differences(replay(events), champion_of(pointer), found)
         for row in versions:
             try:
-                self.artifact(row.number)
+                if len(self.artifact(row.number)) != row.size_bytes:
+                    problems.append(f"version {row.number}: size is not that of its artifact")
             except ArtifactError as error:
                 problems.append(str(error))
             except VersionError:  # deleted since the rows were read
@@ -340,7 +341,8 @@ def _next_number(rows: sa.Connection) -> int:
 
 
 def _facts(row: sa.Row[Any]) -> dict[str, Any]:
-    return {"artifact": row.digest, "manifest": _sha256(row.manifest), "quarantined": row.quarantined}
+    said = {"artifact": row.digest, "manifest": _sha256(row.manifest)}
+    return said | {"quarantined": row.quarantined, "run": row.run_id}
 
 
 def _sha256(text: str) -> str:

@@ -15,7 +15,7 @@ from prodkit.settings.params import StressParams
 from prodkit.stress.course import ServiceTrial, knee_limits
 from prodkit.stress.faults import Fault
 from prodkit.stress.load import Step, knee, quantile
-from prodkit.stress.volumes import cost_curve
+from prodkit.stress.volumes import cost_curve, foreseen
 
 __all__ = ["fault_table", "load_evidence", "load_table", "stress_evidence", "stress_outputs"]
 
@@ -23,31 +23,26 @@ _PERCENT = re.compile(r"latency_p(\d\d)_ms")
 
 
 def load_table(steps: Mapping[str, Sequence[Step]]) -> pd.DataFrame:
-    """Each step in a line: percentiles from the due time in milliseconds, the interval of the 99th, lag, shares."""
+    """Each step in a line: percentiles from the due time in milliseconds with their intervals of 95%, lag, shares."""
     lines = []
     for who, each in steps.items():
         for step in each:
-            latency, p99 = step.latency_ms, quantile(step.latency_ms, 0.99)
-            lines.append(
-                {
-                    "asked": who,
-                    "rate": step.rate,
-                    "reached": step.reached_rate,
-                    "valid": step.valid,
-                    "requests": len(step.due),
-                    **{
-                        f"p{percent:g}": quantile(latency, percent / 100).value
-                        for percent in (50, 90, 99, 99.9)
-                    },
-                    "p99_low": p99.low,
-                    "p99_high": p99.high,
-                    "lag_p99": quantile(step.lag_ms, 0.99).value,
-                    "failed": step.share("failed"),
-                    "degraded": step.share("degraded"),
-                }
-            )
-    columns = ["asked", "rate", "reached", "valid", "requests", "p50", "p90", "p99", "p99.9"]
-    columns += ["p99_low", "p99_high", "lag_p99", "failed", "degraded"]
+            line = {
+                "asked": who,
+                "rate": step.rate,
+                "reached": step.reached_rate,
+                "valid": step.valid,
+                "requests": len(step.due),
+            }
+            for percent in (50, 90, 99, 99.9):
+                found = quantile(step.latency_ms, percent / 100)
+                name = f"p{percent:g}"
+                line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+            line["lag_p99"] = quantile(step.lag_ms, 0.99).value
+            lines.append(line | {"failed": step.share("failed"), "degraded": step.share("degraded")})
+    columns = ["asked", "rate", "reached", "valid", "requests"]
+    columns += [f"{name}{end}" for name in ("p50", "p90", "p99", "p99.9") for end in ("", "_low", "_high")]
+    columns += ["lag_p99", "failed", "degraded"]
     return pd.DataFrame(lines, columns=columns).set_index("asked")
 
 
@@ -168,6 +163,10 @@ def stress_outputs(
         "knee": {who: knee(each, **knee_limits(params)) for who, each in steps.items()},
         "steps": lines,
         "cost": {name: _plain(value) for name, value in cost_curve(volumes).items()},
+        "volumes": [
+            {str(name): _plain(value) for name, value in line.items()}
+            for line in volumes.assign(foreseen_seconds=foreseen(volumes)).reset_index().to_dict("records")
+        ],
     }
 
 

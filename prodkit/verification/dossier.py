@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from prodkit.errors import ParameterError, RunError
-from prodkit.runs.account import opened, said
+from prodkit.runs.account import file_digest, opened, said
 from prodkit.runs.basis import INJECTED, cells_digest, unchecked_cells
 from prodkit.settings.params import kind_of
 from prodkit.settings.places import outputs_folder
@@ -23,6 +23,16 @@ from prodkit.verification.likeness import Difference, Likeness
 __all__ = ["Dossier", "code_cells", "read_dossier"]
 
 _EXACT = Likeness(relative=0.0, absolute=0.0)
+_PARTS: dict[str, type | tuple[type, ...]] = {
+    "run_id": str,
+    "notebook": str,
+    "action": (str, type(None)),
+    "params": dict,
+    "evidence": list,
+    "reasons": list,
+    "started": str,
+    "seconds": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,11 @@ class Dossier:
             kept: what the store has recorded of this run; empty if nothing.
         """
         found = [*self._cells(), *self._executions(), *self._parameters(), *self._results()]
+        then, now = self.basis.get("executed"), file_digest(self.folder / "notebook.ipynb")
+        if then and then != now:  # records of an older prodkit do not say
+            found.append(
+                Difference("notebook.ipynb is not as it was saved", f"digest {then}", f"digest {now}")
+            )
         if self.document.get("run_id") != self.folder.name:
             found.append(Difference("run_id", self.folder.name, str(self.document.get("run_id"))))
         if "document" not in kept:
@@ -168,6 +183,11 @@ def require_succeeded(document: Any, run_id: str) -> None:
     if not isinstance(basis, dict) or not {"notebook", "code", "data", "folder", "store"} <= basis.keys():
         fix = "It was recorded by an earlier version of prodkit: do it again with --force."
         raise RunError(run_id, rule="must say what it rests on", value="no basis", fix=fix)
+    for name, kind in _PARTS.items():
+        if not isinstance(document.get(name), kind):
+            rule, value = f"must say its {name}", repr(document.get(name, "nothing"))
+            fix = "It was damaged: do the run again with --force."
+            raise RunError(run_id, rule=rule, value=value, place="result.json", fix=fix)
 
 
 def code_cells(notebook: Any) -> list[Any]:

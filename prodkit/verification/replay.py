@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,15 @@ from typing import Any
 
 from prodkit.decisions.limits import held_against
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest, decision_record, evidence_of
-from prodkit.errors import ProdkitError, RunError
+from prodkit.errors import RunError
 from prodkit.evidence import Evidence
 from prodkit.settings.params import NOTEBOOKS, Facts
 from prodkit.store.history import Event, chain_problems
 from prodkit.store.registry import Store
-from prodkit.verification.dossier import Dossier, read_dossier
+from prodkit.verification.dossier import Dossier
 from prodkit.verification.likeness import Difference
 from prodkit.verification.verdict import Verdict
-from prodkit.verification.verifier import kept_record, store_of
+from prodkit.verification.verifier import examine
 
 __all__ = ["Replay", "contradictions", "replay_run"]
 
@@ -56,25 +55,15 @@ def replay_run(run: str) -> Replay:
     Raises:
         ParameterError: there is no such run.
     """
-    began, verdict = time.monotonic(), Replay(Path(run).name)
-    try:
-        dossier = read_dossier(run)
-    except RunError as error:
-        verdict.refused = str(error)
-        return verdict
-    try:
-        document = dossier.document
-        _require_decision(document)
-        places = store_of(dossier)
-        verdict.differences = [
-            *dossier.contradictions(kept_record(dossier, places)),
-            *_witnessed(dossier, places, verdict.notes),
-            *contradictions(document),
-        ]
-        verdict.decided = decided_again(document).action
-    except ProdkitError as error:
-        verdict.refused = str(error)
-    verdict.seconds = round(time.monotonic() - began, 2)
+    verdict = Replay(Path(run).name)
+
+    def decide(dossier: Dossier, places: tuple[str, str]) -> None:
+        _require_decision(dossier.document)
+        verdict.differences += _witnessed(dossier, places, verdict.notes)
+        verdict.differences += contradictions(dossier.document)
+        verdict.decided = decided_again(dossier.document).action
+
+    examine(run, verdict, decide)
     return verdict
 
 
@@ -105,6 +94,9 @@ def _require_decision(document: Mapping[str, Any]) -> None:
         rule, value = "must be a run that decided something", str(document.get("notebook"))
         fix = "Runs of rollback and validate do; one of an older prodkit does not say on what: run it with --force."
         raise RunError(str(document.get("run_id")), rule=rule, value=value, fix=fix)
+    if missing := [name for name in DECIDED if name not in document]:
+        fix = "It was changed or damaged: restore it."
+        raise RunError(str(document.get("run_id")), rule=f"must say its {missing[0]}", fix=fix)
 
 
 def _finding(item: Evidence, params: Facts) -> Iterator[Difference]:

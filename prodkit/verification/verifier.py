@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from prodkit.verification.likeness import Difference
 from prodkit.verification.sandbox import lend_outputs, sandbox_environment, sandbox_names
 from prodkit.verification.verdict import Verdict
 
-__all__ = ["kept_record", "store_of", "verify_run"]
+__all__ = ["examine", "verify_run"]
 
 # A cell may take ten times as long as the longest one took when it was recorded, or two minutes.
 _PATIENCE = 10.0
@@ -58,26 +58,48 @@ def verify_run(run: str, *, relative: float = 1e-6, absolute: float = 1e-9) -> V
     Raises:
         ParameterError: there is no such run.
     """
-    began, verdict = time.monotonic(), Verdict(Path(run).name)
+    verdict = Verdict(Path(run).name)
+
+    def repeat(dossier: Dossier, store: tuple[str, str]) -> None:
+        try:
+            if not verdict.differences:
+                _require_data(dossier)
+                _execute(dossier, store, verdict, relative=relative, absolute=absolute)
+        finally:
+            verdict.notes += _changes(dossier)
+
+    examine(run, verdict, repeat)
+    return verdict
+
+
+def examine(run: str, verdict: Verdict, further: Callable[[Dossier, tuple[str, str]], None]) -> None:
+    """Hold the record of a run against itself and against the store's, then look further.
+
+    Args:
+        run: id of a run in the outputs folder, or the path of its folder.
+        verdict: what is found goes into it, and why no more could be, if that is so.
+        further: takes the record and the places of its store.
+
+    Raises:
+        ParameterError: there is no such run.
+    """
+    began = time.monotonic()
     try:
         dossier = read_dossier(run)
     except RunError as error:
         verdict.refused = str(error)
-        return verdict
+        return
     try:
-        store = store_of(dossier)
-        verdict.differences = dossier.contradictions(kept_record(dossier, store))
-        if not verdict.differences:
-            _require_data(dossier)
-            _execute(dossier, store, verdict, relative=relative, absolute=absolute)
+        store = _store_of(dossier)
+        with Store.open(*store) as kept:
+            verdict.differences += dossier.contradictions(kept.run(dossier.folder.name) or {})
+        further(dossier, store)
     except ProdkitError as error:
         verdict.refused = Redaction.of(names_read()).text(str(error))
-    verdict.notes += _changes(dossier)
     verdict.seconds = round(time.monotonic() - began, 2)
-    return verdict
 
 
-def store_of(dossier: Dossier) -> tuple[str, str]:
+def _store_of(dossier: Dossier) -> tuple[str, str]:
     """Where the store lies that the run worked with, or at least is recorded in.
 
     Raises:
@@ -87,12 +109,6 @@ def store_of(dossier: Dossier) -> tuple[str, str]:
     places = resolve(params.get("store", REAL_STORE)), resolve(params.get("artifacts", "outputs/artifacts"))
     require_store(places[0])
     return places
-
-
-def kept_record(dossier: Dossier, places: tuple[str, str]) -> Mapping[str, Any]:
-    """The store's record of the run, empty if it has none."""
-    with Store.open(*places) as store:
-        return store.run(dossier.folder.name) or {}
 
 
 def _require_data(dossier: Dossier) -> None:

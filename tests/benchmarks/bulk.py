@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from served import flights_version, new_flights
 
 from prodkit.models.bundle import unpack
 from prodkit.scoring.batch import open_window, score_window
@@ -33,17 +32,19 @@ ROWS, GROUP = 1_000_000, 250_000
 
 def main() -> None:
     """Print rows a second and processor time of both, ratios, and peak memory at 1M and at all rows."""
+    from served import flights_version  # and all that trains, which the process that scores does without
+
     millions = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         artifact, _ = flights_version()
         (folder / "model").write_bytes(artifact)
-        for count in (1, millions):
+        for count in (ROWS, millions * ROWS):
             write(folder / f"{count}.parquet", count)
         bare = [bare_rate(folder)]
-        small = ours(folder, 1)
+        small = ours(folder, ROWS)
         bare.append(bare_rate(folder))
-        large = ours(folder, millions)
+        large = ours(folder, millions * ROWS)
         bare.append(bare_rate(folder))
     wall, cpu = (np.median([each[place] for each in bare]) for place in (0, 1))
     told = " ".join(f"{rate:,.0f}" for rate, _ in bare)
@@ -56,13 +57,15 @@ def main() -> None:
         print(f"    {memory:.0f} MB at most; {ratios}")
 
 
-def write(path: Path, millions: int) -> None:
-    """So many million flights, a row group at a time."""
+def write(path: Path, rows: int) -> None:
+    """So many flights, a row group at a time."""
+    from served import new_flights
+
     frame = new_flights(GROUP)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        for _ in range(millions * ROWS // GROUP):
-            writer.write_table(table)
+        for begin in range(0, rows, GROUP):
+            writer.write_table(table.slice(0, min(GROUP, rows - begin)))
 
 
 def bare_rate(folder: Path) -> tuple[float, float]:
@@ -70,7 +73,7 @@ def bare_rate(folder: Path) -> tuple[float, float]:
     code = (
         "import sys, time, pandas as pd; from prodkit.models.bundle import unpack; from pathlib import Path\n"
         "folder = Path(sys.argv[1]); bundle = unpack((folder / 'model').read_bytes())\n"
-        "frame = bundle.schema.coerce(pd.read_parquet(folder / '1.parquet'))\n"
+        "frame = bundle.schema.coerce(pd.read_parquet(folder / '1000000.parquet'))\n"
         "bundle.model.predict_proba(frame.head(1000)); began, used = time.perf_counter(), time.process_time()\n"
         "bundle.model.predict_proba(frame); used = time.process_time() - used\n"
         "print(len(frame) / (time.perf_counter() - began), used * 1e6 / len(frame))"
@@ -82,19 +85,19 @@ def bare_rate(folder: Path) -> tuple[float, float]:
     return rate, used
 
 
-def ours(folder: Path, millions: int) -> tuple[float, float, float]:
+def ours(folder: Path, rows: int) -> tuple[float, float, float]:
     """Rows a second of the whole way, microseconds of processor a row, and peak memory in MB."""
-    command = [sys.executable, __file__, "score", str(folder), str(millions)]
+    command = [sys.executable, __file__, "score", str(folder), str(rows)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rate, used, memory = map(float, done.stdout.split())
     return rate, used, memory
 
 
-def score(folder: Path, millions: int) -> None:
+def score(folder: Path, count: int) -> None:
     """The part that runs in a process of its own: the window inspected, then scored, as the notebook does."""
     bundle = unpack((folder / "model").read_bytes())
     given = {
-        "data": str(folder / f"{millions}.parquet"),
+        "data": str(folder / f"{count}.parquet"),
         "window": WINDOW,
         "predictions": str(folder / "out"),
     }
@@ -106,7 +109,7 @@ def score(folder: Path, millions: int) -> None:
         inspection = inspect_chunks(store, params, rows, version=1, bundle=bundle)
         done = score_window(params, rows, inspection, version=1, bundle=bundle)
     seconds, used = time.perf_counter() - began, time.process_time() - used
-    assert done.rows == millions * ROWS
+    assert done.rows == count
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(done.rows / seconds, used * 1e6 / done.rows, memory)
 

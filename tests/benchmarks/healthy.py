@@ -122,15 +122,18 @@ def judged(life: Life, world: World, *, cautious: bool = True) -> str:
         params = RollbackParams.check({"window": str(window), "min_rows": 1, **margins})
         days = np.arange(start, start + world.window)
         whole = trial_of(life, days, *MODELS[:2])
-        whole.losses["baseline"] = whole.losses["champion"] + 0.05
-        trials = Counterfactuals(whole, trial_of(life, days[world.window // 2 :], *MODELS), window, {})
+        fresh = trial_of(life, days, *MODELS)
+        for trial in (whole, fresh):
+            trial.losses["baseline"] = trial.losses["champion"] + 0.05
+            trial.predicted["baseline"] = np.full(len(days), 0.5)
+        trials = Counterfactuals(whole, fresh, {})
         look = 1 + start // world.window
         with patch(
             "prodkit.decisions.gains.daily_auc",
             lambda _, said, blocks: pd.Series(said, index=blocks).dropna(),
         ):
             past = {name: kept[kept.index < pd.Timestamp(begin)] for name, kept in earlier.items()}
-            found = performance_evidence(params, trials, look=look, earlier=past)
+            found = performance_evidence(params, trials, look=look, since=START, earlier=past)
             for name, gains in daily_gains(trials).items():
                 kept = earlier.get(name)
                 earlier[name] = gains if kept is None else kept.combine_first(gains)

@@ -2,11 +2,10 @@
 
 Lives are simulated at the level of what a day leaves: for each of the four comparisons that can act, the daily
 gain of the other model. Gains are normal, with an assumed spread from day to day (the false rate hardly depends
-on it, the delay does, so delays are given for three); the intervals are those of
-:func:`prodkit.decisions.paired.always_valid`, written for all lives at once and checked against it.
-
-"Each day" looks at a window that grows day by day until the next begins; "sliding" looks each day at the last
-thirty days, which is not what the interval was made for.
+on it, the delay does, so delays are given for three); the rule is that of
+:func:`prodkit.decisions.performance.performance_evidence`, written for all lives at once: the intervals are checked
+against :func:`prodkit.decisions.paired.always_valid`, and that the other model must be ahead in the newest window, too,
+is left out, which only adds false actions.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prodkit.decisions.paired import always_valid
+from prodkit.decisions.performance import _EVERY, _FEW, _HORIZON
 from prodkit.models.metrics import _MOST, _PRIOR_BLOCKS, _USUAL
 
 Floats = NDArray[np.float64]
@@ -26,24 +26,16 @@ SEED, LIVES, DAYS, LENGTH = 20_130_101, 2_000, 365, 30
 PRIOR = {"usual": _USUAL, "weight": float(_PRIOR_BLOCKS)}  # of how much days resemble each other
 TRAINED, TRUSTED = 60, 40.0  # days of training, from which it may be known, and for how many that counts
 MEMORIES = (0.0, 0.4, 0.75)  # correlation of a day's gain with that of the day before
-CONFIDENCE = 0.975  # half of the allowed error to either way to act
-SINCE = ("predecessor", "ranking", "since")  # judged over all days since the promotion, the others by window
-HORIZONS = {"predecessor": 45, "ranking": 45, "challenger": 14, "challenger ranking": 14, "since": 45}
-MARGINS = {
-    "predecessor": 0.005,
-    "ranking": 0.010,
-    "challenger": 0.005,
-    "challenger ranking": 0.010,
-    "since": 0.005,
-}
+CONFIDENCE = 0.975  # a quarter of the allowed error to the lower end of each of the four
+MARGINS = {"predecessor": 0.010, "ranking": 0.010, "challenger": 0.020, "challenger ranking": 0.010}
 SPREADS = {
-    "predecessor": 0.030,
+    "predecessor": 0.060,
     "ranking": 0.030,
-    "challenger": 0.030,
+    "challenger": 0.060,
     "challenger ranking": 0.030,
-    "since": 0.030,
 }  # of a day's gain
-MIN_DAYS, MIN_PAST = 7, 14
+LOOKS = ("each day", "each month")
+MIN_DAYS = 7
 
 
 class Gains:
@@ -113,26 +105,32 @@ def lower(sums: Floats, squares: Floats, count: np.float64, *, look: int, horizo
     return np.where(curve > 0, sums / count - half, -np.inf)
 
 
-def first_day(gains: Floats, *, limit: float, horizon: int, looks: str, whole_life: bool = False) -> Floats:
+def first_day(gains: Floats, *, limit: float, looks: str, since: int = 0) -> Floats:
     """Day on which each life first sees a reason to act, infinity if it never does.
 
     Args:
         gains: (lives, days) of the other model over the champion.
         limit: that the lower end must exceed.
-        horizon: of the interval, days.
-        looks: ``each day``, ``12 windows`` (at the end of each) or ``sliding``.
-        whole_life: one interval over all days, not one for each window.
+        looks: ``each day``, or ``each month``, at its end.
+        since: day before which nobody looks.
     """
     found, lives = np.full(len(gains), np.inf), Gains(gains)
-    for day in range(MIN_DAYS, gains.shape[1] + 1):
-        begin = 0 if whole_life else day - LENGTH if looks == "sliding" else (day - 1) // LENGTH * LENGTH
-        if begin < 0 or day - begin < MIN_DAYS or (looks == "12 windows" and day % LENGTH):
+    known = {
+        begin: lives.memory(0, begin) for begin in range(_EVERY, gains.shape[1], _EVERY) if begin >= _FEW
+    }
+    for day in range(max(MIN_DAYS, since), gains.shape[1] + 1):
+        if looks == "each month" and day % LENGTH:
             continue
-        look = 1 if whole_life else 1 + begin // LENGTH
-        # a window knows from the days before it how much they resemble each other, once they are enough
-        seen = (0, begin) if begin >= MIN_PAST else (begin, day)
-        low = lives.lower(begin, day, look=look, horizon=horizon, phi=lives.memory(*seen))
-        found[(low > limit) & np.isinf(found)] = day
+        for number, begin in enumerate(range(0, day - MIN_DAYS + 1, _EVERY), 1):
+            phi = known.get(begin)
+            low = lives.lower(
+                begin,
+                day,
+                look=number,
+                horizon=_HORIZON,
+                phi=lives.memory(begin, day) if phi is None else phi,
+            )
+            found[(low > limit) & np.isinf(found)] = day
     return found
 
 
@@ -168,29 +166,22 @@ def false_actions(memory: float, *, looks: str, margins: bool) -> dict[str, floa
     """
     random = np.random.default_rng([SEED, margins])
     anything, shares = np.zeros(LIVES, dtype=bool), {}
-    shared = resembling(random, memory)
-    for name, horizon in HORIZONS.items():
-        # a window's challenger also counts in the comparison since the promotion: the same gains, looked at twice
-        alone = shared if name in ("challenger", "since") else resembling(random, memory)
-        acted = np.isfinite(
-            first_day(
-                SPREADS[name] * alone,
-                limit=MARGINS[name] if margins else 0.0,
-                horizon=horizon,
-                looks=looks,
-                whole_life=name in SINCE,
-            )
-        )
+    for name, spread in SPREADS.items():
+        gains = spread * resembling(random, memory)
+        acted = np.isfinite(first_day(gains, limit=MARGINS[name] if margins else 0.0, looks=looks))
         shares[name] = float(acted.mean())
         anything |= acted
     return {**shares, "any": float(anything.mean())}
 
 
-def delays(drop: float, spread: float, memory: float) -> tuple[float, float]:
-    """Median days until a ranking that is worse by ``drop`` in AUC is caught, and the share caught in a year."""
+def delays(drop: float, spread: float, memory: float, *, after: int = 0) -> tuple[float, float]:
+    """Median days until a ranking that is worse by ``drop`` in AUC is caught, and the share caught in a year.
+
+    It gets worse ``after`` so many good days; the days are counted from then on.
+    """
     random = np.random.default_rng([SEED, round(1_000 * drop), round(1_000 * spread)])
-    gains = drop + spread * resembling(random, memory)
-    days = first_day(gains, limit=MARGINS["ranking"], horizon=45, looks="each day", whole_life=True)
+    gains = np.where(np.arange(DAYS) < after, 0.0, drop) + spread * resembling(random, memory)
+    days = first_day(gains, limit=MARGINS["ranking"], looks="each day", since=after) - after
     return float(np.quantile(days, 0.5, method="inverted_cdf")), float(np.isfinite(days).mean())
 
 
@@ -205,32 +196,36 @@ def main() -> None:
     began = time.perf_counter()
     check()
     print(f"{LIVES:,} lives of {DAYS} days, windows of {LENGTH} days, seed {SEED}\n")
-    columns = [*HORIZONS, "any"]
+    columns = [*MARGINS, "any"]
     print("share of lives with a false reason to act")
     print(f"{'memory':8}{'looks':11}{'gain must exceed':>18}" + "".join(f"{name:>20}" for name in columns))
     for memory in MEMORIES:
         if "--known" in sys.argv:
             known(memory)
-        for looks in ("each day", "12 windows", "sliding"):
+        for looks in LOOKS:
             for margins in (False, True):
                 shares = false_actions(memory, looks=looks, margins=margins)
                 limit = "its margin" if margins else "nil"
                 print(
                     f"{memory:<8}{looks:11}{limit:>18}" + "".join(f"{shares[name]:20.4f}" for name in columns)
                 )
-    print("\nmedian days until a worse ranking is caught, looking each day (share caught within the year)")
     spreads = (0.015, 0.030, 0.060)
-    print(f"{'memory':8}{'drop in AUC':12}" + "".join(f"{f'day-to-day {spread}':>24}" for spread in spreads))
-    for memory in MEMORIES:
-        if "--known" in sys.argv:
-            known(memory)
-        for drop in (0.02, 0.05, 0.1):
-            found = [delays(drop, spread, memory) for spread in spreads]
-            texts = [
-                f"{days:.0f} ({share:.1%})" if np.isfinite(days) else f"never ({share:.1%})"
-                for days, share in found
-            ]
-            print(f"{memory:<8}{drop:<12}" + "".join(f"{text:>24}" for text in texts))
+    for after in (0, 120):
+        when = f"gets worse after {after} days" if after else "is worse from the first day on"
+        print(
+            f"\nmedian days until a ranking is caught that {when}, looking each day (share caught in the year)"
+        )
+        print(f"{'memory':8}{'drop in AUC':12}" + "".join(f"{f'day-to-day {each}':>24}" for each in spreads))
+        for memory in MEMORIES:
+            if "--known" in sys.argv:
+                known(memory)
+            for drop in (0.02, 0.05, 0.1):
+                found = [delays(drop, spread, memory, after=after) for spread in spreads]
+                texts = [
+                    f"{days:.0f} ({share:.1%})" if np.isfinite(days) else f"never ({share:.1%})"
+                    for days, share in found
+                ]
+                print(f"{memory:<8}{drop:<12}" + "".join(f"{text:>24}" for text in texts))
     print(f"\n{time.perf_counter() - began:.0f} s")
 
 

@@ -1,7 +1,7 @@
 """Simulated stories of production on real tables, each with the action that is right, known by construction.
 
-``python tests/benchmarks/stories.py [--tables 3] [--seeds 5] [--kinds NAME ...]``: what prodkit decides, beside
-"an alarm means retrain" as Evidently and NannyML define an alarm, "retrain always" and "never".
+``python tests/benchmarks/stories.py [--tables 3] [--seeds 5] [--first 0] [--kinds NAME ...]``: what prodkit decides,
+beside "an alarm means retrain" as Evidently and NannyML define an alarm, "retrain always" and "never".
 
 Each story is told to the functions that `train`, `score` and `rollback` call, on a store of its own in memory: two
 versions are trained and promoted, a window passes without incident, three more follow; each is scored and judged.
@@ -27,9 +27,9 @@ from joblib import Parallel, delayed
 from story_kinds import BREAK, KINDS, LENGTH, TRAINED, Story
 from story_rivals import RIVALS
 from story_tables import DAYS, START, TABLES, Table
+from versions import trained
 
-from prodkit.data.schema import Schema
-from prodkit.data.windows import feature_columns, read_window
+from prodkit.data.windows import read_window
 from prodkit.decisions.actions import carry_out
 from prodkit.decisions.counterfactual import counterfactuals
 from prodkit.decisions.decide import Decision, judgement, sentence
@@ -38,10 +38,7 @@ from prodkit.decisions.ladder import ladder_evidence
 from prodkit.decisions.result import metric
 from prodkit.decisions.survey import drift_evidence, drift_report, inspect_window
 from prodkit.evidence import Evidence
-from prodkit.models.bundle import assemble, manifest, pack
-from prodkit.models.estimators import fit_model
-from prodkit.models.training import model_for, out_of_time, split_window
-from prodkit.scoring.batch import open_window, remember_scoring, score_window
+from prodkit.scoring.batch import Scored, open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import RollbackParams, ScoreParams, TrainParams
 from prodkit.store.registry import Store
@@ -97,19 +94,6 @@ def poisoned(rows: pd.DataFrame, story: Story) -> pd.DataFrame:
     return rows.assign(**{target: values})
 
 
-def trained(params: TrainParams, rows: pd.DataFrame) -> tuple[bytes, dict[str, Any]]:
-    """Artifact and manifest of a version, made as `train` makes one."""
-    split = split_window(rows, params)
-    schema = Schema.infer(
-        split.rows, features=feature_columns(rows, params), target=params.target, task=params.task
-    )
-    model = model_for(params, params.model_args, schema=schema)
-    tested = out_of_time(model, split.rows, schema=schema, params=params)
-    fitted = fit_model(model, split.rows, schema=schema)
-    bundle = assemble(fitted, split, tested, schema=schema, params=params, importance={})
-    return pack(bundle), manifest(bundle, split.rows, params=params, metrics=tested.intervals())
-
-
 def furnished(store: Store, story: Story, facts: dict[str, Any], versions: dict[Any, Any]) -> None:
     """Train both versions and promote them in turn; those that stories share are trained once."""
     for number, (first, last) in TRAINED.items():
@@ -130,26 +114,30 @@ def furnished(store: Store, story: Story, facts: dict[str, Any], versions: dict[
         store.promote(number, expected_generation=number - 1, reason="story")
 
 
-def scored(store: Store, params: ScoreParams, story: Story) -> None:
-    """What `score` does with a window; a slow model is recorded as slow, as a service would."""
+def scored(store: Store, params: ScoreParams) -> tuple[int, Scored]:
+    """What `score` does with a window: the version that answered, and its answers."""
     version, bundle = champion_of(store)
     rows = open_window(params, bundle=bundle)
     inspection = inspect_chunks(store, params, rows, version=version, bundle=bundle)
     done = score_window(params, rows, inspection, version=version, bundle=bundle)
     remember_scoring(store, params, done, inspection, version=version)
-    if story.model == "Slow":
-        about: dict[str, Any] = {"window": params.window, "version": version, "n": done.rows}
-        names = ("latency_p50_ms", "latency_p99_ms")
-        store.record_metrics([metric(params, name, 300.0, **about) for name in names])
+    return version, done
 
 
-def judged(store: Store, params: RollbackParams) -> Decision:
-    """What `rollback` decides about a window, and does."""
+def slowed(store: Store, params: ScoreParams, version: int, done: Scored) -> None:
+    """Record a slow model as slow, as a service would."""
+    about: dict[str, Any] = {"window": params.window, "version": version, "n": done.rows}
+    names = ("latency_p50_ms", "latency_p99_ms")
+    store.record_metrics([metric(params, name, 300.0, **about) for name in names])
+
+
+def judged(store: Store, params: RollbackParams, *, drift: bool = True) -> Decision:
+    """What `rollback` decides about a window, and does; it acts the same without a look at drift, which takes long."""
     rows = read_window(params)
     version, champion = champion_of(store)
     inspection = inspect_window(store, params, rows, version=version, bundle=champion)
     trials = counterfactuals(store, params, rows, champion=champion, sound=inspection.sound)
-    shifts = drift_evidence(drift_report(params, rows, bundle=champion))
+    shifts = drift_evidence(drift_report(params, rows, bundle=champion)) if drift else []
     evidence = ladder_evidence(
         store, params, trials, champion=(version, champion), inspection=inspection, shifts=shifts
     )
@@ -178,7 +166,10 @@ def told(kind: str, table: Table, seed: int, *, folder: Path, versions: dict[Any
         actions = []
         for first, last in WINDOWS:
             given = {**facts, "window": span(first, last)}
-            scored(store, ScoreParams.check({**given, "predictions": str(folder)}), story)
+            params = ScoreParams.check({**given, "predictions": str(folder)})
+            done = scored(store, params)
+            if story.model == "Slow":
+                slowed(store, params, *done)
             decision = judged(store, RollbackParams.check(given))
             actions.append(decision.action)
             if decision.action not in ("keep", "watch"):
@@ -207,12 +198,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=len(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--verbose", action="store_true", help="show the evidence of what went wrong")
     asked = parser.parse_args()
     began = time.perf_counter()
-    chapters = [(name, seed) for name in list(TABLES)[: asked.tables] for seed in range(asked.seeds)]
+    chapters = [
+        (name, seed)
+        for name in list(TABLES)[: asked.tables]
+        for seed in range(asked.first, asked.first + asked.seeds)
+    ]
     right: dict[str, Counter[str]] = defaultdict(Counter)
     harm: Counter[str] = Counter()
     results = Parallel(n_jobs=asked.jobs, return_as="generator")(

@@ -17,7 +17,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 from story_kinds import TRAINED, Story
 
-__all__ = ["RIVALS"]
+__all__ = ["RIVALS", "evidently_share"]
 
 Windows = Sequence[tuple[int, int]]
 _LIMIT = 0.1
@@ -54,6 +54,11 @@ def _evidently(reference: pd.Series, current: pd.Series) -> bool:
     return _distance(reference)(current) >= _LIMIT
 
 
+def evidently_share(reference: pd.DataFrame, current: pd.DataFrame, names: Sequence[str]) -> float:
+    """Share of these columns that have drifted by Evidently's default rule."""
+    return float(np.mean([_evidently(reference[name].dropna(), current[name].dropna()) for name in names]))
+
+
 def _rows(story: Story, first: int, last: int) -> pd.DataFrame:
     return story.rows[(story.rows["day"] >= first) & (story.rows["day"] < last)]
 
@@ -63,8 +68,7 @@ def evidently(story: Story, windows: Windows) -> str:
     before = _rows(story, *TRAINED[2])
     for window in windows[1:]:
         now = _rows(story, *window)
-        names = story.table.features
-        if np.mean([_evidently(before[name].dropna(), now[name].dropna()) for name in names]) >= 0.5:
+        if evidently_share(before, now, story.table.features) >= 0.5:
             return "retrain"
     return "keep"
 

@@ -33,12 +33,10 @@ class Table:
     Attributes:
         pool: rows with a column ``day``; all others are features, but the target.
         target: what is predicted.
-        cost: gain in the loss, in the units of the target, that an action must exceed; None for the default.
     """
 
     pool: pd.DataFrame
     target: str
-    cost: float | None = None
 
     @property
     def features(self) -> list[str]:
@@ -57,14 +55,12 @@ class Table:
 
     def facts(self) -> dict[str, Any]:
         """Project facts of a story about this table."""
-        cost = {} if self.cost is None else {"retrain_cost": self.cost}
         return {
             "time_column": "time",
             "target": self.target,
             "features": self.features,
             "id_column": [],
             "label_delay": "1d",
-            **cost,
         }
 
 
@@ -90,7 +86,7 @@ def _delays() -> Table:
     rows = _source("flights.csv.zip")
     day = pd.factorize(rows["month"] * 100 + rows["day"])[0]
     names = ["dep_delay", "distance", "carrier", "origin", "dest", "hour", "month", "air_time", "arr_delay"]
-    return Table(rows[names].assign(day=day).dropna(subset="arr_delay"), "arr_delay", cost=0.1)
+    return Table(rows[names].assign(day=day).dropna(subset="arr_delay"), "arr_delay")
 
 
 @cache

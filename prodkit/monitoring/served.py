@@ -1,0 +1,171 @@
+"""What the service has answered: health and input of each window, from the request log of ``prodkit serve``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prodkit.data.chunks import window_chunks
+from prodkit.data.requests import request_log
+from prodkit.data.windows import blocks
+from prodkit.decisions.gates import at_most
+from prodkit.drift.contract import breaks
+from prodkit.drift.counts import batch_profile
+from prodkit.drift.profiles import Profile
+from prodkit.drift.tally import Blocks
+from prodkit.errors import ProdkitError, WindowError
+from prodkit.evidence import Evidence
+from prodkit.models.bundle import Bundle
+from prodkit.scoring.guard import HOLD
+from prodkit.settings.params import MonitorParams
+from prodkit.settings.places import outputs_folder
+from prodkit.spans import Window
+
+__all__ = ["Served", "of_requests", "served_windows"]
+
+_OWN = ("row", "model_version", "degraded", "reason", "latency_ms")
+_HEALTH = {
+    "error_share": "share of rows that the service's champion could not answer",
+    "degraded_share": "share of rows that the service answered by a fallback",
+    "latency_p50_ms": "median time that the service took for a request, milliseconds,",
+    "latency_p99_ms": "time of the slowest request in a hundred, milliseconds,",
+}
+_ROWS = 32_768  # of a batch
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the request log says of the windows on the page.
+
+    Attributes:
+        signs: one row a window: ``served_requests``, ``served_rows``, ``served_version``, and, NaN where nothing was
+            asked, ``served_error_share``, ``served_degraded_share``, ``served_latency_p50_ms`` and
+            ``served_latency_p99_ms`` of requests.
+        inputs: of each window, a summary of the rows that have the champion's columns; None without any.
+        problem: why the log could not be read; empty if it could.
+    """
+
+    signs: pd.DataFrame
+    inputs: list[Profile | None]
+    problem: str
+
+    @property
+    def known(self) -> bool:
+        """Whether the service has written anything for these windows."""
+        return bool(self.signs["served_rows"].any())
+
+    def evidence(self, params: MonitorParams, *, recent: Profile, bundle: Bundle) -> list[Evidence]:
+        """The newest window against its limits, and its input against the last sound one. Silence is not health."""
+        newest = self.signs.iloc[-1]
+        if self.problem:
+            return [Evidence("served.log", "error", rung=2, note=self.problem)]
+        if not self.known:
+            return []
+        if not newest["served_rows"]:
+            note = "prodkit serve has answered before, and nothing in the newest window"
+            return [Evidence("served.requests", "inconclusive", value=0, n=0, rung=2, note=note)]
+        n, found = int(newest["served_rows"]), []
+        current = self.inputs[-1]
+        if current is not None:
+            found = [of_requests(item) for item in breaks(recent, current, training=bundle.profile)]
+        for name, limit in params.slo.items():
+            if name in _HEALTH:
+                value, note = float(newest[f"served_{name}"]), f"{_HEALTH[name]} in the newest window"
+                found.append(at_most(f"served.{name}", value, limit=limit, n=n, rung=2, note=note))
+        return found
+
+
+def of_requests(item: Evidence) -> Evidence:
+    """What is found of an input, as found of what the service was asked."""
+    return replace(item, name=f"served.{item.name}", note=f"requests: {item.note}")
+
+
+@dataclass
+class _Sums:
+    """What is kept of a window while its rows pass by."""
+
+    rows: int = 0
+    degraded: int = 0
+    failed: int = 0
+    versions: set[int] = field(default_factory=set)
+    latencies: list[np.ndarray] = field(default_factory=list)  # one a request
+    profiles: list[Profile] = field(default_factory=list)
+
+    def sign(self) -> dict[str, Any]:
+        """A row of the table."""
+        latency = np.concatenate([np.empty(0), *self.latencies])
+        p50, p99 = np.quantile(latency, [0.5, 0.99]) if len(latency) else (np.nan, np.nan)
+        return {
+            "served_requests": len(latency),
+            "served_rows": self.rows,
+            "served_version": ", ".join(f"v{number}" for number in sorted(self.versions)),
+            "served_error_share": self.failed / self.rows if self.rows else np.nan,
+            "served_degraded_share": self.degraded / self.rows if self.rows else np.nan,
+            "served_latency_p50_ms": float(p50),
+            "served_latency_p99_ms": float(p99),
+        }
+
+
+def served_windows(params: MonitorParams, windows: Sequence[Window], *, bundle: Bundle) -> Served:
+    """Read the request log of these windows, a batch at a time; a demonstration has no service.
+
+    A row belongs to the window of its own time, or, where none was sent, of the moment of its request.
+
+    Args:
+        params: of the notebook.
+        windows: of the page.
+        bundle: the champion, on whose bins the input is summarised.
+    """
+    sums, problem = [_Sums() for _ in windows], ""
+    try:
+        for window, each in zip(windows, sums, strict=True):
+            for batch in _batches(params, window, bundle):
+                _add(each, batch, params, bundle)
+    except ProdkitError as error:
+        problem = f"the request log could not be read: {error}"
+    signs = pd.DataFrame([each.sign() for each in sums])
+    return Served(
+        signs, [reduce(Profile.merge, each.profiles) if each.profiles else None for each in sums], problem
+    )
+
+
+def _batches(params: MonitorParams, window: Window, bundle: Bundle) -> Iterator[Any]:
+    facts = request_log(params, window)
+    if facts is None:
+        return
+    names = [*bundle.schema.names, *(_named(name, params, bundle) for name in _OWN)]
+    try:
+        chunks = window_chunks(
+            facts, features=names, batch_rows=_ROWS, chunk_rows=_ROWS, place=outputs_folder() / "requests"
+        )
+    except WindowError:  # nothing was asked then
+        return
+    for chunk in chunks:
+        yield from chunk.batches()
+
+
+def _named(name: str, params: MonitorParams, bundle: Bundle) -> str:
+    """What a column of the log's own is called beside those of the table."""
+    return f"{name}_" if name in {*bundle.schema.names, params.time_column, *params.id_column} else name
+
+
+def _add(sums: _Sums, batch: Any, params: MonitorParams, bundle: Bundle) -> None:
+    row, version, degraded, reason, latency = (batch.column(_named(name, params, bundle)) for name in _OWN)
+    held = pc.starts_with(reason.cast(pa.string()), HOLD)
+    sums.rows += len(batch)
+    sums.degraded += pc.sum(degraded).as_py() or 0
+    sums.failed += pc.sum(pc.and_(degraded, pc.invert(held))).as_py() or 0
+    sums.versions |= set(pc.unique(version).to_pylist())
+    sums.latencies.append(latency.filter(pc.equal(row, 0)).to_numpy(zero_copy_only=False))
+    if set(bundle.schema.names) <= set(
+        batch.schema.names
+    ):  # or they were sent to a version with other columns
+        days = Blocks.of(blocks(batch.column(params.time_column).to_pandas()))
+        sums.profiles.append(batch_profile(batch, bundle.schema, blocks=days, like=bundle.profile))
