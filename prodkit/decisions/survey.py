@@ -130,8 +130,15 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     reference, scores = bundle.profile, bundle.scores
     if isinstance(params.reference, str):
-        reference = reference.within(_alike(reference.blocks, current.blocks, by=params.reference))
-        scores = scores.within(_alike(scores.blocks, current.blocks, by=params.reference))
+        alike = _alike(reference.blocks, current.blocks, by=params.reference)
+        if alike.sum() < MIN_BLOCKS:
+            rule = f"must leave {MIN_BLOCKS} days of training or more that are like those of the window"
+            fix = "Give the rows to compare with as start/end, or nothing for all of the training."
+            told = f"{params.reference}: {alike.sum()} days"
+            raise ParameterError("reference", rule=rule, value=told, fix=fix)
+        reference, alike = reference.within(alike), _alike(scores.blocks, current.blocks, by=params.reference)
+        if alike.sum() >= MIN_BLOCKS:  # predictions are kept of fewer days
+            scores = scores.within(alike)
     elif params.reference is not None:
         earlier = read_window(params, params.reference, labels=False)
         reference = profile(
@@ -163,12 +170,7 @@ def _alike(days: np.ndarray, window: np.ndarray, *, by: str) -> np.ndarray:
         "weekday": lambda given: (given + 3) % 7,  # 1970 began with a Thursday
         "month": lambda given: given.astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12,
     }
-    found = np.isin(kinds[by](days), kinds[by](window))
-    if found.sum() < MIN_BLOCKS:
-        rule = f"must leave {MIN_BLOCKS} days of training or more that are like those of the window"
-        fix = "Give the rows to compare with as start/end, or nothing for all of the training."
-        raise ParameterError("reference", rule=rule, value=f"{by}: {found.sum()} days", fix=fix)
-    return found
+    return np.isin(kinds[by](days), kinds[by](window))
 
 
 def prediction_drift(params: MonitorParams, rows: pd.DataFrame, *, bundle: Bundle) -> Evidence:
