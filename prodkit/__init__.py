@@ -38,6 +38,7 @@ _HOMES = {
     "models.estimators": ["fit_model"],
     "monitoring.outcomes": ["judge_matured"],
     "monitoring.pending": ["estimate_pending"],
+    "monitoring.wider": ["judge_drift"],
     "settings.params": [
         "DriftParams",
         "MonitorParams",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from prodkit.drift.columns import column_profile
-from prodkit.drift.comparison import differences, jensen_shannon
+from prodkit.drift.comparison import compare_columns, differences, jensen_shannon
 from prodkit.drift.profiles import Profile
 from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
 from prodkit.drift.tally import Blocks
@@ -110,6 +110,49 @@ def test_drift_is_found(n: int, shifted: float, power: float) -> None:
     """A shift that a person would see is found in nine windows of ten."""
     found = [alarms(compared(normal, seed, n=n, shifted=shifted)) for seed in range(30)]
     assert np.mean(found) >= power
+
+
+def flattened(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    """A tenth of the rows take any level."""
+    other = np.array([f"l{i}" for i in range(20)], dtype=object)[rng.integers(20, size=len(values))]
+    return np.asarray(np.where(rng.random(len(values)) < 0.1, other, values))
+
+
+@pytest.mark.parametrize(
+    ("draw", "change", "n", "power"),
+    [
+        (normal, lambda rng, values: values + 0.1, 1000, 0.6),
+        (normal, lambda rng, values: values * 1.2, 200, 0.6),
+        (levels(20), flattened, 1000, 0.5),
+    ],
+    ids=["moved", "wider", "flatter"],
+)
+def test_where_rows_are_independent_no_power_is_lost_on_how_they_might_depend(
+    draw: Draw, change: Callable[[np.random.Generator, np.ndarray], np.ndarray], n: int, power: float
+) -> None:
+    """As many windows are significant as the best test of independent rows would find, to within a few."""
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        values = draw(rng, 10_000 + n)
+        kind = "categorical" if values.dtype == object else "numeric"
+        reference = column_profile(values[:10_000], blocks=stretches(10_000), kind=kind)
+        now = column_profile(change(rng, values[10_000:]), blocks=stretches(n), like=reference)
+        found.append(compare_columns(reference, now)["p_value"] < 0.05)
+    assert np.mean(found) >= power
+
+
+def test_sixty_days_that_remember_each_other_do_not_alarm() -> None:
+    """Of 40 months beside two months of days that resemble each other by .8, at most 4 have any alarm."""
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        moods = np.repeat(0.5 * remembering(0.8)(rng, 90), 50)
+        values, days = rng.normal(size=4500) + moods, np.repeat(np.arange(90), 50)
+        reference = column_profile(values[:3000], blocks=days[:3000])
+        now = column_profile(values[3000:], blocks=days[3000:], like=reference)
+        found.append(alarms(differences(Profile(3000, {"a": reference}), Profile(1500, {"a": now}))))
+    assert sum(found) <= 4
 
 
 def test_a_weekend_is_no_drift_where_the_reference_has_weekends() -> None:

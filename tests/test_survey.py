@@ -18,6 +18,7 @@ from prodkit.decisions.survey import (
     missing_table,
 )
 from prodkit.drift.profiles import profile
+from prodkit.errors import ParameterError
 from prodkit.spans import Window
 from prodkit.store.workspace import load_version
 
@@ -162,6 +163,26 @@ def test_an_explicit_reference_is_read_and_compared_with(champion, tmp_path):
     }
     assert {"drift.price", "drift.predictions"} <= failed.keys()
     assert all((item.outcome, item.rung) == ("fail", 5) for item in failed.values())
+
+
+def test_of_a_season_only_like_days_of_training_are_compared_with(champion, tmp_path):
+    """Prices of all weekends are high: those of a new one lie far from all days, and less so from weekends."""
+    frame = orders()
+    high = np.where(frame["ordered_at"].dt.day_of_week >= 5, 2.0, 1.0)
+    data = written(frame.assign(price=frame["price"] * high), tmp_path)
+    whole = read_window(params_for("drift", data, window="2024-01-01/2024-01-28"))
+    summary = profile(whole, champion.schema, blocks=blocks(whole["ordered_at"]))
+    seasonal = replace(champion, profile=summary)
+    found = {}
+    for reference in ("", "weekday"):
+        params = params_for("drift", data, window="2024-02-03/2024-02-05", reference=reference)
+        found[reference] = drift_report(params, read_window(params), bundle=seasonal)
+    assert found["weekday"].reference.rows == 7 * 60
+    assert {int(day + 3) % 7 for day in found["weekday"].reference.blocks} == {5, 6}
+    assert found["weekday"].columns["effect"]["price"] < 0.6 * found[""].columns["effect"]["price"]
+    params = params_for("drift", data, window="2024-02-03/2024-02-05", reference="month")
+    with pytest.raises(ParameterError, match="days of training or more that are like"):
+        drift_report(params, read_window(params), bundle=seasonal)
 
 
 def test_a_window_does_not_differ_from_itself(champion, orders_file):

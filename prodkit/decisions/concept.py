@@ -21,7 +21,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.domain import Domain, domain
 from prodkit.models.expected import class_chances, class_shares
-from prodkit.settings.params import DriftParams, RollbackParams
+from prodkit.settings.params import DriftParams, MonitorParams, RollbackParams
 
 __all__ = ["concept_drift", "joint_drift", "label_drift", "wider_drift"]
 
@@ -41,7 +41,12 @@ _LEAST_BIAS = 0.2  # the same of quantities, in standard deviations of what is l
 
 
 def wider_drift(
-    params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bundle: Bundle, joint: bool = True
+    params: DriftParams | MonitorParams | RollbackParams,
+    rows: pd.DataFrame,
+    *,
+    bundle: Bundle,
+    joint: bool = True,
+    usual: dict[int, float] | None = None,
 ) -> list[Evidence]:
     """The columns together, the labels that have matured, and what scores have come to.
 
@@ -50,6 +55,7 @@ def wider_drift(
         rows: of the window; labels that are not known yet are missing.
         bundle: the version that answers them.
         joint: try to tell the window's rows from earlier ones, which takes a second or two.
+        usual: see :func:`joint_drift`.
 
     Returns:
         One line each: ``fail`` if something has drifted, ``inconclusive`` if it cannot be told.
@@ -61,7 +67,7 @@ def wider_drift(
     days = blocks(rows[params.time_column])
     found = []
     if joint:
-        found.append(joint_drift(kept, kept.encode(rows), days=days, seed=params.seed))
+        found.append(joint_drift(kept, kept.encode(rows), days=days, seed=params.seed, usual=usual))
     known = kept.schema.knows(rows[params.target])
     if known.sum() < _LEAST_ROWS:
         note = f"{known.sum()} labels have matured; needed are {_LEAST_ROWS}"
@@ -77,7 +83,14 @@ def wider_drift(
     return [*found, concept_drift(kept, truth, said, days=days[known], alpha=params.alpha)]
 
 
-def joint_drift(kept: CalibrationSet, columns: np.ndarray, *, days: np.ndarray, seed: int = 0) -> Evidence:
+def joint_drift(
+    kept: CalibrationSet,
+    columns: np.ndarray,
+    *,
+    days: np.ndarray,
+    seed: int = 0,
+    usual: dict[int, float] | None = None,
+) -> Evidence:
     """Can the rows of a window be told from the calibration rows, better than stretches of these from each other?
 
     An AUC of trees that had not seen a row's day. It drifts if the interval lies above .5 and the value above .6 and
@@ -90,6 +103,7 @@ def joint_drift(kept: CalibrationSet, columns: np.ndarray, *, days: np.ndarray, 
         columns: (n, m) the window's, by ``kept.encode``.
         days: (n,).
         seed: of the folds.
+        usual: by the number of a window's days, what stretches of these rows come to: found once is kept there.
     """
     name, note, n = (
         "drift.together",
@@ -102,7 +116,10 @@ def joint_drift(kept: CalibrationSet, columns: np.ndarray, *, days: np.ndarray, 
         return Evidence(name, "inconclusive", n=n, rung=5, note=f"{note}: {error}")
     limit = _LEAST_AUC
     if auc.value > limit and auc.low > 0.5:
-        limit = max(limit, _usual_auc(kept, len(np.unique(days)), seed))
+        length, found = len(np.unique(days)), {} if usual is None else usual
+        if length not in found:
+            found[length] = _usual_auc(kept, length, seed)
+        limit = max(limit, found[length])
     outcome: Outcome = "fail" if auc.value > limit and auc.low > 0.5 else "pass"
     return Evidence.of(name, outcome, auc, limit=limit, n=n, rung=5, note=note)
 

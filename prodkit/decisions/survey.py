@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prodkit.data.windows import Read, blocks, read_window
 from prodkit.drift.comparison import compare_columns, comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
-from prodkit.evidence import Evidence, overall
+from prodkit.drift.shifts import MIN_BLOCKS
+from prodkit.errors import ParameterError
+from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.models.bundle import Bundle, lead_score
-from prodkit.settings.params import DriftParams, Facts, RollbackParams
+from prodkit.settings.params import DriftParams, Facts, MonitorParams, RollbackParams
 from prodkit.store.registry import Store
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "held_against",
     "inspect_window",
     "missing_table",
+    "prediction_drift",
 ]
 
 
@@ -118,10 +122,24 @@ class DriftReport:
 
 
 def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bundle: Bundle) -> DriftReport:
-    """Compare a window with the champion's training, or with the rows that ``reference`` names."""
+    """Compare a window with the champion's training, with like days of it, or with the rows that ``reference`` names.
+
+    Raises:
+        ParameterError: training has fewer than five days like those of the window.
+    """
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     reference, scores = bundle.profile, bundle.scores
-    if params.reference is not None:
+    if isinstance(params.reference, str):
+        alike = _alike(reference.blocks, current.blocks, by=params.reference)
+        if alike.sum() < MIN_BLOCKS:
+            rule = f"must leave {MIN_BLOCKS} days of training or more that are like those of the window"
+            fix = "Give the rows to compare with as start/end, or nothing for all of the training."
+            told = f"{params.reference}: {alike.sum()} days"
+            raise ParameterError("reference", rule=rule, value=told, fix=fix)
+        reference, alike = reference.within(alike), _alike(scores.blocks, current.blocks, by=params.reference)
+        if alike.sum() >= MIN_BLOCKS:  # predictions are kept of fewer days
+            scores = scores.within(alike)
+    elif params.reference is not None:
         earlier = read_window(params, params.reference, labels=False)
         reference = profile(
             earlier, bundle.schema, blocks=blocks(earlier[params.time_column]), like=bundle.profile
@@ -144,6 +162,25 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
         params.alpha,
         params.min_effect,
     )
+
+
+def _alike(days: np.ndarray, window: np.ndarray, *, by: str) -> np.ndarray:
+    """Which days (n,) of training are of a weekday, or of a month of the year, that the window has."""
+    kinds = {
+        "weekday": lambda given: (given + 3) % 7,  # 1970 began with a Thursday
+        "month": lambda given: given.astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12,
+    }
+    return np.isin(kinds[by](days), kinds[by](window))
+
+
+def prediction_drift(params: MonitorParams, rows: pd.DataFrame, *, bundle: Bundle) -> Evidence:
+    """Rung 5: have the champion's predictions moved since its training?"""
+    shift = compare_columns(bundle.scores, _score_profile(params, rows, bundle))
+    effect, limit = shift["effect"], max(params.min_effect, shift["floor"])
+    outcome: Outcome = "fail" if shift["p_value"] < params.alpha and effect >= limit else "pass"
+    value = effect if np.isfinite(effect) else None
+    note = "Jensen-Shannon distance of the champion's predictions from those of training"
+    return Evidence("drift.predictions", outcome, value=value, limit=limit, n=len(rows), rung=5, note=note)
 
 
 def _score_profile(params: Facts, rows: pd.DataFrame, bundle: Bundle) -> ColumnProfile:

@@ -167,15 +167,18 @@ class ColumnProfile:
         )
 
     def between(self, first: int, last: int) -> ColumnProfile:
-        """The same of the blocks from ``first`` to ``last``, both included.
+        """The same of the blocks from ``first`` to ``last``, both included; see :meth:`within`."""
+        return self.within((self.blocks >= first) & (self.blocks <= last))
+
+    def within(self, chosen: np.ndarray) -> ColumnProfile:
+        """The same of some of the blocks, ``chosen`` (b,).
 
         Counts and moments are those of these blocks; what is not kept by block (range, single values, values that
         were malformed, beyond the range or 0) is still that of all.
         """
-        inside = (self.blocks >= first) & (self.blocks <= last)
         fields = ("blocks", "block_counts", "block_means", "block_m2s", "block_unseen")
         return ColumnProfile(
-            **{**self.__dict__, "values": None, **{name: getattr(self, name)[inside] for name in fields}}
+            **{**self.__dict__, "values": None, **{name: getattr(self, name)[chosen] for name in fields}}
         )
 
     def _spread_over(self, blocks: np.ndarray) -> ColumnProfile:

@@ -65,6 +65,11 @@ class Profile:
         both = mine.merge(others) if mine is not None and others is not None else None
         return Profile(self.rows + other.rows, merged, notes, both)
 
+    def within(self, chosen: np.ndarray) -> Profile:
+        """The same of some of the blocks, ``chosen`` (b,), as :meth:`ColumnProfile.within`."""
+        columns = {name: column.within(chosen) for name, column in self.columns.items()}
+        return Profile(int(self.block_rows[chosen].sum()), columns, self.notes, self.fingerprints)
+
     def to_dict(self) -> dict[str, Any]:
         """A strict JSON form."""
         columns = {name: column.to_dict() for name, column in self.columns.items()}

@@ -29,7 +29,7 @@ from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
-__all__ = ["DAILY_LOSS", "REALISED", "distrusted", "judge_matured", "served_parts"]
+__all__ = ["DAILY_LOSS", "REALISED", "aged_share", "distrusted", "judge_matured", "served_parts"]
 
 REALISED = "realised."  # in the store: begins the names of a window's figures
 DAILY_LOSS = "loss.served"  # in the store: mean loss of a day, all of whose labels are known
@@ -60,6 +60,16 @@ def served_parts(store: Store, params: MonitorParams, window: Window) -> list[tu
             found.append((Window(begin, end.to_pydatetime()), int(version)))
             reached = end.to_pydatetime()
     return found
+
+
+def aged_share(store: Store, params: MonitorParams, window: Window) -> float:
+    """Share of a window's rows that are old enough for a label, as it was recorded last; NaN if it never was."""
+    name = f"{REALISED}aged_share"
+    table = store.metrics(notebook="monitor", name=name, window=window, until=params.moment)
+    starts, ends = (pd.Timestamp(_naive(end)) for end in (window.start, window.end))
+    same = table[(table["window_start"] == starts) & (table["window_end"] == ends)]
+    newest = same.sort_values("known_at", kind="stable")["value"].tail(1)
+    return float(newest.iloc[0]) if len(newest) else float("nan")
 
 
 def judge_matured(store: Store, params: MonitorParams) -> dict[str, str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from prodkit.data.windows import read_window
 from prodkit.decisions.estimate import Estimated, window_estimate
 from prodkit.decisions.result import metric
 from prodkit.errors import ProdkitError
-from prodkit.monitoring.outcomes import REALISED, distrusted, served_parts
+from prodkit.monitoring.outcomes import aged_share, distrusted, served_parts
 from prodkit.settings.params import MonitorParams
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
@@ -33,7 +31,7 @@ def estimate_pending(store: Store, params: MonitorParams) -> dict[str, str]:
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     for window in earlier_windows(params.window, params.windows):
-        if not _is_immature(store, params, window):
+        if not aged_share(store, params, window) < params.mature_share:
             continue
         try:
             version, found = _estimate(store, params, window)
@@ -49,17 +47,6 @@ def estimate_pending(store: Store, params: MonitorParams) -> dict[str, str]:
         ]  # fmt: skip
     store.record_metrics(rows)
     return missing
-
-
-def _is_immature(store: Store, params: MonitorParams, window: Window) -> bool:
-    """Whether it was served, and fewer of its rows are old enough for a label than it takes."""
-    table = store.metrics(
-        notebook="monitor", name=f"{REALISED}aged_share", window=window, until=params.moment
-    )
-    starts, ends = (pd.Timestamp(end).tz_localize(None) for end in (window.start, window.end))
-    same = table[(table["window_start"] == starts) & (table["window_end"] == ends)]
-    newest = same.sort_values("known_at", kind="stable")["value"].tail(1)
-    return bool((newest < params.mature_share).any())
 
 
 def _estimate(store: Store, params: MonitorParams, window: Window) -> tuple[int, Estimated]:

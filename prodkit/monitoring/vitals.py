@@ -27,6 +27,7 @@ from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
 from prodkit.monitoring.pending import ESTIMATED
 from prodkit.monitoring.served import of_requests, served_windows
+from prodkit.monitoring.wider import KINDS, remembered_drift, times_limit
 from prodkit.settings.params import LEAD, PRIMARY, MonitorParams
 from prodkit.spans import Window, earlier_windows
 from prodkit.store.history import Champion
@@ -170,7 +171,10 @@ def vital_signs(
         signs=signs,
         days=_days(store, params, version=version),
         contract=[*drill_evidence(params, bundle), *contract],
-        drift=_drift(store, params, version=version, bundle=bundle),
+        drift=[
+            *_drift(store, params, version=version, bundle=bundle),
+            *remembered_drift(table, windows, version=version),
+        ],
         reference=measured(store.version(version).manifest),
         task=bundle.schema.task,
         missing={str(each): missing[str(each)] for each in windows if str(each) in missing},
@@ -190,6 +194,7 @@ def _signs(
     inside = table[(table["window_start"] >= start) & (table["window_end"] <= end)]
     found = _health(inside[inside["notebook"] == "score"])
     found |= _inputs(store, params, window, champion=champion)
+    found |= times_limit(table, window, version=champion[0])
     exact = inside[(inside["window_start"] == start) & (inside["window_end"] == end)]
     known = _newest(exact, REALISED)
     shares = {name: known.get(name, _NOT_A_NUMBER) for name in _COVERAGE}
@@ -435,6 +440,7 @@ def sign_limits(params: MonitorParams, vitals: Vitals) -> dict[str, float]:
     """By name of the sign, what it is held against."""
     limits = {
         **params.slo,
+        **{f"drift_{kind}": 1.0 for kind in KINDS},
         **{f"served_{name}": limit for name, limit in params.slo.items()},
         "calibration_error": params.calibration_limit,
         vitals.loss: vitals.loss_limit(params.loss_margin),
@@ -473,6 +479,8 @@ def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
         }
     plain = {shown: name.removeprefix("served_") for shown, name in names.items()}
     limits = {shown: params.slo[name] for shown, name in plain.items() if name in params.slo}
+    drifts = {f"drift of {subject}": f"drift_{kind}" for kind, subject in KINDS.items()}
+    names, limits = names | drifts, limits | dict.fromkeys(drifts, 1.0)
     tables = {shown: vitals.sign(name).assign(estimated=False) for shown, name in names.items()}
     return draw_panels(tables, limits=limits, title="Does it answer, and is its input sound?")
 

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -86,10 +86,11 @@ def _rising(numbers: list[Any]) -> list[Any]:
     return numbers
 
 
-OptionalWindow = Annotated[
-    Window | None,
-    _from_text(Window.parse),
-    PlainSerializer(lambda window: "" if window is None else str(window)),
+Like = Literal["weekday", "month"]
+Reference = Annotated[
+    Window | Like | None,
+    _from_text(lambda text: text if text in get_args(Like) else Window.parse(text)),
+    PlainSerializer(lambda given: "" if given is None else str(given)),
 ]
 GivenWindow = Annotated[Window, _from_text(Window.parse), PlainSerializer(str)]
 Moment = Annotated[
@@ -141,9 +142,7 @@ class Facts(BaseModel):
         "", description="cost matrix or column of the business outcome"
     )
     window: GivenWindow = Field(description="rows that the run is about, start/end")
-    reference: OptionalWindow = Field(
-        None, description="rows to compare with; the champion's training if empty"
-    )
+    reference: Reference = Field(None, description="rows to compare with; the champion's training if empty")
     seed: int = Field(0, ge=0, lt=2**32, description="random seed")
     slo: dict[str, float] = Field(
         {"latency_p99_ms": 250.0, "error_share": 0.01, "degraded_share": 0.05}, description="service limits"

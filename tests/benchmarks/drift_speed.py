@@ -2,8 +2,9 @@
 
 Whole processes with their imports, side by side in one run; medians, and ratios of these. Each file is read once
 before it is timed. Run `python tests/benchmarks/drift_speed.py [--rival-python PYTHON] [--rows MILLIONS ...]`:
-Evidently and NannyML run where PYTHON has them (they need pandas < 3, so an environment of their own), and are
-skipped with a line that says so where it has not. `--rows` are the sizes whose memory is compared.
+Evidently, NannyML and whylogs run where one of the PYTHONs has them (they need pandas < 3, whylogs numpy < 2, so
+environments of their own; `--rival-python` may be given twice), and are skipped with a line that says so where none
+has. `--rows` are the sizes whose memory is compared.
 """
 
 from __future__ import annotations
@@ -84,6 +85,14 @@ found = nannyml.UnivariateDriftCalculator(
 found.fit(reference)
 found.calculate(current)
 """
+WHYLOGS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import pandas as pd, whylogs
+from whylogs.viz.drift.column_drift_algorithms import calculate_drift_scores
+reference, current = (whylogs.log(pd.read_parquet(path)).view() for path in (sys.argv[2], sys.argv[1]))
+calculate_drift_scores(target_view=current, reference_view=reference, with_thresholds=True)
+"""
 
 
 # rusage would count the memory of this process, from which the measured one is forked
@@ -143,22 +152,22 @@ def wide(path: Path, *, seed: int) -> str:
     return repeated(pa.Table.from_pandas(frame, preserve_index=False), path, 1, group=2**16)
 
 
-def against_rivals(folder: Path, rival_python: str | None) -> None:
+def against_rivals(folder: Path, rival_pythons: list[str]) -> None:
     """A million rows against a million, by everybody."""
     pair = [
         repeated(flights(10**6, seed=seed), folder / f"{seed}.parquet", 1, group=2**17) for seed in (1, 0)
     ]
     ours = cost(sys.executable, OURS, *pair, runs=5)
     print(f"1M + 1M rows of 12 columns, both tables read\n  prodkit     {ours}")
-    for name, code in (("evidently", EVIDENTLY), ("nannyml", NANNYML)):
-        there = (
-            rival_python
-            and not subprocess.run([rival_python, "-c", f"import {name}"], capture_output=True).returncode
+    for name, code in (("evidently", EVIDENTLY), ("nannyml", NANNYML), ("whylogs", WHYLOGS)):
+        asked = (
+            subprocess.run([each, "-c", f"import {name}"], capture_output=True) for each in rival_pythons
         )
+        there = [each for each, done in zip(rival_pythons, asked, strict=True) if not done.returncode]
         if not there:
             print(f"  {name:10}  skipped: give --rival-python an environment that has it")
             continue
-        rival = cost(str(rival_python), code, *pair, runs=1)
+        rival = cost(there[0], code, *pair, runs=1)
         ratio = rival.seconds / ours.seconds
         print(f"  {name:10}  {rival}   prodkit is {ratio:.0f} times as fast", flush=True)
 
@@ -187,27 +196,34 @@ def against_reading(title: str, reference: str, current: str, kept: Path) -> Cos
 
 
 def memory(folder: Path, kept: Path, millions: list[int]) -> None:
-    """The most memory that is held as the table grows."""
-    base, found = flights(10**6, seed=1), []
+    """The most memory that is held as the table grows: a file of a million rows, linked so many times."""
+    found, place = [], folder / "grown"
+    place.mkdir()
+    first = repeated(flights(10**6, seed=1), folder / "grown.parquet", 1, group=2**19)
     print("memory, reference kept")
     for count in millions:
-        path = repeated(base, folder / "grown.parquet", count, group=2**19)
-        ours = cost(sys.executable, KEPT, path, str(kept), runs=1)
+        for each in range(count):
+            os.link(first, place / f"{each:03d}.parquet")
+        ours = cost(sys.executable, KEPT, str(place / "*.parquet"), str(kept), runs=1)
         found.append(ours.megabytes)
         print(f"  {count:4} M rows {ours}   {found[-1] / found[0]:.2f} of the smallest", flush=True)
-        os.remove(path)
+        for path in place.iterdir():
+            path.unlink()
 
 
 def main() -> None:
     """Print all figures."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rival-python")
-    parser.add_argument("--rows", nargs="*", type=int, default=[1, 3, 10, 30], help="millions")
+    parser.add_argument("--rival-python", action="append", default=[])
+    parser.add_argument("--rows", nargs="*", type=int, default=[1, 10, 100], help="millions")
+    parser.add_argument("--only-rivals", action="store_true", help="leave out what is held against reading")
     arguments = parser.parse_args()
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} of {os.cpu_count()} processors")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         against_rivals(folder, arguments.rival_python)
+        if arguments.only_rivals:
+            return
         large = [
             repeated(flights(10**6, seed=seed), folder / f"large{seed}.parquet", 10, group=2**20)
             for seed in (0, 1)

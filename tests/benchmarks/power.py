@@ -26,6 +26,7 @@ from prodkit.drift.columns import column_profile
 from prodkit.drift.comparison import compare_columns
 
 REFERENCE, SIZES = 10_000, (200, 1000)
+_NULLS = 3  # windows without drift for each with: a limit is a quantile, and less sure than a share
 CASES: list[tuple[str, Draw, Change]] = [
     *((f"shift of {by} sd", normal, shifted(by)) for by in (0.1, 0.2, 0.5)),
     ("spread 1.2 times as wide", normal, lambda rng, values: values * 1.2),
@@ -103,7 +104,7 @@ def main() -> None:
     cells: dict[str, list[np.ndarray]] = {}
     for n in SIZES:
         for draw, null in ((normal, "numbers"), (levels(20), "levels")):
-            cells[f"{null} {n}"] = windows(draw, None, n=n, count=given.windows)
+            cells[f"{null} {n}"] = windows(draw, None, n=n, count=_NULLS * given.windows)
         for name, draw, change in CASES:
             cells[f"{name} {n}"] = windows(draw, change, n=n, count=given.windows)
     tools: dict[str, dict[str, list[float]]] = {}
