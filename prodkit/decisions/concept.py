@@ -137,7 +137,7 @@ def _told(
 def _usual_auc(kept: CalibrationSet, length: int, seed: int) -> float:
     """What one of twenty stretches of the calibration rows would exceed; 1 if they are too few days to say."""
     labels = np.unique(kept.days)
-    length = min(length, len(labels) // 2)
+    length = min(length, len(labels) // 2 - 1)  # two days are left to hold a stretch against
     if length < 2:
         return 1.0
     found = []
