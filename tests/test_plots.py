@@ -295,7 +295,12 @@ def test_a_column_is_marked_with_its_own_limit():
 
 @pytest.mark.parametrize(
     ("limit", "ticks"),
-    [(0.3, "0.1 0.15 0.2 0.25 0.3"), (10, "0.1 0.2 0.5 1 2 5 10"), (30, "0.1 1 10"), (3e4, "0.1 1 10 100 1000 10k")],
+    [
+        (0.3, "0.1 0.15 0.2 0.25 0.3"),
+        (10, "0.1 0.2 0.5 1 2 5 10"),
+        (30, "0.1 1 10"),
+        (3e4, "0.1 1 10 100 1000 10k"),
+    ],
 )
 def test_a_logarithmic_axis_has_plain_numbers(limit, ticks):
     """Latencies are read off round milliseconds, few enough to stand apart, however far they reach."""
