@@ -286,6 +286,15 @@ def test_panels_share_the_figure_among_them():
     assert limits == ["- - limit 0.005", "- - limit 0.02", ""]
 
 
+def test_a_difference_is_held_against_its_own_limit():
+    """Of two equal gains one lies beyond its own limit; each limit is drawn."""
+    table = pd.DataFrame({"value": 0.03, "low": 0.015, "high": 0.05, "limit": [0.01, 0.02]}, index=["a", "b"])
+    chart = draw_differences(table, unit="gain")
+    assert chart.digest.startswith("2 differences, 1 beyond its limit")
+    marks = [line for each in chart.figure.axes[0].collections for line in each.get_segments()]
+    assert [x for x in (0.01, 0.02) if any(np.allclose(line[:, 0], x) for line in marks)] == [0.01, 0.02]
+
+
 def test_a_column_is_marked_with_its_own_limit():
     """The mark of a column stands at the larger of the floor for all and its own."""
     table = TABLES["drift_ranking"].assign(floor=[0.3, np.nan, 0.05, 0.1, 0.2, 0.1])

@@ -183,8 +183,14 @@ def health_evidence(
 
 
 def gain_table(evidence: Sequence[Evidence]) -> pd.DataFrame:
-    """What each alternative would have gained: value, low, high."""
+    """What each alternative would have gained, and had to: value, low, high, limit."""
     names = ("predecessor", "challenger", "baseline")
     known = {f"performance.{name}": name for name in names}
-    rows = {known[item.name]: (item.value, item.low, item.high) for item in evidence if item.name in known}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"], dtype=float)
+    rows = {
+        known[item.name]: (item.value, item.low, item.high, item.limit)
+        for item in evidence
+        if item.name in known
+    }
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["value", "low", "high", "limit"], dtype=float
+    )

@@ -50,9 +50,10 @@ def _slider(value: float) -> Any:
 
 def _decided(documents: Sequence[Mapping[str, Any]], decision: Decision, **limits: float) -> View:
     told = what_if(documents, limits)
-    gains, limit = gain_table(decision.evidence), limits["retrain_cost"]
-    title = "Had another one served these rows"
-    chart = draw_differences(gains, limit=limit, unit="gain in skill", title=title)
+    gains = gain_table(decision.evidence)
+    moved = {"predecessor": limits["rollback_margin"], "challenger": limits["retrain_cost"]}
+    gains["limit"] = [moved.get(str(name), limit) for name, limit in gains["limit"].items()]
+    chart = draw_differences(gains, unit="gain in skill", title="Had another one served these rows")
     under = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
     counts = told["verdict"].value_counts()
     said = ", ".join(

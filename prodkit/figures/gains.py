@@ -16,12 +16,16 @@ __all__ = ["draw_differences"]
 
 
 def draw_differences(
-    table: pd.DataFrame, *, limit: float, unit: str, title: str = "Difference, with its interval"
+    table: pd.DataFrame,
+    *,
+    unit: str,
+    limit: float | None = None,
+    title: str = "Difference, with its interval",
 ) -> Chart:
     """A forest plot against a limit: index name, columns value, low, high; the first twenty are drawn.
 
-    Red is what lies beyond the limit with its whole interval. An interval with an infinite end is called open
-    and runs off the figure.
+    Without a limit for all, the column limit has that of each. Red is what lies beyond the limit with its whole
+    interval. An interval with an infinite end is called open and runs off the figure.
     """
     table = finite_rows(table, "value")
     if table.empty:
@@ -29,16 +33,21 @@ def draw_differences(
     shown = table.head(style.TOP_ROWS)
     figure, axes = style.canvas(title, height=style.height_of(len(shown)), grid="x")
     value, (low, high) = shown["value"].to_numpy(float), interval_ends(shown, "value")
-    beyond = (low > limit) & (limit >= 0) | (high < limit) & (limit <= 0)
-    known = np.concatenate([value, low, high, [limit, 0.0]])
+    limits = shown["limit"].to_numpy(float) if limit is None else np.full(len(shown), limit)
+    beyond = (low > limits) & (limits >= 0) | (high < limits) & (limits <= 0)
+    known = np.concatenate([value, low, high, limits, [0.0]])
     left, right = padded_range(known[np.isfinite(known)])
     places = style.name_rows(axes, shown.index)
     for color, group in ((style.BLUE, ~beyond), (style.RED, beyond)):
         ends = low[group].clip(left, right), high[group].clip(left, right)
         style.draw_whiskers(axes, value[group], places[group], ends, color=color, along="x")
     axes.axvline(0, color=style.GREY, linewidth=0.8)
-    axes.axvline(limit, color=style.INK, linewidth=1.2, linestyle=style.DASHED)
-    style.label_top(axes, limit, f"limit {number_text(limit)}")
+    if limit is None:
+        axes.vlines(limits, places - 0.36, places + 0.36, color=style.INK, linewidth=1.6)
+        unit = f"{unit} (mark: its limit)"
+    else:
+        axes.axvline(limit, color=style.INK, linewidth=1.2, linestyle=style.DASHED)
+        style.label_top(axes, limit, f"limit {number_text(limit)}")
     digits = max(0, 2 - math.floor(math.log10(right - left)))
     bounded = np.isfinite(low) & np.isfinite(high)
     notes = [
@@ -49,5 +58,6 @@ def draw_differences(
     axes.set_xlim(left, right)
     style.name_axes(axes, plain_text(unit, 90), "")
     found = ", ".join(named_numbers(shown.index[:4], value[:4])) + (", ..." if len(shown) > 4 else "")
-    count = f"{counted_of(len(shown), len(table), 'difference')}, {beyond.sum()} beyond {number_text(limit)}"
+    edge = "its limit" if limit is None else number_text(limit)
+    count = f"{counted_of(len(shown), len(table), 'difference')}, {beyond.sum()} beyond {edge}"
     return style.captioned(figure, title, f"{count}: {found}")
