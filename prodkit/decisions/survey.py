@@ -13,7 +13,7 @@ from prodkit.drift.comparison import compare_columns, comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.drift.shifts import MIN_BLOCKS
-from prodkit.errors import ParameterError
+from prodkit.errors import ParameterError, SchemaError
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.settings.params import DriftParams, Facts, MonitorParams, RollbackParams
@@ -74,10 +74,19 @@ def held_against(
     store: Store, params: Facts, current: Profile, *, version: int, bundle: Bundle
 ) -> Inspection:
     """The same of rows of which only a summary, on the bins of the champion's training, is there."""
+    _require_target(params, bundle)
     kept = store.latest_profile(params.window.start, version=version)
     recent = Profile.from_dict(kept) if kept else bundle.recent
     evidence = breaks(recent, current, training=bundle.profile)
     return Inspection(current, recent, [*drill_evidence(params, bundle), *evidence])
+
+
+def _require_target(params: Facts, bundle: Bundle) -> None:
+    """A table need not have labels, so that a name which no column has would pass for one without any."""
+    if params.target != bundle.schema.target:
+        rule = "must be a column of the table and what the champion was trained to predict"
+        fix = f"Did you mean {bundle.schema.target}? Set `target`."
+        raise SchemaError(params.target, rule=rule, place=params.data, fix=fix)
 
 
 def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence]:
@@ -127,6 +136,7 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
     Raises:
         ParameterError: training has fewer than five days like those of the window.
     """
+    _require_target(params, bundle)
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     reference, scores = bundle.profile, bundle.scores
     if isinstance(params.reference, str):
