@@ -482,7 +482,7 @@ def test_no_output_is_lost_while_nobody_listens():
             heard = {"content": {}}
             texts = []
             while heard["content"].get("execution_state") != "idle":
-                heard = await client.get_iopub_msg(timeout=5)
+                heard = await client.get_iopub_msg(timeout=30)
                 texts.append(heard["content"].get("text", ""))
             return "".join(texts).split()
 
