@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate
+from prodkit.models.estimators import threads_for
 from prodkit.models.expected import Calibration
 from prodkit.models.metrics import intervals
 
@@ -86,18 +87,19 @@ def domain(
     said, others = np.full(len(given), 0.5), np.zeros(len(reference))
     a_day = max(len(part) / len(np.unique(labels[part])) for labels, part in zip(days, taken, strict=True))
     leaf = int(min(max(_LEAF_ROWS, _LEAF_DAYS * a_day), len(given) / 10))
-    for each in range(_FOLDS):
-        rest = fold != each
-        if rest.all() or len(np.unique(later[rest])) < 2:
-            others += 0.5 / _FOLDS
-            continue
-        # Without weights, by which trees take ten times as long to find their bins; the calibration below has them.
-        trees = HistGradientBoostingClassifier(
-            **_TREES, min_samples_leaf=leaf, categorical_features=categorical, random_state=seed
-        ).fit(given[rest], later[rest])
-        said[~rest] = trees.predict_proba(given[~rest])[:, 1]
-        if len(reference) > len(taken[0]):
-            others += trees.predict_proba(reference)[:, 1] / _FOLDS
+    with threads_for(len(given)):
+        for each in range(_FOLDS):
+            rest = fold != each
+            if rest.all() or len(np.unique(later[rest])) < 2:
+                others += 0.5 / _FOLDS
+                continue
+            # Without weights, by which trees take ten times as long to find their bins; the calibration below has them.
+            trees = HistGradientBoostingClassifier(
+                **_TREES, min_samples_leaf=leaf, categorical_features=categorical, random_state=seed
+            ).fit(given[rest], later[rest])
+            said[~rest] = trees.predict_proba(given[~rest])[:, 1]
+            if len(reference) > len(taken[0]):
+                others += trees.predict_proba(reference)[:, 1] / _FOLDS
     others[taken[0]] = said[later == 0]  # by the trees that had not seen them
     labels = np.concatenate([days[0][taken[0]], days[1][taken[1]]])
     auc = intervals(later, said, task="binary", blocks=labels * 2 + later, seed=seed)["roc_auc"]

@@ -23,7 +23,7 @@ from prodkit.data.cells import texts
 from prodkit.data.schema import Schema
 from prodkit.errors import ModelError, ProdkitError
 
-__all__ = ["Fallback", "build_model", "fit_model", "predictions"]
+__all__ = ["Fallback", "build_model", "fit_model", "predictions", "threads_for"]
 
 _AUTO = {
     "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
@@ -162,7 +162,7 @@ def fit_model(model: Pipeline, frame: pd.DataFrame, *, schema: Schema) -> Pipeli
     """
     labels = schema.encode(frame[schema.target])
     try:
-        with _threads(len(frame)):
+        with threads_for(len(frame)):
             return model.fit(schema.coerce(frame), labels)
     except ProdkitError:
         raise
@@ -190,7 +190,7 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema, coerced: boo
         ModelError: it does not answer each row once.
     """
     columns, regression = frame if coerced else schema.coerce(frame), schema.task == "regression"
-    with _threads(len(frame)):
+    with threads_for(len(frame)):
         said = np.asarray(model.predict(columns) if regression else model.predict_proba(columns), dtype=float)
     if len(said) != len(columns):
         found = f"{len(said)} answers to {len(columns)} rows"
@@ -203,7 +203,7 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema, coerced: boo
     return shares[:, 1] if schema.task == "binary" else shares
 
 
-def _threads(rows: int) -> Any:
+def threads_for(rows: int) -> Any:
     """One thread for small work: waiting for one another on a busy machine makes it fifty times slower."""
     return _pools().limit(limits=1) if rows < _SMALL_ROWS else nullcontext()
 
