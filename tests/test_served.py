@@ -12,7 +12,9 @@ from test_serve import start
 
 from prodkit.data.requests import requests_digest
 from prodkit.models.bundle import unpack
-from prodkit.monitoring.vitals import draw_answers, vital_evidence, vital_signs
+from prodkit.monitoring.findings import vital_evidence
+from prodkit.monitoring.panels import draw_answers
+from prodkit.monitoring.vitals import vital_signs
 from prodkit.scoring.mutations import records
 from prodkit.scoring.rows import Reader
 from prodkit.serving.requestlog import RequestLog

@@ -19,10 +19,11 @@ from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate, Evidence, overall
 from prodkit.models.bundle import unpack
 from prodkit.models.metrics import row_losses
+from prodkit.monitoring.findings import standing, steady, vital_evidence
 from prodkit.monitoring.outcomes import judge_matured, served_parts
 from prodkit.monitoring.pending import estimate_pending
 from prodkit.monitoring.rehearsal import demonstrate_past
-from prodkit.monitoring.vitals import standing, steady, vital_evidence, vital_signs
+from prodkit.monitoring.vitals import vital_signs
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.spans import Window, earlier_windows

@@ -9,8 +9,9 @@ from tables import orders, params_for, version_of, written
 
 from prodkit.models.bundle import unpack
 from prodkit.monitoring.alerts import ranked_alerts
+from prodkit.monitoring.findings import vital_evidence
 from prodkit.monitoring.outcomes import judge_matured
-from prodkit.monitoring.vitals import vital_evidence, vital_signs
+from prodkit.monitoring.vitals import vital_signs
 from prodkit.monitoring.wider import KINDS, judge_drift
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks

@@ -57,7 +57,7 @@ parameter_options = _with(
     file_options,
     click.option("--force", is_flag=True, help="Do again what was done before."),
 )
-limit_options = _with(
+_limit_options = _with(
     click.option(
         *("--cell-timeout", "cell_seconds"),
         type=click.FloatRange(min=0, min_open=True),
@@ -111,6 +111,17 @@ def given_values(notebook: str, files: Sequence[Path], pairs: Sequence[tuple[str
 
     given = read_files(notebook, files or default_files(Path(notebook).stem))
     return given | {name: typed_value(notebook, name, text) for name, text in pairs}
+
+
+def limit_options(command: Callable[..., None]) -> Command:
+    """Hand the limits of time that the options name to a command, as ``limits``."""
+
+    @_limit_options
+    @functools.wraps(command)
+    def call(cell_seconds: float, notebook_seconds: float, **given: Any) -> None:
+        command(limits=Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds), **given)
+
+    return call
 
 
 def with_store(command: Callable[..., None]) -> Command:

@@ -39,8 +39,7 @@ def run(
     pairs: Sequence[tuple[str, str]],
     out: Path,
     force: bool,
-    cell_seconds: float,
-    notebook_seconds: float,
+    limits: Limits,
     exit_code: bool,
     as_json: bool,
 ) -> None:
@@ -51,7 +50,6 @@ def run(
     from prodkit.runs.runner import run_notebook
 
     with using_outputs(outputs_path(out)), heeding_signals():
-        limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
         done = run_notebook(notebook, given_values(notebook, files, pairs), force=force, limits=limits)
     if as_json:
         print(json.dumps(done.document, indent=2))
@@ -85,8 +83,7 @@ def lifecycle(
     pairs: Sequence[tuple[str, str]],
     out: Path,
     force: bool,
-    cell_seconds: float,
-    notebook_seconds: float,
+    limits: Limits,
 ) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
@@ -95,7 +92,7 @@ def lifecycle(
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in default_files(name)))
     with using_outputs(outputs_path(out)), heeding_signals(), progress() as bar:
         life = plan(files, pairs, force=force)
-        life.limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
+        life.limits = limits
         step = bar.add_task("", total=life.steps)
         life.tell = lambda name: bar.update(step, advance=1, description=name)
         page = life.live()
@@ -128,8 +125,7 @@ def backfill(
     force: bool,
     jobs: int,
     dask: str,
-    cell_seconds: float,
-    notebook_seconds: float,
+    limits: Limits,
 ) -> None:
     """Run NOTEBOOK once for each window; what was done before is not done again.
 
@@ -138,7 +134,6 @@ def backfill(
     from prodkit.runs.backfill import Filled, backfilled, windows_between
 
     parts = windows_between(windows)
-    limits = Limits(cell_seconds=cell_seconds, notebook_seconds=notebook_seconds)
     done: list[Filled] = []
     with using_outputs(outputs_path(out)), heeding_signals(), progress() as bar:
         given = given_values(notebook, files, pairs)

@@ -29,10 +29,8 @@ Floats = NDArray[np.float64]
 
 _LEAST_AUC = 0.6  # below, hardly a row can be told: about a third of a standard deviation in one column
 _STRETCHES = 6  # of the calibration rows, held against the others
-_USUAL_SPREAD = (
-    0.08  # of the AUC of ten days that remember each other, and the stretches that this counts for
-)
-_USUAL_STRETCHES = 5
+_USUAL_SPREAD = 0.08  # of the AUC of ten days that remember each other
+_USUAL_STRETCHES = 5  # that this counts for
 _ROWS = 4000  # of either side
 _LEAST_ROWS = 200  # with a label
 _GROUPS = 5  # of scores

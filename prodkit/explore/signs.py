@@ -10,7 +10,8 @@ import pandas as pd
 from prodkit.decisions.result import rounded
 from prodkit.explore.explorer import Explorer, View, as_table
 from prodkit.figures.windows import draw_panels
-from prodkit.monitoring.vitals import Vitals, sign_limits
+from prodkit.monitoring.panels import sign_limits
+from prodkit.monitoring.vitals import Vitals
 from prodkit.settings.params import MonitorParams
 
 __all__ = ["explore_signs"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from prodkit.data.schema import Schema
+from prodkit.models.estimators import threads_for
 from prodkit.models.metrics import row_losses
 from prodkit.models.training import OutOfTime, thinned
 from prodkit.settings.params import Task
@@ -54,12 +55,13 @@ class LossModel:
         _, place = np.unique(days, return_inverse=True)
         fold = place * _FOLDS // (place.max() + 1)
         expected = np.full(len(losses), losses.mean())
-        for each in np.unique(fold):
-            rest = fold != each
-            if rest.any():
-                trees = HistGradientBoostingRegressor(**_TREES).fit(given[rest], losses[rest])
-                expected[~rest] = np.maximum(trees.predict(given[~rest]), 0.0)
-        trees = HistGradientBoostingRegressor(**_TREES).fit(given, losses)
+        with threads_for(len(given)):
+            for each in np.unique(fold):
+                rest = fold != each
+                if rest.any():
+                    trees = HistGradientBoostingRegressor(**_TREES).fit(given[rest], losses[rest])
+                    expected[~rest] = np.maximum(trees.predict(given[~rest]), 0.0)
+            trees = HistGradientBoostingRegressor(**_TREES).fit(given, losses)
         return cls(trees, expected, float((losses**2).mean() / max((expected**2).mean(), 1e-300)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ class _Sums:
     failed: int = 0
     versions: set[int] = field(default_factory=set)
     latencies: list[np.ndarray] = field(default_factory=list)  # one a request
-    profiles: list[Profile] = field(default_factory=list)
+    profile: Profile | None = None
 
     def sign(self) -> dict[str, Any]:
         """A row of the table."""
@@ -135,9 +134,7 @@ def served_windows(params: MonitorParams, windows: Sequence[Window], *, bundle: 
     except ProdkitError as error:
         problem = f"the request log could not be read: {error}"
     signs = pd.DataFrame([each.sign() for each in sums])
-    return Served(
-        signs, [reduce(Profile.merge, each.profiles) if each.profiles else None for each in sums], problem
-    )
+    return Served(signs, [each.profile for each in sums], problem)
 
 
 def _batches(params: MonitorParams, window: Window, bundle: Bundle) -> Iterator[Any]:
@@ -172,4 +169,5 @@ def _add(sums: _Sums, batch: Any, params: MonitorParams, bundle: Bundle) -> None
         batch.schema.names
     ):  # or they were sent to a version with other columns
         days = Blocks.of(blocks(batch.column(params.time_column).to_pandas()))
-        sums.profiles.append(batch_profile(batch, bundle.schema, blocks=days, like=bundle.profile))
+        now = batch_profile(batch, bundle.schema, blocks=days, like=bundle.profile)
+        sums.profile = now if sums.profile is None else sums.profile.merge(now)
