@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import traceback
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from benchmarks.kills import survived
@@ -23,58 +25,51 @@ PROCESSES.set_forkserver_preload(["prodkit.store.workspace", "benchmarks.kills"]
 KILLS, WORKERS, MOVES = 50, 8, 3
 
 
-def kill_often(address: tuple[str, str], artifact: bytes, results: Any) -> None:
-    """In a process of its own, which may fork: what the kills have met, or what went wrong."""
-    try:
-        results.put(dict(survived(address, artifact, kills=KILLS, seed=0)))
-    except Exception:
-        results.put({"failed": traceback.format_exc()})
+def told_by(work: Callable[..., Any], *given: Any, processes: int = 1) -> list[Any]:
+    """What each of so many processes gives back; an error when one of them raises or dies."""
+    with ProcessPoolExecutor(processes, mp_context=PROCESSES) as pool:
+        return [each.result() for each in [pool.submit(work, *given) for _ in range(processes)]]
+
+
+def kill_often(address: tuple[str, str], artifact: bytes) -> Counter[str]:
+    """In a process of its own, which may fork: what the kills have met."""
+    return survived(address, artifact, kills=KILLS, seed=0)
 
 
 def test_fifty_kills_leave_a_store_whose_champion_predicts(address: tuple[str, str]) -> None:
     """Before any statement, commit, sync or rename, or at any time: all is sound, and what was said done is done."""
-    results = PROCESSES.SimpleQueue()
-    killer = PROCESSES.Process(target=kill_often, args=(address, version_of(1)[0], results))
-    killer.start()
-    found = results.get()
-    killer.join(10)
-    assert "failed" not in found, found["failed"]
+    (found,) = told_by(kill_often, address, version_of(1)[0])
     assert found.pop("acts completed") > 20
     assert sum(found.values()) == KILLS
     assert {"before a statement", "before a commit", "from outside"} <= found.keys()
 
 
-def move_at_once(address: tuple[str, str], times: int, results: Any) -> None:
+def move_at_once(address: tuple[str, str]) -> list[int]:
     """Promote and roll back, again whenever somebody else was faster; tells the generations that were its own."""
     own: list[int] = []
     with Store.open(*address, timeout_seconds=60) as store:
         number = store.register(os.urandom(8), {}, run_id=f"{os.getpid()}").number
-        while len(own) < times:
+        while len(own) < MOVES:
             now = store.champion()
             try:
                 if now.version != number:
-                    own.append(
-                        store.promote(number, expected_generation=now.generation, force=True).generation
-                    )
-                elif now.predecessor is not None:
-                    own.append(store.rollback(expected_generation=now.generation).generation)
-            except (ConflictError, VersionError):  # somebody else was faster, or has left nobody to return to
+                    moved = store.promote(number, expected_generation=now.generation, force=True)
+                else:
+                    moved = store.rollback(expected_generation=now.generation)
+            except VersionError:  # nobody is left to return to: the others are done, and in quarantine
+                number = store.register(os.urandom(8), {}).number
+            except ConflictError:  # somebody else was faster
                 continue
-    results.put(own)
+            else:
+                own.append(moved.generation)
+    return own
 
 
 def test_eight_processes_move_one_champion_and_lose_no_move(address: tuple[str, str]) -> None:
     """Each promotion and each rollback of each process is one generation of its own, and one event in the chain."""
     with Store.open(*address) as store:
         store.promote(store.register(b"first", {}).number, expected_generation=0)
-    results = PROCESSES.SimpleQueue()
-    workers = [PROCESSES.Process(target=move_at_once, args=(address, MOVES, results)) for _ in range(WORKERS)]
-    for worker in workers:
-        worker.start()
-    moved = [generation for _ in workers for generation in results.get()]
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+    moved = [own for each in told_by(move_at_once, address, processes=WORKERS) for own in each]
     with Store.open(*address) as store:
         events = [event for event in store.history() if event.kind in ("promote", "rollback")]
         assert sorted(moved) == list(range(2, 2 + WORKERS * MOVES))

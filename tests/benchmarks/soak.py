@@ -147,6 +147,7 @@ class Soak:
         self.target = stage.start(deadline_ms=DEADLINE_MS, requests=str(self.requests), log_seconds=1.0)
         self.moves: list[_Move] = []
         self.move("at first", 1)
+        self.settled()  # else the first answers may be those of a champion before all moves
 
     # Changes of champion
 
