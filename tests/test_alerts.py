@@ -171,11 +171,11 @@ def test_an_address_that_leads_nowhere_says_so_without_saying_itself(
 
 def test_a_channel_that_hangs_is_left_behind(store, monkeypatch):
     """After its time is up the run goes on, and says so."""
-    with webhook(wait=1.0) as (address, _):
+    with webhook(wait=5.0) as (address, _):
         monkeypatch.setenv("OPS", address)
         began = time.monotonic()
         assert "no answer within 0.2 seconds" in look(store, SLOW, patience_seconds=0.2).channels["${OPS}"]
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 4.5
 
 
 def test_no_secret_is_in_the_store(store, tmp_path, monkeypatch):

@@ -609,7 +609,7 @@ def test_a_locked_store_gives_up_after_its_timeout(store: Store, address: tuple[
         started = time.monotonic()
         with pytest.raises(LockedError, match=r"must come free within 0\.3 seconds"):
             patient.freeze(reason="now")
-        assert 0.25 < time.monotonic() - started < 3
+        assert 0.25 < time.monotonic() - started < 9
         assert patient.champion() == Champion()
     assert store.freeze(reason="now").frozen
 
@@ -729,7 +729,7 @@ def test_a_kill_at_every_step_leaves_a_store_that_can_go_on(tmp_path: Path) -> N
     results = PROCESSES.SimpleQueue()
     teller = PROCESSES.Process(target=killed_at_every_step, args=(tmp_path, results))
     teller.start()
-    teller.join(60)
+    teller.join(900)
     assert teller.exitcode == 0
     assert results.get() > 50
 
