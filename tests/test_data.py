@@ -24,6 +24,7 @@ from prodkit.data.dataset import flights_path, source_digest
 from prodkit.data.drills import broken
 from prodkit.data.flatfiles import Files
 from prodkit.data.flights import build_flights, flights_table
+from prodkit.data.parts import open_parts
 from prodkit.data.sources import open_source
 from prodkit.data.windows import (
     Coverage,
@@ -358,6 +359,19 @@ def test_missing_text_in_csv(tmp_path: Path) -> None:
     assert found.loc[[-1, -2, 0], "kind"].fillna("?").tolist() == ["?", "b", "a"]
     assert found.loc[[-1, 0], "n"].tolist() == ["late", "1"]
     assert pd.isna(found.loc[-2, "n"])
+
+
+def test_codes_in_csv_keep_their_noughts(tmp_path: Path) -> None:
+    """A column of which some field begins with a nought holds names, not numbers, whether read whole or in batches."""
+    (tmp_path / "1.csv").write_text("when,id,zip,n\n2020-01-10,0012,00123,1\n2020-01-11,0013,,20\n")
+    (tmp_path / "2.csv").write_text("when,id,zip,n\n2020-01-12,1012,99234,0\n")
+    found = read_window(homes(tmp_path), columns=["zip", "n"])
+    assert found["id"].tolist() == ["0012", "0013", "1012"]
+    assert found["zip"].fillna("?").tolist() == ["00123", "?", "99234"]
+    assert found["n"].tolist() == [1, 20, 0]
+    table = open_parts(str(tmp_path))
+    first = {name: cells.to_pylist() for name, _, cells in table.arrays(table.parts[0], ["id", "zip", "n"])}
+    assert first == {"id": ["0012", "0013"], "zip": ["00123", None], "n": [1, 20]}
 
 
 def test_files_of_differing_columns(tmp_path: Path) -> None:

@@ -256,6 +256,14 @@ def test_rows_are_scored_wherever_they_lie(params, bundle, tmp_path, laid):
     assert not list(Path(params.predictions).glob(".scratch/*"))
 
 
+def test_predictions_of_a_csv_keep_the_noughts_of_its_ids(params, bundle, tmp_path):
+    """An id such as 002000 stands in the predictions as it stands in the table, so that both can be joined."""
+    frame = orders().assign(order=lambda rows: rows["order"].map("{:06d}".format))
+    frame.to_csv(tmp_path / "padded.csv", index=False)
+    done = scored(params.model_copy(update={"data": str(tmp_path / "padded.csv")}), bundle).table()
+    assert set(done["order"]) < set(frame["order"])
+
+
 def test_without_ids_a_row_is_named_by_its_file_and_position(params, bundle, tmp_path):
     """Positions count through the row groups of a Parquet file and the batches of a CSV one."""
     frame = orders()

@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from prodkit.data.access import between, reading
+from prodkit.data.codes import PADDED, code_columns
 from prodkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -212,13 +213,19 @@ class Files:
     def _csv(self, path: str) -> Any:
         with self._system.open(path, "rb", compression="infer") as file:
             content = file.read()
-        return pa.csv.read_csv(
-            pa.BufferReader(content),
-            # one block, so that types are inferred from all rows, not from the first megabyte
-            read_options=pa.csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
-            parse_options=pa.csv.ParseOptions(delimiter=_separator(path), newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(strings_can_be_null=True),
-        )
+
+        def read(types: dict[str, Any]) -> Any:
+            return pa.csv.read_csv(
+                pa.BufferReader(content),
+                # one block, so that types are inferred from all rows, not from the first megabyte
+                read_options=pa.csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
+                parse_options=pa.csv.ParseOptions(delimiter=_separator(path), newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(strings_can_be_null=True, column_types=types),
+            )
+
+        table = read({})
+        codes = code_columns(table.schema, read) if PADDED.search(content) else {}
+        return read(codes) if codes else table
 
     def rows(
         self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool

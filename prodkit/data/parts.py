@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prodkit.data.codes import code_columns
 from prodkit.errors import DataError
 
 __all__ = ["Part", "Parts", "Unreadable", "open_parts"]
@@ -189,7 +190,7 @@ class _Parquet(Parts):
 
 
 class _Csv(Parts):
-    """Types are those of the first megabytes; a file that contradicts them later is read as text."""
+    """Types are those of the first megabytes; a file that contradicts them later is read as text, as are codes."""
 
     splits = False
 
@@ -207,6 +208,9 @@ class _Csv(Parts):
         """The columns and rows of a file, and whether its types hold to the end."""
         self._types[path] = {}
         with self._batches(path) as batches:
+            inferred = batches.schema
+        self._types[path] = code_columns(inferred, lambda types: self._head(path, types))
+        with self._batches(path) as batches:
             names = batches.schema.names
             try:
                 return names, sum(batch.num_rows for batch in batches)
@@ -215,7 +219,12 @@ class _Csv(Parts):
         with self._batches(path) as batches:
             return names, sum(batch.num_rows for batch in batches)
 
-    def _batches(self, path: str) -> Any:
+    def _head(self, path: str, types: dict[str, Any]) -> Any:
+        """The first megabytes with other types."""
+        with self._batches(path, types) as batches:
+            return next(iter(batches), pa.RecordBatch.from_pylist([], batches.schema))
+
+    def _batches(self, path: str, types: dict[str, Any] | None = None) -> Any:
         from pyarrow import csv
 
         packed = "gzip" if path.lower().endswith(".gz") else None
@@ -226,7 +235,9 @@ class _Csv(Parts):
             parse_options=csv.ParseOptions(
                 delimiter="\t" if ".tsv" in path.lower() else ",", newlines_in_values=True
             ),
-            convert_options=csv.ConvertOptions(strings_can_be_null=True, column_types=self._types[path]),
+            convert_options=csv.ConvertOptions(
+                strings_can_be_null=True, column_types=self._types[path] if types is None else types
+            ),
         )
 
     def arrays(self, part: Part, names: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
