@@ -71,7 +71,9 @@ _HOMES = {
         "drift_report",
         "drift_table",
         "inspect_window",
+        "left_out",
         "missing_table",
+        "sound_rows",
     ],
     "drift.tables": ["compare_tables", "profile_table"],
     "models.training": [

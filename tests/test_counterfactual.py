@@ -11,9 +11,10 @@ from prodkit.data.windows import read_window
 from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, served_figures, stretches
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.performance import performance_evidence
-from prodkit.decisions.survey import inspect_window
-from prodkit.errors import ModelError, ParameterError
+from prodkit.decisions.survey import inspect_window, left_out, sound_rows
+from prodkit.errors import ModelError, ParameterError, WindowError
 from prodkit.settings.params import TrainParams
+from prodkit.spans import Window
 from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures
@@ -42,7 +43,7 @@ def fresh(store, champion, data, **given):
     params = params_of(data, **given)
     judged = stretches(params)[-1]
     as_trained = TrainParams.check(store.version(2).manifest["params"])
-    return fresh_challenger(params, judged, champion=champion, as_trained=as_trained), judged
+    return fresh_challenger(store, params, judged, champion=champion, as_trained=as_trained), judged
 
 
 def poisoned(frame, chosen):
@@ -87,6 +88,50 @@ def test_a_fresh_challenger_learns_only_what_was_known_when_its_judgement_began(
     assert not np.allclose(answers["as it is"], answers["the last known day"])
 
 
+def test_nobody_learns_from_a_window_that_came_broken(store, champion, tmp_path):
+    """What stood in a window that was found broken changes no challenger, until it is scored again and found sound."""
+    frame, week = orders(), Window.parse("2024-02-01/2024-02-08")
+    inside = frame["ordered_at"].between(week.start, week.end, "left")
+    tables = {
+        name: written(poisoned(frame, chosen), tmp_path, name)
+        for name, chosen in (("sound", inside & False), ("broken", inside))
+    }
+    params = params_of(tables["broken"])
+
+    def answers():
+        made = (fresh(store, champion, data)[0] for data in tables.values())
+        return [bundle.predict(frame) for bundle in made]
+
+    assert not np.allclose(*answers())
+    store.save_profile(week, {}, run_id="score-1", version=2, clean=False)
+    assert np.array_equal(*answers())
+    (line,) = left_out(store, params, read_window(params))
+    assert line.note.startswith("420 rows of 2024-02-01/2024-02-08 are left out")
+    store.save_profile(week, {}, run_id="score-2", version=2, clean=True)
+    assert not np.allclose(*answers())
+    assert left_out(store, params, read_window(params)) == []
+
+
+def test_where_labels_are_late_rows_that_came_broken_judge_nobody(store, champion, orders_file):
+    """The window is judged by the labels of an earlier one, but for those days of it that came broken."""
+    params = params_of(orders_file, window="2024-02-15/2024-02-29", label_delay="9d")
+    rows = read_window(params)
+    days = [pd.Timestamp(2024, 2, day) for day in (6, 12, 15)]
+    trials = counterfactuals(store, params, rows, champion=champion)
+    assert trials.whole.rows["ordered_at"].min().floor("D") == days[0]
+    store.save_profile(Window(days[0], days[1]), {}, run_id="score-1", version=2, clean=False)
+    left = counterfactuals(store, params, rows, champion=champion).whole.rows["ordered_at"]
+    assert left.min().floor("D") == days[1]
+
+
+def test_a_window_that_came_broken_as_a_whole_teaches_nothing(store, orders_file):
+    """If no other row is left the error says so."""
+    params = params_of(orders_file)
+    store.save_profile(params.window, {}, run_id="score-1", version=2, clean=False)
+    with pytest.raises(WindowError, match="must hold rows whose input was sound; found 840 rows"):
+        sound_rows(store, params, read_window(params))
+
+
 def test_a_fresh_challenger_is_judged_on_rows_after_all_it_learned_from(store, champion, orders_file):
     """Between the last row that it learned from and the first that judges it lies the label delay."""
     params = params_of(orders_file)
@@ -105,7 +150,7 @@ def test_each_stretch_is_judged_by_the_challenger_of_its_time(store, champion, o
     as_trained = TrainParams.check(store.version(2).manifest["params"])
     for part in stretches(params):
         inside = trial.rows["ordered_at"].between(part.start, part.end, "left").to_numpy()
-        made = fresh_challenger(params, part, champion=champion, as_trained=as_trained)
+        made = fresh_challenger(store, params, part, champion=champion, as_trained=as_trained)
         assert made.trained.end == part.start - params.label_delay
         assert np.array_equal(trial.predicted["challenger"][inside], made.predict(trial.rows[inside]))
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import labelled, read_window
+from prodkit.decisions.survey import sound_rows
 from prodkit.decisions.trial import Trial, joined, run_trial, unseen_rows
 from prodkit.errors import DataError, ModelError, WindowError
 from prodkit.models.bundle import Bundle
@@ -34,11 +35,12 @@ __all__ = [
 
 
 def fresh_challenger(
-    params: RollbackParams, judged: Window, *, champion: Bundle, as_trained: TrainParams
+    store: Store, params: RollbackParams, judged: Window, *, champion: Bundle, as_trained: TrainParams
 ) -> Bundle:
     """Train today's challenger as the champion was trained, on what was labelled before ``judged`` began.
 
-    It learns from the champion's first day on and stops ``label_delay`` before the rows that judge it.
+    It learns from the champion's first day on, but not from windows whose input was broken, and stops
+    ``label_delay`` before the rows that judge it.
 
     Raises:
         DataError: nothing to learn from.
@@ -46,7 +48,7 @@ def fresh_challenger(
     """
     span = Window(min(champion.trained.start, params.window.start), judged.start)
     known_then = params.model_copy(update={"as_of": judged.start})
-    rows = labelled(read_window(known_then, span), known_then)
+    rows = labelled(sound_rows(store, known_then, read_window(known_then, span)), known_then)
     schema = _retold(champion.schema, rows)
     model = build_model(as_trained.model, schema=schema, arguments=as_trained.model_args, seed=params.seed)
     fitted = fit_model(model, rows[schema.knows(rows[params.target])], schema=schema)
@@ -118,7 +120,7 @@ def counterfactuals(
     else:
         others["predecessor"] = load_version(store, pointer.predecessor)
     try:
-        usable = _judging_rows(params, rows, *others.values())
+        usable = _judging_rows(store, params, rows, *others.values())
         whole = _tried(others, usable, params, champion=champion)
     except DataError as error:
         return Counterfactuals(None, None, {**missing, "labels": str(error), "challenger": str(error)})
@@ -129,13 +131,14 @@ def counterfactuals(
                 "challenger", rule="must not learn from a broken feed", value=str(params.window)
             )
         as_trained = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
-        retrained = _retrained(params, others, usable, champion=champion, as_trained=as_trained)
+        retrained = _retrained(store, params, others, usable, champion=champion, as_trained=as_trained)
     except (DataError, ModelError) as error:
         missing["challenger"] = str(error)
     return Counterfactuals(whole, retrained, missing)
 
 
 def _retrained(
+    store: Store,
     params: RollbackParams,
     others: dict[str, Bundle],
     rows: pd.DataFrame,
@@ -153,7 +156,7 @@ def _retrained(
     fresh, failed = [], None
     for stretch in stretches(params):
         try:
-            made = fresh_challenger(params, stretch, champion=champion, as_trained=as_trained)
+            made = fresh_challenger(store, params, stretch, champion=champion, as_trained=as_trained)
             within = rows[params.time_column].between(stretch.start, stretch.end, "left")
             fresh.append((made, unseen_rows(rows[within], params, champion, made)))
         except (DataError, ModelError) as error:
@@ -193,12 +196,15 @@ def labelled_window(params: RollbackParams) -> Window:
     return Window(params.labels_until - length, params.labels_until)
 
 
-def _judging_rows(params: RollbackParams, rows: pd.DataFrame, *bundles: Bundle) -> pd.DataFrame:
-    """The labelled rows that none of the models has seen; raises DataError when there are none."""
+def _judging_rows(store: Store, params: RollbackParams, rows: pd.DataFrame, *bundles: Bundle) -> pd.DataFrame:
+    """The labelled rows that none of the models has seen; raises DataError when there are none.
+
+    Where these are of an earlier window, those that came broken judge nobody.
+    """
     earlier = labelled_window(params)
     if earlier != params.window:
         with suppress(DataError):  # then the window's own rows say what is missing
-            return unseen_rows(read_window(params, earlier), params, *bundles)
+            return unseen_rows(sound_rows(store, params, read_window(params, earlier)), params, *bundles)
     return unseen_rows(rows, params, *bundles)
 
 

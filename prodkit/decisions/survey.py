@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from prodkit.drift.comparison import compare_columns, comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.drift.shifts import MIN_BLOCKS
-from prodkit.errors import ParameterError, SchemaError
+from prodkit.errors import ParameterError, SchemaError, WindowError
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.settings.params import DriftParams, Facts, MonitorParams, RollbackParams
+from prodkit.spans import Window
 from prodkit.store.registry import Store
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "drill_evidence",
     "held_against",
     "inspect_window",
+    "left_out",
     "missing_table",
     "prediction_drift",
+    "sound_rows",
 ]
 
 
@@ -105,6 +109,43 @@ def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence
 
 def _faults(faults: dict[str, str]) -> str:
     return ", ".join(f"{column}: {fault}" for column, fault in faults.items())
+
+
+def sound_rows(store: Store, params: Facts, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows but those of windows whose input was found broken when they were scored: nobody learns from them.
+
+    A window that was scored again after its repair, and found sound, comes back.
+
+    Raises:
+        WindowError: nothing is left.
+    """
+    times, broken = rows[params.time_column], np.zeros(len(rows), dtype=bool)
+    for window in _broken_windows(store, params, times):
+        broken |= times.between(*_naive_ends(window), "left").to_numpy()
+    if broken.all():
+        fix = "Choose an earlier `window`, or repair the feed and score it again."
+        rule, found = "must hold rows whose input was sound", f"{len(rows)} rows of broken input"
+        raise WindowError("window", rule=rule, value=found, place=str(params.window), fix=fix)
+    return rows[~broken].reset_index(drop=True) if broken.any() else rows
+
+
+def left_out(store: Store, params: Facts, rows: pd.DataFrame) -> list[Evidence]:
+    """A line for each window whose rows :func:`sound_rows` leaves out."""
+    found = []
+    for window in _broken_windows(store, params, rows[params.time_column]):
+        count = int(rows[params.time_column].between(*_naive_ends(window), "left").sum())
+        note = f"{count:,} rows of {window} are left out: their input was broken when they were scored"
+        found.append(Evidence(f"left_out.{window.start:%Y-%m-%d}", "pass", n=count, note=note))
+    return found
+
+
+def _broken_windows(store: Store, params: Facts, times: pd.Series) -> list[Window]:
+    span = Window(times.min().to_pydatetime(), times.max().to_pydatetime() + timedelta(microseconds=1))
+    return store.broken_windows(span, until=params.moment)
+
+
+def _naive_ends(window: Window) -> tuple[datetime, datetime]:
+    return window.start.replace(tzinfo=None), window.end.replace(tzinfo=None)  # the store keeps UTC
 
 
 @dataclass(frozen=True)

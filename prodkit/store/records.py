@@ -162,6 +162,24 @@ class Records:
         newest = {(row["window_start"], row["window_end"]): row for row in found}
         return [row | {"document": parsed_json(row["document"], name="profile")} for row in newest.values()]
 
+    def broken_windows(self, within: Window, *, until: datetime) -> list[Window]:
+        """The windows that touch a span and whose input was not sound when they were last scored, in order.
+
+        Args:
+            within: the span.
+            until: windows that end later do not count.
+        """
+        names = ("window_start", "window_end", "clean")
+        query = sa.select(*(PROFILES.c[name] for name in names)).order_by(
+            PROFILES.c.window_start, PROFILES.c.id
+        )
+        query = query.where(PROFILES.c.window_start < _text(within.end))
+        query = query.where(PROFILES.c.window_end > _text(within.start))
+        query = query.where(PROFILES.c.window_end <= _text(until))
+        with self._database.read() as rows:
+            newest = {(start, end): clean for start, end, clean in rows.execute(query)}
+        return [Window.parse(f"{start}/{end}") for (start, end), clean in newest.items() if not clean]
+
     def record_run(self, document: Mapping[str, Any]) -> None:
         """Keep the record of a run; it replaces an earlier one of the same ``run_id``, in its place.
 

@@ -45,6 +45,7 @@ from prodkit.decisions.actions import carry_out
 from prodkit.decisions.contest import budget_evidence, challenge, contest_evidence
 from prodkit.decisions.decide import Decision, promotion, sentence
 from prodkit.decisions.paired import difference
+from prodkit.decisions.survey import sound_rows
 from prodkit.drift.comparison import comparison
 from prodkit.drift.profiles import Profile, profile
 from prodkit.models.bundle import Bundle
@@ -268,7 +269,7 @@ def drifted(year: Year, since: datetime, current: pd.DataFrame) -> bool:
 def trained_version(year: Year, store: Store, window: Window) -> tuple[int, Window]:
     """What `train` leaves behind: a version, and the rows that are to judge it."""
     params: TrainParams = year.params("train", window=window)
-    artifact, said = trained(params, read_window(params))
+    artifact, said = trained(params, sound_rows(store, params, read_window(params)))
     number = store.register(artifact, said, run_id=f"train {window}").number
     return number, Window.parse(said["holdout"])
 
