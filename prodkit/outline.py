@@ -128,7 +128,7 @@ def read_outline(params: TrainParams, span: Window) -> Outline:
     parts = chapters(span)
     early = Window(span.start, parts[max(1, len(parts) // 4) - 1].end)
     known_by_now = {"as_of": span.end, "features": [params.time_column]}  # the time and the labels, no more
-    table = read_window(params.model_copy(update=known_by_now), span)
+    table = read_window(params.model_copy(update=known_by_now), span, unique=False)
     times = table[params.time_column]
     rows = labelled(table[times < early.end], params)
     laid = outline(span, label_delay=params.label_delay, rows_a_day=len(rows) / early.days)

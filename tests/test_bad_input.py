@@ -227,6 +227,25 @@ def test_duplicate_ids_are_refused_everywhere(notebook, shop, out, tmp_path):
     )
 
 
+@pytest.mark.parametrize("notebook", ["score", "drift", "rollback"])
+def test_a_feed_that_repeats_itself_is_held_and_not_refused(notebook, shop, out, tmp_path):
+    """Each row twice under its own id: the window is answered by the simple rule and put on hold, and told of."""
+    frame = orders()
+    later = frame[frame["ordered_at"] >= FEBRUARY.partition("/")[0]]
+    data = written(pd.concat([frame, later]), tmp_path, "doubled")
+    done = run_cells(notebook, given_to(notebook, data, shop))
+    if notebook != "drift":
+        (told,) = [item for item in done["inspection"].evidence if item.outcome == "fail"]
+        assert told.name == "contract.rows.repeated"
+        assert re.match(
+            r"100.0% of the rows bear an id \(order\) that another row .* such as \d+$", told.note
+        )
+    if notebook == "rollback":
+        assert done["decision"].action == "hold"
+    if notebook == "score":
+        assert done["scored"].degraded_share == 1.0
+
+
 # Labels
 
 

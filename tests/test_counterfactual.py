@@ -12,7 +12,7 @@ from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, 
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.survey import inspect_window, left_out, sound_rows
-from prodkit.errors import ModelError, ParameterError, WindowError
+from prodkit.errors import IdentityError, ModelError, ParameterError, WindowError
 from prodkit.settings.params import TrainParams
 from prodkit.spans import Window
 from prodkit.store.workspace import load_version
@@ -110,6 +110,18 @@ def test_nobody_learns_from_a_window_that_came_broken(store, champion, tmp_path)
     store.save_profile(week, {}, run_id="score-2", version=2, clean=True)
     assert not np.allclose(*answers())
     assert left_out(store, params, read_window(params)) == []
+
+
+def test_a_window_that_repeated_itself_is_left_out_and_the_rest_is_learned_from(store, champion, tmp_path):
+    """Ids that come twice are refused, unless all of them are of a window that was found broken for it."""
+    frame, week = orders(), Window.parse("2024-02-01/2024-02-08")
+    again = frame[frame["ordered_at"].between(week.start, week.end, "left")]
+    data = written(pd.concat([frame, again]), tmp_path, "again")
+    with pytest.raises(IdentityError, match=r"order must name one row each; found 4\d\d rows"):
+        fresh(store, champion, data)
+    store.save_profile(week, {}, run_id="score-1", version=2, clean=False)
+    once = fresh(store, champion, written(frame, tmp_path))[0]
+    assert np.array_equal(fresh(store, champion, data)[0].predict(frame), once.predict(frame))
 
 
 def test_where_labels_are_late_rows_that_came_broken_judge_nobody(store, champion, orders_file):

@@ -15,7 +15,7 @@ from prodkit.data.chunks import Chunks
 from prodkit.errors import IdentityError
 from prodkit.settings.params import Facts
 
-__all__ = ["kept_hashes", "key_hashes", "require_unique"]
+__all__ = ["identity_error", "kept_hashes", "key_hashes", "shared_keys"]
 
 _AT_ONCE = 2**21  # hashes that are compared in memory: 16 MB
 
@@ -48,8 +48,8 @@ def kept_hashes(hashes: Sequence[np.ndarray], path: Path) -> None:
     np.save(path, np.sort(np.concatenate([np.empty(0, np.uint64), *hashes])))
 
 
-def require_unique(facts: Facts, chunks: Chunks, paths: Sequence[Path]) -> None:
-    """Raise IdentityError unless each row of a window has a name of its own.
+def shared_keys(facts: Facts, chunks: Chunks, paths: Sequence[Path]) -> pd.DataFrame:
+    """What names the rows of a window whose name is that of another row, too.
 
     Of all rows only a hash is compared, some at a time, so that memory does not grow with the window; rows of equal
     hashes are read again, for two names may share one.
@@ -59,22 +59,22 @@ def require_unique(facts: Facts, chunks: Chunks, paths: Sequence[Path]) -> None:
         chunks: the rows.
         paths: files of :func:`kept_hashes`, one a chunk.
     """
+    nothing = pd.DataFrame(columns=facts.id_column)
     if not facts.id_column:
-        return
+        return nothing
     suspects = np.concatenate(
         [np.empty(0, np.uint64), *_repeated([np.load(each, mmap_mode="r") for each in paths])]
     )
     if not len(suspects):
-        return
+        return nothing
     named = []
     for chunk in chunks:
         for batch in chunk.batches(features=False):
             mine = np.isin(key_hashes(batch, facts.id_column), suspects)
             named.append(batch.select(facts.id_column).filter(pa.array(mine)).to_pandas())
     rows = pd.concat(named, ignore_index=True)
-    again = rows.apply(texts).duplicated()
-    if again.any():
-        raise identity_error(facts, "must name one row each", rows[again])
+    shared: pd.DataFrame = rows[rows.apply(texts).duplicated(keep=False)]
+    return shared
 
 
 def identity_error(facts: Facts, rule: str, rows: pd.DataFrame) -> IdentityError:

@@ -30,6 +30,8 @@ __all__ = [
     "labelled",
     "no_rows",
     "read_window",
+    "require_unique_rows",
+    "shared_names",
     "table_columns",
     "time_span",
     "window_limits",
@@ -39,7 +41,12 @@ _FEW_NAMES = 100  # rows that may differ by chance
 
 
 def read_window(
-    facts: Facts, window: Window | None = None, *, columns: Sequence[str] | None = None, labels: bool = True
+    facts: Facts,
+    window: Window | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    labels: bool = True,
+    unique: bool = True,
 ) -> pd.DataFrame:
     """The rows of a window that exist at ``facts.moment``, sorted by time and then by id.
 
@@ -52,6 +59,7 @@ def read_window(
         columns: read instead of ``facts.features``. The time, id and value columns always come along, and so
             does the target, which may be absent from the table only when ``columns`` is given.
         labels: whether the table must have the target; if it need not and has none, all labels are missing.
+        unique: whether rows that share an id are refused here; else whoever asks has to judge them.
 
     Returns:
         Time, ids, features, target; without ``id_column`` also ``_row``, which names file and position.
@@ -67,6 +75,8 @@ def read_window(
     if frame.empty:
         raise no_rows(facts, source, window)
     frame = _sorted(frame, facts, place=f"{facts.data}, {window}")
+    if unique:
+        require_unique_rows(frame, facts, place=f"{facts.data}, {window}")
     if facts.target in names:
         frame[facts.target] = _known(frame[facts.target], frame[time] < _naive(facts.labels_until))
     elif not labels:
@@ -125,24 +135,42 @@ def table_columns(
 
 
 def _sorted(frame: pd.DataFrame, facts: Facts, *, place: str) -> pd.DataFrame:
-    """By time and id, whatever the order of the files; refuses ids that do not name one row each."""
-    keys = pd.DataFrame({facts.time_column: frame[facts.time_column]})
-    for name in facts.id_column:
-        mixed = frame[name].dtype == object  # cannot be compared
-        keys[name] = texts(frame[name]) if mixed else frame[name]
-    if facts.id_column:
-        ids = keys[facts.id_column]
-        for rule, wrong in (
-            ("must not be missing", ids.isna().any(axis=1)),
-            ("must name one row each", ids.duplicated()),
-        ):
-            if wrong.any():
-                example = ", ".join(map(str, ids[wrong].iloc[0]))
-                found = f"{int(wrong.sum())} rows such as {example}"
-                fix = "Remove these rows, or set `id_column` to columns that together are unique."
-                raise IdentityError(", ".join(ids.columns), rule=rule, value=found, place=place, fix=fix)
+    """By time and id, whatever the order of the files; refuses ids that are missing."""
+    ids = _ids(frame, facts)
+    _require_names(ids, ids.isna().any(axis=1), "must not be missing", place=place)
+    keys = pd.concat(
+        [frame[[facts.time_column]], ids.drop(columns=facts.time_column, errors="ignore")], axis=1
+    )
     order = np.asarray(keys.reset_index(drop=True).sort_values(list(keys.columns), kind="stable").index)
     return frame.iloc[order].reset_index(drop=True)
+
+
+def _ids(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """What names each row, so that it can be compared."""
+    mixed = {name: frame[name].dtype == object for name in facts.id_column}
+    return pd.DataFrame(
+        {name: texts(frame[name]) if odd else frame[name] for name, odd in mixed.items()}, index=frame.index
+    )
+
+
+def require_unique_rows(frame: pd.DataFrame, facts: Facts, *, place: str) -> None:
+    """Raise IdentityError unless each row has an id of its own; nothing is asked where no column names a row."""
+    ids = _ids(frame, facts)
+    if facts.id_column:
+        _require_names(ids, ids.duplicated(), "must name one row each", place=place)
+
+
+def shared_names(frame: pd.DataFrame, facts: Facts) -> np.ndarray:
+    """Which rows (n,) bear an id that another row bears, too."""
+    ids = _ids(frame, facts)
+    return ids.duplicated(keep=False).to_numpy() if facts.id_column else np.zeros(len(frame), dtype=bool)
+
+
+def _require_names(ids: pd.DataFrame, wrong: pd.Series, rule: str, *, place: str) -> None:
+    if wrong.any():
+        found = f"{int(wrong.sum())} rows such as {', '.join(map(str, ids[wrong].iloc[0]))}"
+        fix = "Remove these rows, or set `id_column` to columns that together are unique."
+        raise IdentityError(", ".join(ids.columns), rule=rule, value=found, place=place, fix=fix)
 
 
 def _break(frame: pd.DataFrame, column: str, fault: str, *, facts: Facts, table: Sequence[str]) -> None:

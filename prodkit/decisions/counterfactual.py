@@ -48,7 +48,7 @@ def fresh_challenger(
     """
     span = Window(min(champion.trained.start, params.window.start), judged.start)
     known_then = params.model_copy(update={"as_of": judged.start})
-    rows = labelled(sound_rows(store, known_then, read_window(known_then, span)), known_then)
+    rows = labelled(sound_rows(store, known_then, read_window(known_then, span, unique=False)), known_then)
     schema = _retold(champion.schema, rows)
     model = build_model(as_trained.model, schema=schema, arguments=as_trained.model_args, seed=params.seed)
     fitted = fit_model(model, rows[schema.knows(rows[params.target])], schema=schema)
@@ -204,7 +204,9 @@ def _judging_rows(store: Store, params: RollbackParams, rows: pd.DataFrame, *bun
     earlier = labelled_window(params)
     if earlier != params.window:
         with suppress(DataError):  # then the window's own rows say what is missing
-            return unseen_rows(sound_rows(store, params, read_window(params, earlier)), params, *bundles)
+            return unseen_rows(
+                sound_rows(store, params, read_window(params, earlier, unique=False)), params, *bundles
+            )
     return unseen_rows(rows, params, *bundles)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.windows import Read, blocks, read_window
+from prodkit.data.windows import Read, blocks, read_window, require_unique_rows, shared_names
 from prodkit.drift.comparison import compare_columns, comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
@@ -33,8 +34,11 @@ __all__ = [
     "left_out",
     "missing_table",
     "prediction_drift",
+    "repetition",
     "sound_rows",
 ]
+
+_REPEATED = 0.2  # share of rows that bear another's id, from which on the feed repeats itself
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,52 @@ def inspect_window(
 ) -> Inspection:
     """Hold the window's rows against the champion's training and against the last sound window before it."""
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
-    return held_against(store, params, current, version=version, bundle=bundle)
+    repeated = repetition(params, rows[shared_names(rows, params)], rows=len(rows))
+    return held_against(store, params, current, version=version, bundle=bundle, repeated=repeated)
 
 
 def held_against(
-    store: Store, params: Facts, current: Profile, *, version: int, bundle: Bundle
+    store: Store,
+    params: Facts,
+    current: Profile,
+    *,
+    version: int,
+    bundle: Bundle,
+    repeated: Sequence[Evidence] = (),
 ) -> Inspection:
-    """The same of rows of which only a summary, on the bins of the champion's training, is there."""
+    """The same of rows of which only a summary, on the bins of the champion's training, is there.
+
+    What :func:`repetition` has found comes first.
+    """
     _require_target(params, bundle)
     kept = store.latest_profile(params.window.start, version=version)
     recent = Profile.from_dict(kept) if kept else bundle.recent
     evidence = breaks(recent, current, training=bundle.profile)
-    return Inspection(current, recent, [*drill_evidence(params, bundle), *evidence])
+    if repeated:
+        known = {item.name for item in repeated}
+        evidence = [item for item in evidence if item.outcome != "pass" and item.name not in known]
+    return Inspection(current, recent, [*drill_evidence(params, bundle), *repeated, *evidence])
+
+
+def repetition(params: Facts, shared: pd.DataFrame, *, rows: int) -> list[Evidence]:
+    """A break if the feed repeats itself: a fifth of its rows or more bear the id of another row.
+
+    Args:
+        params: of the run.
+        shared: the rows, or their ids, that bear an id which another row bears, too.
+        rows: of the window.
+
+    Raises:
+        IdentityError: there are fewer; then which rows are meant is for a person to say.
+    """
+    if len(shared) < _REPEATED * rows:
+        require_unique_rows(shared, params, place=f"{params.data}, {params.window}")
+        return []
+    example = ", ".join(map(str, shared[params.id_column].iloc[0]))
+    share, name = len(shared) / rows, ", ".join(params.id_column)
+    note = f"{share:.1%} of the rows bear an id ({name}) that another row bears, too, such as {example}"
+    full = "contract.rows.repeated"
+    return [Evidence(full, "fail", value=share, limit=_REPEATED, n=rows, rung=1, note=note)]
 
 
 def _require_target(params: Facts, bundle: Bundle) -> None:
@@ -117,7 +155,7 @@ def sound_rows(store: Store, params: Facts, rows: pd.DataFrame) -> pd.DataFrame:
     A window that was scored again after its repair, and found sound, comes back.
 
     Raises:
-        WindowError: nothing is left.
+        WindowError: nothing is left. IdentityError: of what is left, two rows bear one id.
     """
     times, broken = rows[params.time_column], np.zeros(len(rows), dtype=bool)
     for window in _broken_windows(store, params, times):
@@ -126,7 +164,9 @@ def sound_rows(store: Store, params: Facts, rows: pd.DataFrame) -> pd.DataFrame:
         fix = "Choose an earlier `window`, or repair the feed and score it again."
         rule, found = "must hold rows whose input was sound", f"{len(rows)} rows of broken input"
         raise WindowError("window", rule=rule, value=found, place=str(params.window), fix=fix)
-    return rows[~broken].reset_index(drop=True) if broken.any() else rows
+    kept = rows[~broken].reset_index(drop=True) if broken.any() else rows
+    require_unique_rows(kept, params, place=f"{params.data}, {params.window}")
+    return kept
 
 
 def left_out(store: Store, params: Facts, rows: pd.DataFrame) -> list[Evidence]:
@@ -178,6 +218,7 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
         ParameterError: training has fewer than five days like those of the window.
     """
     _require_target(params, bundle)
+    repetition(params, rows[shared_names(rows, params)], rows=len(rows))  # refuses a few
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     reference, scores = bundle.profile, bundle.scores
     if isinstance(params.reference, str):

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from prodkit.data.chunks import Chunk, Chunks
 from prodkit.data.dataset import open_table
-from prodkit.data.keys import identity_error, kept_hashes, key_hashes, require_unique
+from prodkit.data.keys import identity_error, kept_hashes, key_hashes, shared_keys
 from prodkit.data.schema import Schema
 from prodkit.data.windows import Read, blocks, digest, no_rows
-from prodkit.decisions.survey import Inspection, held_against
+from prodkit.decisions.survey import Inspection, held_against, repetition
 from prodkit.drift.counts import batch_profile
 from prodkit.drift.profiles import Profile, profile, sampled
 from prodkit.drift.tally import Blocks
@@ -78,7 +78,7 @@ def inspect_chunks(
     One pass over the rows, shared out through joblib, of which only summaries are kept.
 
     Raises:
-        WindowError: there are no rows. IdentityError: the name of a row is missing, or another's too.
+        WindowError: there are no rows. IdentityError: the name of a row is missing, or that of a few is another's too.
         DataError: the table cannot be read. SchemaError: the time column holds no times.
     """
     folder = chunks.scratch / "keys"
@@ -98,8 +98,10 @@ def inspect_chunks(
     unnamed = pd.concat(nameless)
     if len(unnamed):
         raise identity_error(params, "must not be missing", unnamed)
-    require_unique(params, chunks, [folder / f"{chunk.number}.npy" for chunk in chunks])
+    shared = shared_keys(params, chunks, [folder / f"{chunk.number}.npy" for chunk in chunks])
+    repeated = repetition(params, shared, rows=current.rows)
     total = hashlib.sha256("".join(digests).encode()).hexdigest()
     read = Read(current.rows, total, tuple(counted))
     pa.default_memory_pool().release_unused()  # the window is read once more, by others
-    return replace(held_against(store, params, current, version=version, bundle=bundle), read=read)
+    found = held_against(store, params, current, version=version, bundle=bundle, repeated=repeated)
+    return replace(found, read=read)
