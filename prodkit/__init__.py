@@ -34,7 +34,7 @@ _HOMES = {
     "decisions.gates": ["improvement"],
     "decisions.estimate": ["window_estimate"],
     "decisions.ladder": ["gain_table", "knowledge_table", "ladder_evidence"],
-    "models.metrics": ["calibration_curve"],
+    "models.reliability": ["calibration_curve"],
     "models.estimators": ["fit_model"],
     "monitoring.outcomes": ["judge_matured"],
     "monitoring.pending": ["estimate_pending"],

@@ -11,7 +11,7 @@ from tables import orders, params_for
 
 from prodkit.data.schema import Schema
 from prodkit.errors import LabelError, ModelError, WindowError
-from prodkit.models.metrics import row_losses
+from prodkit.models.losses import row_losses
 from prodkit.models.training import (
     folds,
     importance,
