@@ -74,9 +74,8 @@ _HOMES = {
         "missing_table",
     ],
     "drift.tables": ["compare_tables", "profile_table"],
+    "models.diagnostics": ["importance", "learning_curve"],
     "models.training": [
-        "importance",
-        "learning_curve",
         "model_for",
         "out_of_time",
         "search_arguments",

@@ -11,17 +11,9 @@ from tables import orders, params_for
 
 from prodkit.data.schema import Schema
 from prodkit.errors import LabelError, ModelError, WindowError
+from prodkit.models.diagnostics import importance, learning_curve
 from prodkit.models.losses import row_losses
-from prodkit.models.training import (
-    folds,
-    importance,
-    learning_curve,
-    model_for,
-    out_of_time,
-    search_arguments,
-    split_window,
-    thinned,
-)
+from prodkit.models.training import folds, model_for, out_of_time, search_arguments, split_window, thinned
 
 WINDOW = "2024-01-01/2024-02-10"
 TREES = {"window": WINDOW, "model_args": {"max_iter": 15}, "folds": 3}

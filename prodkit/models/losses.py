@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prodkit.errors import DataError, LabelError, ParameterError
-from prodkit.settings.params import Task
+from prodkit.settings.kinds import Task
 
 __all__ = ["Floats", "business_value", "checked", "losses", "row_losses", "row_values"]
 
