@@ -215,7 +215,7 @@ def test_the_last_round_of_halving_learns_from_all_rows(monkeypatch):
     """Early rounds are small, so that the last, which decides, is not."""
     frame, sizes = known(), []
     monkeypatch.setattr(
-        "prodkit.models.training._mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
+        "prodkit.models.training.mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
     )
     space = {"max_depth": [2, 3, 4, 5], "learning_rate": [0.1, 0.2]}
     params = params_of(folds=2, search="halving", search_space=space, model_args={"max_iter": 1})
