@@ -46,6 +46,7 @@ from prodkit.stress.load import Said, Step, apply_load, arrivals, knee, quantile
 from prodkit.stress.stage import Stage
 
 DEADLINE_MS, LATENCY_MS, SHARE_OF_KNEE = 250.0, 250.0, 0.7
+DRAIN_SECONDS = 60.0  # after the last is due, for what is late by then: each is sent, however late
 REVERT_SECONDS, LOAD_SECONDS = 0.1, 10.0  # to follow to a version in memory, and to one that must be loaded
 SOURCES = ("champion", "predecessor", "rule")
 ANSWER = np.dtype(
@@ -69,6 +70,7 @@ class Soaked:
         faults: how often each was done, and how often it ended as it should.
         memory_mb: of the service, once a second.
         log: rows that the request log has written and lost.
+        errors: that came instead of answers.
     """
 
     step: Step
@@ -78,6 +80,7 @@ class Soaked:
     faults: dict[str, tuple[int, int]]
     memory_mb: np.ndarray
     log: dict[str, float]
+    errors: Counter[str]
 
     def fifths(self) -> list[float]:
         """Median memory of each fifth of the time."""
@@ -94,10 +97,12 @@ class Soaked:
         minutes = np.arange(len(self.memory_mb)) / 60
         slope = np.polyfit(minutes, self.memory_mb, 1)[0] if len(minutes) > 1 else float("nan")
         lines = {
-            f"{len(answers):,} requests": f"{done:,} answered, {lost} lost, {unsent} not sent; {dict(statuses)}",
+            f"{len(answers):,} requests": f"{done:,} answered, {lost} lost, {unsent} not sent; "
+            f"{dict(statuses)} {dict(self.errors) or ''}",
             "rate": f"{self.step.rate:.0f} a second, reached {self.step.reached_rate:.0f}",
             "answered by": f"{dict(by)}; wrong {dict(self.wrong) or 0}",
-            "ms from when due": f"{tail}; p99 of the client's own delay {quantile(self.step.lag_ms, 0.99).value:.1f}",
+            "ms from when due": f"{tail}; sent late by p99 {quantile(self.step.lag_ms, 0.99).value:.1f}, "
+            f"at most {self.step.lag_ms.max():.0f}",
             "faults, as expected of": ", ".join(f"{k} {v[1]}/{v[0]}" for k, v in sorted(self.faults.items())),
             "ms until the last request for the version before": ", ".join(
                 f"{name} {late:.0f}" for name, late in self.follow_ms.items()
@@ -146,6 +151,7 @@ class Soak:
         self.requests = stage.folder / "requests"
         self.target = stage.start(deadline_ms=DEADLINE_MS, requests=str(self.requests), log_seconds=1.0)
         self.moves: list[_Move] = []
+        self.errors = Counter[str]()  # that came instead of answers
         self.move("at first", 1)
         self.settled()  # else the first answers may be those of a champion before all moves
 
@@ -269,6 +275,9 @@ class Soak:
         answer["row"], answer["sent"] = row, time.perf_counter()
         try:
             status, content = self.target.post(self.bodies[row])
+        except (OSError, http.client.HTTPException) as error:
+            self.errors[repr(error)] += 1
+            raise
         finally:
             answer["came"] = time.perf_counter()
         answer["status"] = status
@@ -288,7 +297,11 @@ class Soak:
     def _load(self, due: np.ndarray, rate: float) -> tuple[Step, np.ndarray]:
         answers = np.zeros(len(due), dtype=ANSWER)
         answers["row"] = -1
-        return apply_load(lambda number: self.ask(number, answers[number]), due, rate=rate), answers
+
+        def ask(number: int) -> Said:
+            return self.ask(number, answers[number])
+
+        return apply_load(ask, due, rate=rate, drain_seconds=DRAIN_SECONDS), answers
 
     def knee(self, rates: Sequence[float], seconds: float) -> float:
         """The highest of these rates that the champion bears."""
@@ -317,6 +330,7 @@ class Soak:
             every: seconds from one fault to the next.
         """
         faults: dict[str, list[bool]] = {}
+        self.errors.clear()
         stop, began = threading.Event(), time.perf_counter()
         plan = [(0.2, "back to one in memory", 2), (0.4, "on to one to be loaded", 3), (0.7, "rollback", 0)]
         spans = ((0.0, rate, 0.4), (0.4, led_rate, 0.75), (0.75, rate, 1.0))  # a fault may hold a change up
@@ -352,7 +366,7 @@ class Soak:
             wrecker.join()
         wrong, late = self._judged(answers)
         counted = {name: (len(each), sum(each)) for name, each in faults.items()}
-        return Soaked(step, answers, wrong, late, counted, np.array(memory), self._log())
+        return Soaked(step, answers, wrong, late, counted, np.array(memory), self._log(), self.errors)
 
     def _faults(self) -> list[Callable[[], bool]]:
         return [
@@ -437,12 +451,12 @@ def main() -> None:
             Store.open(places["store"], places["artifacts"]) as store,
             staged([artifact for artifact, _ in versions], new_flights(1000), store) as soak,
         ):
-            rates, allowed = [150 * 1.3**power for power in range(14)], []
+            rates, allowed = [600 * 1.3**power for power in range(9)], []
             for version in (3, 2, 1):  # and what is met for the first time takes memory once
                 soak.move("warm-up", version)
                 soak.settled()
                 if version != 2:
-                    allowed.append(SHARE_OF_KNEE * soak.knee(rates, 2.0))
+                    allowed.append(SHARE_OF_KNEE * soak.knee(rates, 4.0))
             led_rate, rate = allowed
             print(soak.soak(rate=rate, led_rate=led_rate, seconds=60 * minutes, every=5.0).told())
 
