@@ -8,7 +8,7 @@ Neighbouring days are taken as independent: where they are not, give weeks as bl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,9 @@ from scipy import stats
 
 from prodkit.errors import DataError, LabelError, ParameterError
 from prodkit.evidence import Estimate
-from prodkit.settings.params import Task
+
+if TYPE_CHECKING:
+    from prodkit.settings.params import Task
 
 __all__ = [
     "block_codes",

@@ -133,10 +133,14 @@ class Soak:
         rows: (n, m) that are asked for, in turn.
         bundles: of both.
         pause: how long a fault lasts, seconds.
+        patience: times that a change of champion may take of what it should; more where time is not the question.
     """
 
-    def __init__(self, stage: Stage, rows: pd.DataFrame, bundles: Sequence[Bundle], *, pause: float) -> None:
+    def __init__(
+        self, stage: Stage, rows: pd.DataFrame, bundles: Sequence[Bundle], *, pause: float, patience: float
+    ) -> None:
         self.stage, self.mood, self.pause = stage, stage.folder / "mood", pause
+        self.patience = patience
         led = replace(bundles[1], model=Led(bundles[1].model, self.mood))
         self.bundles = {1: bundles[0], 2: bundles[1], 3: bundles[1]}
         with stage.store() as store:
@@ -176,7 +180,7 @@ class Soak:
 
     def settled(self) -> bool:
         """Wait until the service has the last champion."""
-        deadline = time.monotonic() + LOAD_SECONDS
+        deadline = time.monotonic() + self.patience * LOAD_SECONDS
         while time.monotonic() < deadline:
             ready = json.loads(self.target.get("/health/ready")[1])
             if ready["generation"] == self.moves[-1].generation:
@@ -320,7 +324,9 @@ class Soak:
             raise SystemExit("not even the lowest rate was borne")
         return found
 
-    def soak(self, *, rate: float, led_rate: float, seconds: float, every: float) -> Soaked:
+    def soak(
+        self, *, rate: float, led_rate: float, seconds: float, every: float, least_faults: int = 0
+    ) -> Soaked:
         """Load it, with a fault every so many seconds and three changes of champion.
 
         Args:
@@ -328,6 +334,7 @@ class Soak:
             led_rate: the same while the champion is the one that has no compiled path.
             seconds: how long.
             every: seconds from one fault to the next.
+            least_faults: even if a slow machine has come to the end of the load before.
         """
         faults: dict[str, list[bool]] = {}
         self.errors.clear()
@@ -345,7 +352,7 @@ class Soak:
 
         def wreck() -> None:
             turn = 0
-            while not stop.wait(max(0.0, began + turn * every - time.perf_counter())):
+            while not stop.wait(max(0.0, began + turn * every - time.perf_counter())) or turn < least_faults:
                 if plan and time.perf_counter() - began > seconds * plan[0][0]:
                     self.move(*plan.pop(0)[1:])
                     faults.setdefault("followed", []).append(self.settled())
@@ -400,7 +407,7 @@ class Soak:
             wrong["too early"] += int((mine["came"] < move.before).sum())
             if following is not None:
                 after = mine["sent"] - following.after
-                allowed = REVERT_SECONDS if following.resident else LOAD_SECONDS
+                allowed = self.patience * (REVERT_SECONDS if following.resident else LOAD_SECONDS)
                 wrong["too late"] += int((after > allowed).sum())
                 name = f"{following.generation} {following.name}"
                 late[name] = 1000 * float(max(0.0, after.max(initial=0.0)))
@@ -430,13 +437,16 @@ def sampled(pid: int) -> Any:
 
 
 @contextmanager
-def staged(artifacts: Sequence[bytes], rows: pd.DataFrame, store: Store, *, pause: float = 2.0) -> Any:
+def staged(
+    artifacts: Sequence[bytes], rows: pd.DataFrame, store: Store, *, pause: float = 2.0, patience: float = 1.0
+) -> Any:
     """A soak over the predecessor and the champion of a store, whose artifacts these are."""
     # where the service finds the led model
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, before)])
     with Stage(store) as stage:
-        soak = Soak(stage, rows, [unpack(artifact) for artifact in artifacts], pause=pause)
+        bundles = [unpack(artifact) for artifact in artifacts]
+        soak = Soak(stage, rows, bundles, pause=pause, patience=patience)
         yield soak
         soak.target.close()
 
