@@ -1,6 +1,7 @@
 """A service asked over HTTP: whom it may be, what counts as an answer, and connections that are let go of."""
 
 import socket
+import struct
 import threading
 from contextlib import contextmanager
 
@@ -24,8 +25,11 @@ def asked(client):
 
 
 @contextmanager
-def answering(*answers, keep=True):
-    """A server that gives these answers in turn, each as (status, body), and counts its connections."""
+def answering(*answers, keep=True, reset=False):
+    """A server that gives these answers in turn, each as (status, body), and counts its connections.
+
+    It keeps a connection, lets go of it after each answer, or resets it.
+    """
     left, seen = list(answers), []
 
     def serve():
@@ -35,6 +39,8 @@ def answering(*answers, keep=True):
             except OSError:
                 return
             seen.append(client)
+            if reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             with client:
                 while left and asked(client):
                     status, body = left.pop(0)
@@ -103,8 +109,27 @@ def test_connections_are_kept():
         assert len(seen) == 1
 
 
-def test_a_connection_let_go_of_while_idle_is_no_failure():
-    """The server closes after each answer without saying so: the next request goes over a new connection."""
-    with answering(*[(200, GOOD)] * 3, keep=False) as (target, seen):
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_connection_let_go_of_while_idle_is_no_failure(reset):
+    """The server ends each connection after an answer, without saying so: the next request goes over a new one."""
+    with answering(*[(200, GOOD)] * 3, keep=False, reset=reset) as (target, seen):
         assert [target.ask(b"{}") for _ in range(3)] == ["answered"] * 3
         assert len(seen) == 3
+
+
+def test_a_new_connection_that_is_reset_is_a_failure():
+    """Who never had an answer over a connection is not asked again over another."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reset():
+            client, _ = listener.accept()
+            asked(client)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+
+        thread = threading.Thread(target=reset, daemon=True)
+        thread.start()
+        target = Target(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=5)
+        with pytest.raises(ConnectionResetError, match="reset"):
+            target.ask(b"{}")
+        thread.join(5)

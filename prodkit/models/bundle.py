@@ -6,23 +6,24 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import pandas as pd
 
 from prodkit.data.schema import Schema
-from prodkit.data.windows import blocks, digest
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.environment import environment
 from prodkit.models.estimators import Fallback, predictions
-from prodkit.models.training import OutOfTime, Split
-from prodkit.settings.params import TrainParams
 from prodkit.spans import Window
+
+if TYPE_CHECKING:
+    from prodkit.models.training import OutOfTime, Split
+    from prodkit.settings.params import TrainParams
 
 __all__ = ["Bundle", "assemble", "lead_score", "manifest", "measured", "pack", "unpack"]
 
@@ -95,6 +96,8 @@ def assemble(
         params: of the training.
         importance: of each feature, in units of the loss.
     """
+    from prodkit.data.windows import blocks  # here, since versions are read back without what reads tables
+
     rows, feed = split.rows, split.feed
     days = blocks(feed[params.time_column])
     whole = profile(feed, schema, blocks=days)
@@ -128,6 +131,8 @@ def manifest(
     bundle: Bundle, rows: pd.DataFrame, *, params: TrainParams, metrics: Mapping[str, Estimate]
 ) -> dict[str, Any]:
     """What the store says of a version, as JSON: its data, parameters, figures and environment."""
+    from prodkit.data.windows import digest
+
     return {
         "task": bundle.schema.task,
         "schema": bundle.schema.to_dict(),

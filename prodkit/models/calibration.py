@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from prodkit.data.schema import Schema
 from prodkit.models.estimators import threads_for
 from prodkit.models.losses import row_losses
-from prodkit.models.training import OutOfTime, thinned
-from prodkit.settings.kinds import Task
+
+if TYPE_CHECKING:
+    from prodkit.models.training import OutOfTime
+    from prodkit.settings.kinds import Task
 
 __all__ = ["CalibrationSet", "LossModel", "encoded"]
 
@@ -119,7 +121,8 @@ class CalibrationSet:
         names = tuple(name for name in usable if name in (chosen or ranked[:_MOST_COLUMNS]))
         most = min(_MOST_ROWS, _MOST_CELLS // max(1, len(names)))
         told = np.isfinite(np.column_stack([tested.truth, tested.predicted]).astype(float)).all(axis=1)
-        kept = thinned(pd.DataFrame({"place": np.flatnonzero(told)}), most)["place"].to_numpy()
+        places = np.flatnonzero(told)
+        kept = places[:: max(1, -(-len(places) // most))]
         columns = encoded(schema.coerce(tested.frame.iloc[kept]), schema, names)
         truth, predicted, days = tested.truth[kept], tested.predicted[kept], tested.days[kept]
         model = None

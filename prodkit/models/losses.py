@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prodkit.errors import DataError, LabelError, ParameterError
-from prodkit.settings.kinds import Task
+
+if TYPE_CHECKING:
+    from prodkit.settings.kinds import Task
 
 __all__ = ["Floats", "business_value", "checked", "losses", "row_losses", "row_values"]
 

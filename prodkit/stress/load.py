@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +25,6 @@ Floats = NDArray[np.float64]
 
 MOST_REQUESTS = 1_000_000
 _REACHED = 0.95  # of the rate, below which a step has measured something else
-_SWITCH_SECONDS = 0.0005  # whoever is due should not wait five milliseconds for another thread
 _LEAD_SECONDS = 0.05  # for the threads to start
 
 
@@ -120,7 +117,9 @@ def apply_load(
     """Send requests when they are due, each from a thread that waits for its answer, and note when it came.
 
     Threads, since the standard library's client for HTTP, which they call, has met every server there is; and since
-    each of them sleeps until its own request is due, no loop stands between the clock and the request.
+    each of them sleeps until its own request is due, no loop stands between the clock and the request. They take
+    turns as Python has it: were they forced to within half a millisecond, the many that wait after a stall would be so
+    busy asking for their turn that only half as many requests went out, and the stall would not be made up for.
 
     Args:
         ask: makes the request of this number, and says what came of it; what it raises is a failure. It must
@@ -155,22 +154,11 @@ def apply_load(
             said[number] = came
 
     threads = [threading.Thread(target=serve_turns, daemon=True) for _ in range(min(n, most_waiting))]
-    with _quick_turns():
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return Step(rate, times, sent, ended, said)
-
-
-@contextmanager
-def _quick_turns() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _SWITCH_SECONDS))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def quantile(values: Floats, share: float, *, confidence: float = 0.95) -> Estimate:

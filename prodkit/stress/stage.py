@@ -27,7 +27,7 @@ from prodkit.stress.target import Target
 __all__ = ["Stage", "peak_mb"]
 
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client")
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0  # a process that ends is noticed at once; on a busy machine imports take half a minute
 _STOP_SECONDS = 10.0
 # the service ends with whoever started it, however that ends
 _COMMAND = (
@@ -99,7 +99,7 @@ class Stage:
             given: its parameters.
 
         Raises:
-            RunError: it does not start, or is not ready within a minute.
+            RunError: it does not start, or is not ready within three minutes.
         """
         facts = self.folder / "stage.yaml"
         facts.write_text(json.dumps({**self.places, "requests": "", **given}), encoding="utf-8")

@@ -81,10 +81,10 @@ class Target:
             content = answer.read()
         except BaseException as error:
             connection.close()
-            if kept is not None and isinstance(error, http.client.RemoteDisconnected | BrokenPipeError):
-                return self._request(
-                    method, path, body
-                )  # it was let go of while idle: once more, over another
+            if kept is not None and isinstance(
+                error, ConnectionError
+            ):  # let go of, maybe at this very moment
+                return self._request(method, path, body)  # once more, over another
             raise
         self._idle.append(connection)
         return answer.status, content

@@ -9,7 +9,6 @@ on a busy machine cost the pipeline much of it: so seconds of the processor are 
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from prodkit.scoring.batch import open_window, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings.params import ScoreParams
 from prodkit.store.registry import Store
+from prodkit.stress.stage import peak_mb
 
 WINDOW = "2013-01-01/2014-01-01"
 ROWS, GROUP = 1_000_000, 250_000
@@ -110,8 +110,9 @@ def score(folder: Path, count: int) -> None:
         done = score_window(params, rows, inspection, version=1, bundle=bundle)
     seconds, used = time.perf_counter() - began, time.process_time() - used
     assert done.rows == count
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(done.rows / seconds, used * 1e6 / done.rows, memory)
+    print(
+        done.rows / seconds, used * 1e6 / done.rows, peak_mb()
+    )  # not of `resource`: that counts who started it
 
 
 if __name__ == "__main__":

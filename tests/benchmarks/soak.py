@@ -46,6 +46,7 @@ from prodkit.stress.load import Said, Step, apply_load, arrivals, knee, quantile
 from prodkit.stress.stage import Stage
 
 DEADLINE_MS, LATENCY_MS, SHARE_OF_KNEE = 250.0, 250.0, 0.7
+DRAIN_SECONDS = 60.0  # after the last is due, for what is late by then: each is sent, however late
 REVERT_SECONDS, LOAD_SECONDS = 0.1, 10.0  # to follow to a version in memory, and to one that must be loaded
 SOURCES = ("champion", "predecessor", "rule")
 ANSWER = np.dtype(
@@ -69,6 +70,7 @@ class Soaked:
         faults: how often each was done, and how often it ended as it should.
         memory_mb: of the service, once a second.
         log: rows that the request log has written and lost.
+        errors: that came instead of answers.
     """
 
     step: Step
@@ -78,6 +80,7 @@ class Soaked:
     faults: dict[str, tuple[int, int]]
     memory_mb: np.ndarray
     log: dict[str, float]
+    errors: Counter[str]
 
     def fifths(self) -> list[float]:
         """Median memory of each fifth of the time."""
@@ -94,10 +97,12 @@ class Soaked:
         minutes = np.arange(len(self.memory_mb)) / 60
         slope = np.polyfit(minutes, self.memory_mb, 1)[0] if len(minutes) > 1 else float("nan")
         lines = {
-            f"{len(answers):,} requests": f"{done:,} answered, {lost} lost, {unsent} not sent; {dict(statuses)}",
+            f"{len(answers):,} requests": f"{done:,} answered, {lost} lost, {unsent} not sent; "
+            f"{dict(statuses)} {dict(self.errors) or ''}",
             "rate": f"{self.step.rate:.0f} a second, reached {self.step.reached_rate:.0f}",
             "answered by": f"{dict(by)}; wrong {dict(self.wrong) or 0}",
-            "ms from when due": f"{tail}; p99 of the client's own delay {quantile(self.step.lag_ms, 0.99).value:.1f}",
+            "ms from when due": f"{tail}; sent late by p99 {quantile(self.step.lag_ms, 0.99).value:.1f}, "
+            f"at most {self.step.lag_ms.max():.0f}",
             "faults, as expected of": ", ".join(f"{k} {v[1]}/{v[0]}" for k, v in sorted(self.faults.items())),
             "ms until the last request for the version before": ", ".join(
                 f"{name} {late:.0f}" for name, late in self.follow_ms.items()
@@ -128,10 +133,14 @@ class Soak:
         rows: (n, m) that are asked for, in turn.
         bundles: of both.
         pause: how long a fault lasts, seconds.
+        patience: times that a change of champion may take of what it should; more where time is not the question.
     """
 
-    def __init__(self, stage: Stage, rows: pd.DataFrame, bundles: Sequence[Bundle], *, pause: float) -> None:
+    def __init__(
+        self, stage: Stage, rows: pd.DataFrame, bundles: Sequence[Bundle], *, pause: float, patience: float
+    ) -> None:
         self.stage, self.mood, self.pause = stage, stage.folder / "mood", pause
+        self.patience = patience
         led = replace(bundles[1], model=Led(bundles[1].model, self.mood))
         self.bundles = {1: bundles[0], 2: bundles[1], 3: bundles[1]}
         with stage.store() as store:
@@ -146,6 +155,7 @@ class Soak:
         self.requests = stage.folder / "requests"
         self.target = stage.start(deadline_ms=DEADLINE_MS, requests=str(self.requests), log_seconds=1.0)
         self.moves: list[_Move] = []
+        self.errors = Counter[str]()  # that came instead of answers
         self.move("at first", 1)
         self.settled()  # else the first answers may be those of a champion before all moves
 
@@ -170,7 +180,7 @@ class Soak:
 
     def settled(self) -> bool:
         """Wait until the service has the last champion."""
-        deadline = time.monotonic() + LOAD_SECONDS
+        deadline = time.monotonic() + self.patience * LOAD_SECONDS
         while time.monotonic() < deadline:
             ready = json.loads(self.target.get("/health/ready")[1])
             if ready["generation"] == self.moves[-1].generation:
@@ -269,6 +279,9 @@ class Soak:
         answer["row"], answer["sent"] = row, time.perf_counter()
         try:
             status, content = self.target.post(self.bodies[row])
+        except (OSError, http.client.HTTPException) as error:
+            self.errors[repr(error)] += 1
+            raise
         finally:
             answer["came"] = time.perf_counter()
         answer["status"] = status
@@ -288,7 +301,11 @@ class Soak:
     def _load(self, due: np.ndarray, rate: float) -> tuple[Step, np.ndarray]:
         answers = np.zeros(len(due), dtype=ANSWER)
         answers["row"] = -1
-        return apply_load(lambda number: self.ask(number, answers[number]), due, rate=rate), answers
+
+        def ask(number: int) -> Said:
+            return self.ask(number, answers[number])
+
+        return apply_load(ask, due, rate=rate, drain_seconds=DRAIN_SECONDS), answers
 
     def knee(self, rates: Sequence[float], seconds: float) -> float:
         """The highest of these rates that the champion bears."""
@@ -307,7 +324,9 @@ class Soak:
             raise SystemExit("not even the lowest rate was borne")
         return found
 
-    def soak(self, *, rate: float, led_rate: float, seconds: float, every: float) -> Soaked:
+    def soak(
+        self, *, rate: float, led_rate: float, seconds: float, every: float, least_faults: int = 0
+    ) -> Soaked:
         """Load it, with a fault every so many seconds and three changes of champion.
 
         Args:
@@ -315,8 +334,10 @@ class Soak:
             led_rate: the same while the champion is the one that has no compiled path.
             seconds: how long.
             every: seconds from one fault to the next.
+            least_faults: even if a slow machine has come to the end of the load before.
         """
         faults: dict[str, list[bool]] = {}
+        self.errors.clear()
         stop, began = threading.Event(), time.perf_counter()
         plan = [(0.2, "back to one in memory", 2), (0.4, "on to one to be loaded", 3), (0.7, "rollback", 0)]
         spans = ((0.0, rate, 0.4), (0.4, led_rate, 0.75), (0.75, rate, 1.0))  # a fault may hold a change up
@@ -331,7 +352,7 @@ class Soak:
 
         def wreck() -> None:
             turn = 0
-            while not stop.wait(max(0.0, began + turn * every - time.perf_counter())):
+            while not stop.wait(max(0.0, began + turn * every - time.perf_counter())) or turn < least_faults:
                 if plan and time.perf_counter() - began > seconds * plan[0][0]:
                     self.move(*plan.pop(0)[1:])
                     faults.setdefault("followed", []).append(self.settled())
@@ -352,7 +373,7 @@ class Soak:
             wrecker.join()
         wrong, late = self._judged(answers)
         counted = {name: (len(each), sum(each)) for name, each in faults.items()}
-        return Soaked(step, answers, wrong, late, counted, np.array(memory), self._log())
+        return Soaked(step, answers, wrong, late, counted, np.array(memory), self._log(), self.errors)
 
     def _faults(self) -> list[Callable[[], bool]]:
         return [
@@ -386,7 +407,7 @@ class Soak:
             wrong["too early"] += int((mine["came"] < move.before).sum())
             if following is not None:
                 after = mine["sent"] - following.after
-                allowed = REVERT_SECONDS if following.resident else LOAD_SECONDS
+                allowed = self.patience * (REVERT_SECONDS if following.resident else LOAD_SECONDS)
                 wrong["too late"] += int((after > allowed).sum())
                 name = f"{following.generation} {following.name}"
                 late[name] = 1000 * float(max(0.0, after.max(initial=0.0)))
@@ -416,13 +437,16 @@ def sampled(pid: int) -> Any:
 
 
 @contextmanager
-def staged(artifacts: Sequence[bytes], rows: pd.DataFrame, store: Store, *, pause: float = 2.0) -> Any:
+def staged(
+    artifacts: Sequence[bytes], rows: pd.DataFrame, store: Store, *, pause: float = 2.0, patience: float = 1.0
+) -> Any:
     """A soak over the predecessor and the champion of a store, whose artifacts these are."""
     # where the service finds the led model
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, before)])
     with Stage(store) as stage:
-        soak = Soak(stage, rows, [unpack(artifact) for artifact in artifacts], pause=pause)
+        bundles = [unpack(artifact) for artifact in artifacts]
+        soak = Soak(stage, rows, bundles, pause=pause, patience=patience)
         yield soak
         soak.target.close()
 
@@ -437,12 +461,12 @@ def main() -> None:
             Store.open(places["store"], places["artifacts"]) as store,
             staged([artifact for artifact, _ in versions], new_flights(1000), store) as soak,
         ):
-            rates, allowed = [150 * 1.3**power for power in range(14)], []
+            rates, allowed = [600 * 1.3**power for power in range(9)], []
             for version in (3, 2, 1):  # and what is met for the first time takes memory once
                 soak.move("warm-up", version)
                 soak.settled()
                 if version != 2:
-                    allowed.append(SHARE_OF_KNEE * soak.knee(rates, 2.0))
+                    allowed.append(SHARE_OF_KNEE * soak.knee(rates, 4.0))
             led_rate, rate = allowed
             print(soak.soak(rate=rate, led_rate=led_rate, seconds=60 * minutes, every=5.0).told())
 
