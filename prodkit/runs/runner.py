@@ -281,7 +281,8 @@ def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
 
 def _interrupt(folder: Path, account: Mapping[str, Any], records: Store) -> None:
     """Mark a run, and its notebook as far as it was saved, as what it is."""
-    import nbformat
+    with grammars_skipped():
+        import nbformat
 
     executed = folder / "notebook.ipynb"
     stop = Stop("interrupted", "interrupted", "The runner was killed, or the machine went down.")
