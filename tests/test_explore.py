@@ -21,7 +21,7 @@ from prodkit.explore.loads import explore_loads
 from prodkit.explore.thresholds import explore_trial
 from prodkit.figures.drift import draw_score_histogram
 from prodkit.models.confusion import confusion, threshold_cost
-from prodkit.models.metrics import business_value
+from prodkit.models.losses import business_value
 from prodkit.settings.params import RollbackParams, StressParams
 from prodkit.store.history import Champion
 from prodkit.stress.load import Step

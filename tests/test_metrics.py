@@ -12,14 +12,9 @@ from sklearn import metrics as known
 
 from prodkit.decisions.paired import always_valid, difference
 from prodkit.errors import DataError, LabelError, ParameterError
-from prodkit.models.metrics import (
-    business_value,
-    calibration_curve,
-    calibration_error,
-    intervals,
-    row_losses,
-    scores,
-)
+from prodkit.models.losses import business_value, row_losses
+from prodkit.models.metrics import intervals, scores
+from prodkit.models.reliability import calibration_curve, calibration_error
 from prodkit.settings.params import LEAD, PRIMARY
 
 

@@ -25,7 +25,7 @@ from prodkit.figures.models import (
 )
 from prodkit.figures.svg import svg
 from prodkit.figures.windows import draw_daily, draw_panels
-from prodkit.models.metrics import calibration_curve
+from prodkit.models.reliability import calibration_curve
 
 HOSTILE = ["<script>alert(1)</script>", "x" * 80, "$x^$ \\frac{", "日本\n🙂", "", "temp"]
 DAYS = pd.date_range("2013-04-01", periods=6)

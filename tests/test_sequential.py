@@ -13,7 +13,7 @@ from prodkit.decisions.paired import always_valid, running_mean
 from prodkit.decisions.sequential import loss_rise, rise_path
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate
-from prodkit.models.metrics import dependence
+from prodkit.models.blocks import dependence
 
 KNOWN = Estimate(0.6, 0.57, 0.63, n=45_000, blocks=45)
 

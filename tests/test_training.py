@@ -11,17 +11,9 @@ from tables import orders, params_for
 
 from prodkit.data.schema import Schema
 from prodkit.errors import LabelError, ModelError, WindowError
-from prodkit.models.metrics import row_losses
-from prodkit.models.training import (
-    folds,
-    importance,
-    learning_curve,
-    model_for,
-    out_of_time,
-    search_arguments,
-    split_window,
-    thinned,
-)
+from prodkit.models.diagnostics import importance, learning_curve
+from prodkit.models.losses import row_losses
+from prodkit.models.training import folds, model_for, out_of_time, search_arguments, split_window, thinned
 
 WINDOW = "2024-01-01/2024-02-10"
 TREES = {"window": WINDOW, "model_args": {"max_iter": 15}, "folds": 3}
@@ -223,7 +215,7 @@ def test_the_last_round_of_halving_learns_from_all_rows(monkeypatch):
     """Early rounds are small, so that the last, which decides, is not."""
     frame, sizes = known(), []
     monkeypatch.setattr(
-        "prodkit.models.training._mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
+        "prodkit.models.training.mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
     )
     space = {"max_depth": [2, 3, 4, 5], "learning_rate": [0.1, 0.2]}
     params = params_of(folds=2, search="halving", search_space=space, model_args={"max_iter": 1})

@@ -15,7 +15,7 @@ from prodkit.drift.profiles import Profile
 from prodkit.drift.shifts import shift
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.models.calibration import CalibrationSet
-from prodkit.models.metrics import row_losses
+from prodkit.models.losses import row_losses
 from prodkit.models.training import thinned
 from prodkit.settings.params import DriftParams
 

@@ -20,12 +20,13 @@ from scipy import stats
 from prodkit.data.windows import blocks
 from prodkit.errors import DataError, ProdkitError
 from prodkit.evidence import Estimate, Evidence, Outcome
+from prodkit.models.blocks import dependence
 from prodkit.models.bundle import Bundle
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.domain import Domain, domain
 from prodkit.models.expected import class_chances, class_shares, expected_worth
-from prodkit.models.metrics import dependence
-from prodkit.settings.params import PRIMARY, Facts, Task
+from prodkit.settings.kinds import Task
+from prodkit.settings.params import PRIMARY, Facts
 
 __all__ = ["Estimated", "estimate_evidence", "estimated", "window_estimate"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.result import metric
 from prodkit.decisions.trial import Trial
-from prodkit.models.metrics import daily_auc
+from prodkit.models.blocks import daily_auc
 from prodkit.settings.params import RollbackParams
 from prodkit.spans import Window
 from prodkit.store.registry import Store

@@ -10,7 +10,7 @@ from scipy import stats
 
 from prodkit.errors import DataError, ParameterError
 from prodkit.evidence import Estimate
-from prodkit.models.metrics import block_codes, dependence
+from prodkit.models.blocks import block_codes, dependence
 
 __all__ = ["always_valid", "difference", "running_mean"]
 

@@ -16,7 +16,7 @@ from prodkit.decisions.gains import daily_gains, ranking_gain
 from prodkit.decisions.gates import alternative, enough, known_classes, once
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
-from prodkit.models.metrics import dependence
+from prodkit.models.blocks import dependence
 from prodkit.settings.params import RollbackParams
 
 __all__ = ["performance_evidence"]

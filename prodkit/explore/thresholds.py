@@ -17,8 +17,10 @@ from prodkit.evidence import Evidence
 from prodkit.explore.explorer import Explorer, View, as_table
 from prodkit.figures.models import draw_threshold_costs
 from prodkit.models.confusion import confusion, threshold_cost
-from prodkit.models.training import OutOfTime, Withheld
-from prodkit.settings.params import Task, TrainParams
+from prodkit.models.diagnostics import Withheld
+from prodkit.models.training import OutOfTime
+from prodkit.settings.kinds import Task
+from prodkit.settings.params import TrainParams
 
 __all__ = ["explore_training", "explore_trial"]
 

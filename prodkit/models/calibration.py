@@ -12,9 +12,9 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from prodkit.data.schema import Schema
 from prodkit.models.estimators import threads_for
-from prodkit.models.metrics import row_losses
+from prodkit.models.losses import row_losses
 from prodkit.models.training import OutOfTime, thinned
-from prodkit.settings.params import Task
+from prodkit.settings.kinds import Task
 
 __all__ = ["CalibrationSet", "LossModel", "encoded"]
 

@@ -7,40 +7,22 @@ Neighbouring days are taken as independent: where they are not, give weeks as bl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from prodkit.errors import DataError, LabelError, ParameterError
 from prodkit.evidence import Estimate
-from prodkit.settings.params import Task
+from prodkit.models.blocks import block_codes
+from prodkit.models.losses import Floats, checked, losses
+from prodkit.models.reliability import claims, mass_bins
+from prodkit.settings.kinds import Task
 
-__all__ = [
-    "block_codes",
-    "business_value",
-    "calibration_curve",
-    "calibration_error",
-    "daily_auc",
-    "dependence",
-    "intervals",
-    "row_losses",
-    "row_values",
-    "scores",
-]
+__all__ = ["intervals", "scores"]
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_FLOOR = 1e-6  # a certain and wrong prediction costs -log(1e-6) = 13.8, so one row cannot decide alone
-_SUM_TOLERANCE = 1e-3  # float32 probabilities of many classes do not add up to one more exactly than this
-_MOST = 0.9  # dependence beyond that leaves nothing to go by
-# Dependence of daily gains: on the flights it is .4, and others' days may resemble each other more.
-_USUAL = 0.7
-_PRIOR_BLOCKS = 20  # that this counts for
 _UNIT = ("roc_auc", "average_precision", "brier", "calibration_error", "accuracy")
 
 
@@ -59,7 +41,7 @@ def scores(y_true: ArrayLike, y_pred: ArrayLike, *, task: Task) -> dict[str, flo
     >>> scores([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], task="binary")["roc_auc"]
     0.75
     """
-    truth, guess = _checked(y_true, y_pred, task)
+    truth, guess = checked(y_true, y_pred, task)
     once = _resampled(truth, guess, np.zeros(len(truth), dtype=np.int64), np.ones((1, 1)), task)
     return {name: float(values[0]) for name, values in once.items()}
 
@@ -83,7 +65,7 @@ def intervals(
     Raises:
         DataError, LabelError: as :func:`scores`; or a block is missing.
     """
-    truth, guess = _checked(y_true, y_pred, task)
+    truth, guess = checked(y_true, y_pred, task)
     codes, count = block_codes(blocks, len(truth))
     found = scores(truth, guess, task=task)
     if count < 2:
@@ -95,195 +77,6 @@ def intervals(
         name: _around(name, value, widen * _spread(again[name]), len(truth), count)
         for name, value in found.items()
     }
-
-
-def daily_auc(y_true: ArrayLike, y_pred: ArrayLike, *, blocks: ArrayLike) -> pd.Series[float]:
-    """ROC AUC within each block (day), by block; blocks of one class only are left out.
-
-    >>> daily_auc([0, 1, 1, 1], [0.2, 0.7, 0.1, 0.9], blocks=[1, 1, 2, 2]).to_dict()
-    {1: 1.0}
-    """
-    table = pd.DataFrame({"truth": np.asarray(y_true), "guess": np.asarray(y_pred, float), "block": blocks})
-    table["rank"] = table.groupby("block")["guess"].rank().where(table["truth"] == 1, 0.0)
-    sums = table.groupby("block").agg(rows=("truth", "size"), hits=("truth", "sum"), rank=("rank", "sum"))
-    both = sums[(sums["hits"] > 0) & (sums["hits"] < sums["rows"])]
-    # Mann-Whitney: U is the rank sum of the positives less the least that it can be
-    least, pairs = both["hits"] * (both["hits"] + 1) / 2, both["hits"] * (both["rows"] - both["hits"])
-    return ((both["rank"] - least) / pairs).astype(float)
-
-
-def dependence(figures: ArrayLike, *, usual: float = _USUAL, weight: int = _PRIOR_BLOCKS) -> float:
-    """How much a block's figure takes after that of the block before: the lag-one autocorrelation, 0 to .9.
-
-    Its bias, (1 + 3 phi) / n (Marriott & Pope 1954; Kendall 1954), is taken out, and a usual value is mixed in, since a
-    few blocks say little of it. A step in the mean raises it: that delays an alarm and causes none.
-
-    Args:
-        figures: (blocks,) one of each, in order.
-        usual: what is expected before any is seen.
-        weight: the number of blocks that this counts for.
-
-    >>> dependence(np.tile([1.0, -1.0], 500))
-    0.0
-    """
-    values = np.asarray(figures, dtype=float)
-    if len(values) < 3 or not np.isfinite(values).all():
-        return usual
-    rest = values - values.mean()
-    spread = float(rest @ rest)
-    seen = float(rest[1:] @ rest[:-1]) / spread if spread > 0 else 0.0
-    found = seen + (1 + 3 * max(seen, 0.0)) / len(values)
-    mixed = (len(values) * found + weight * usual) / (len(values) + weight)
-    return float(np.clip(mixed, 0.0, _MOST))
-
-
-def row_losses(y_true: ArrayLike, y_pred: ArrayLike, *, task: Task) -> Floats:
-    """The (n,) loss of each row, whose mean is the primary loss: log loss (nats) or absolute error.
-
-    Probabilities are clipped at 1e-6. What is no prediction costs NaN (not finite, outside 0..1, or a row
-    that does not add up to one), and the caller decides what that means.
-
-    Raises:
-        DataError, LabelError: as :func:`scores`.
-    """
-    return _losses(*_checked(y_true, y_pred, task), task)
-
-
-def calibration_error(y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10) -> float:
-    """Mean gap between predicted and observed share over bins of equal mass; of the top class if multiclass.
-
-    The expected calibration error of Naeini, Cooper & Hauskrecht (2015) with quantile bins; equal predictions
-    share a bin. Perfect calibration still scores about sqrt(bins / n) / 3, so compare rather than test.
-    """
-    curve = calibration_curve(y_true, y_pred, bins=bins)
-    if curve.empty:
-        return float("nan")
-    return float(np.average((curve["predicted"] - curve["observed"]).abs(), weights=curve["n"]))
-
-
-def calibration_curve(
-    y_true: ArrayLike, y_pred: ArrayLike, *, bins: int = 10, task: Task | None = None
-) -> pd.DataFrame:
-    """Predicted and observed share (``regression``: mean) of each bin of equal mass, with its 95% interval.
-
-    Returns:
-        Columns predicted, observed, low, high, n; one row a bin, by rising prediction. Empty when a
-        prediction is not finite or no probability. The interval (Wilson's, or the normal one of a mean) takes
-        rows as independent.
-    """
-    task = task or ("multiclass" if np.ndim(y_pred) == 2 else "binary")
-    truth, guess = _checked(y_true, y_pred, task)
-    hit, sure = _claims(truth, guess, task)
-    if len(sure) == 0 or not np.isfinite(sure).all():
-        return pd.DataFrame({name: [] for name in ("predicted", "observed", "low", "high", "n")}, dtype=float)
-    rows = pd.DataFrame({"bin": _bins(sure, bins), "predicted": sure, "observed": hit})
-    curve = rows.groupby("bin").agg(
-        predicted=("predicted", "mean"), observed=("observed", "mean"), n=("observed", "size")
-    )
-    columns = ["predicted", "observed", "low", "high", "n"]
-    if task == "regression":
-        half = 1.96 * rows.groupby("bin")["observed"].sem().fillna(0.0)
-        curve = curve.assign(low=curve["observed"] - half, high=curve["observed"] + half)
-        return curve.reset_index(drop=True)[columns]
-    z, share, n = stats.norm.ppf(0.975), curve["observed"].to_numpy(), curve["n"].to_numpy()
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    ends = {"low": np.maximum(centre - half, 0.0), "high": np.minimum(centre + half, 1.0)}
-    return curve.assign(**ends).reset_index(drop=True)[columns]
-
-
-def business_value(
-    y_true: ArrayLike, y_pred: ArrayLike, *, costs: Mapping[str, Mapping[str, float]], classes: Sequence[Any]
-) -> float:
-    """Mean value of a row, when each is given the decision of highest expected value: of :func:`row_values`.
-
-    >>> costs = {"no": {"wait": 0, "call": -1}, "yes": {"wait": -10, "call": -1}}
-    >>> business_value([0, 1], [0.05, 0.9], costs=costs, classes=["no", "yes"])
-    -0.5
-    """
-    values = row_values(y_true, y_pred, costs=costs, classes=classes)
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def row_values(
-    y_true: ArrayLike, y_pred: ArrayLike, *, costs: Mapping[str, Mapping[str, float]], classes: Sequence[Any]
-) -> Floats:
-    """The (n,) value of each row, when given the decision of highest expected value; NaN without a prediction.
-
-    Args:
-        y_true: (n,) class indices.
-        y_pred: (n,) probability of class 1, or (n, k) probabilities.
-        costs: ``{actual class: {decision: value}}``; what costs money is negative.
-        classes: the class of each index.
-
-    Raises:
-        ParameterError: a class has no row, or the rows name different decisions.
-
-    >>> costs = {"no": {"wait": 0, "call": -1}, "yes": {"wait": -10, "call": -1}}
-    >>> row_values([0, 1], [0.05, 0.9], costs=costs, classes=["no", "yes"]).tolist()
-    [0.0, -1.0]
-    """
-    names = [str(name) for name in classes]
-    decisions = list(costs.get(names[0], {}))
-    for name in names:
-        if not decisions or set(costs.get(name, {})) != set(decisions):
-            fix = f"Decisions: {', '.join(decisions)}." if decisions else "Write {actual: {decision: value}}."
-            found = dict(costs.get(name, {}))
-            raise ParameterError(
-                f"value.{name}", rule="must give each decision a value", value=found, fix=fix
-            )
-    matrix = np.array([[costs[name][decision] for decision in decisions] for name in names], dtype=float)
-    truth, guess = _checked(y_true, y_pred, "binary" if np.ndim(y_pred) == 1 else "multiclass")
-    chances = np.column_stack([1 - guess, guess]) if guess.ndim == 1 else guess
-    known = np.isfinite(truth) & np.isfinite(chances).all(axis=1)
-    values = np.full(len(truth), np.nan)
-    values[known] = matrix[truth[known].astype(int), (chances[known] @ matrix).argmax(axis=1)]
-    return values
-
-
-def _checked(y_true: ArrayLike, y_pred: ArrayLike, task: Task) -> tuple[Floats, Floats]:
-    """Both as floats of the task's shape; a prediction that is none becomes NaN."""
-    truth, guess = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
-    shape = f"{truth.shape} and {guess.shape}"
-    if truth.ndim != 1 or len(truth) != len(guess) or guess.ndim != (2 if task == "multiclass" else 1):
-        raise DataError("y_true, y_pred", rule=f"must have the shapes of a {task} task", value=shape)
-    if task == "regression":
-        return truth, guess
-    top = 2 if guess.ndim == 1 else guess.shape[1]
-    wrong = truth[~(np.isin(truth, np.arange(top)) | np.isnan(truth))]
-    if len(wrong):
-        raise LabelError("y_true", rule=f"must hold class indices below {top}", value=wrong[0])
-    inside = (guess >= -_FLOOR) & (guess <= 1 + _FLOOR)
-    if guess.ndim == 2:
-        whole = np.abs(guess.sum(axis=1) - 1) <= _SUM_TOLERANCE
-        inside = (inside.all(axis=1) & whole)[:, None]
-    return truth, np.where(inside, guess.clip(0, 1), np.nan)
-
-
-def _losses(truth: Floats, guess: Floats, task: Task) -> Floats:
-    if task == "regression":
-        gap: Floats = np.abs(guess - truth)
-        return np.where(np.isfinite(gap), gap, np.nan)
-    if guess.ndim == 1:
-        right = np.where(truth == 1, guess, 1 - guess)
-    else:
-        right = guess[np.arange(len(truth)), np.nan_to_num(truth).astype(int)]
-    losses: Floats = np.where(np.isnan(truth), np.nan, -np.log(right.clip(_FLOOR, 1 - _FLOOR)))
-    return losses
-
-
-def _claims(truth: Floats, guess: Floats, task: Task) -> tuple[Floats, Floats]:
-    """What calibration is about: did it happen (0/1), and with what probability was it announced."""
-    if task == "multiclass":
-        return (guess.argmax(axis=1) == truth).astype(float), guess.max(axis=1)
-    return truth, guess
-
-
-def _bins(values: Floats, bins: int) -> Ints:
-    """The bin of each value: bins of equal mass, equal values together, none empty."""
-    ordered = np.sort(values)
-    inner = np.unique(ordered[np.arange(1, bins) * len(values) // bins])
-    return np.unique(np.searchsorted(inner, values, side="right"), return_inverse=True)[1].astype(np.int64)
 
 
 class _Draws:
@@ -304,7 +97,7 @@ class _Draws:
 
     def calibration(self, hit: Floats, sure: Floats, bins: int = 10) -> Floats:
         """Expected calibration error, over the bins of the sample."""
-        where, shape = _bins(sure, bins), (bins, self.counts.shape[1])
+        where, shape = mass_bins(sure, bins), (bins, self.counts.shape[1])
         cells = np.bincount(where * shape[1] + self.codes, sure - hit, minlength=shape[0] * shape[1])
         gaps: Floats = np.abs(self.counts @ cells.reshape(shape).T).sum(axis=1)
         return gaps / self.size
@@ -348,7 +141,7 @@ def _resampled(truth: Floats, guess: Floats, codes: Ints, counts: Floats, task: 
 def _binary(truth: Floats, guess: Floats, draws: _Draws) -> dict[str, Floats]:
     area, precision, _ = draws.ranking(truth, guess)
     return {
-        "log_loss": draws.mean(_losses(truth, guess, "binary")),
+        "log_loss": draws.mean(losses(truth, guess, "binary")),
         "roc_auc": area,
         "average_precision": precision,
         "brier": draws.mean((guess - truth) ** 2),
@@ -357,10 +150,10 @@ def _binary(truth: Floats, guess: Floats, draws: _Draws) -> dict[str, Floats]:
 
 
 def _multiclass(truth: Floats, guess: Floats, draws: _Draws) -> dict[str, Floats]:
-    hit, sure = _claims(truth, guess, "multiclass")
+    hit, sure = claims(truth, guess, "multiclass")
     ranked = [draws.ranking(truth == level, guess[:, level]) for level in range(guess.shape[1])]
     return {
-        "log_loss": draws.mean(_losses(truth, guess, "multiclass")),
+        "log_loss": draws.mean(losses(truth, guess, "multiclass")),
         "roc_auc": np.sum([area * share for area, _, share in ranked], axis=0),
         "accuracy": draws.mean(hit),
         "calibration_error": draws.calibration(hit, sure),
@@ -399,13 +192,3 @@ def _around(name: str, value: float, half: float, n: int, blocks: int) -> Estima
     if not np.isfinite(value):
         return Estimate(value, value, value, n, blocks)
     return Estimate(value, float(max(value - half, floor)), float(min(value + half, ceiling)), n, blocks)
-
-
-def block_codes(blocks: ArrayLike, n: int) -> tuple[Ints, int]:
-    """Blocks as 0..k-1 in their own order, and k."""
-    codes, levels = pd.factorize(np.asarray(blocks), sort=True)
-    if len(codes) != n or (codes < 0).any():
-        raise DataError(
-            "blocks", rule=f"must name a block for each of {n} rows", value=f"{(codes >= 0).sum()}"
-        )
-    return codes.astype(np.int64), len(levels)

@@ -1,8 +1,8 @@
-"""How a challenger is made and looked at: rows set apart, folds in time, search, diagnostics."""
+"""How a challenger is made and looked at: rows set apart, folds in time, search."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,8 +19,10 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate
+from prodkit.models.blocks import dependence
 from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
-from prodkit.models.metrics import dependence, intervals, row_losses
+from prodkit.models.losses import row_losses
+from prodkit.models.metrics import intervals
 from prodkit.models.worth import mean_worth, row_worth
 from prodkit.settings.params import LEAD, PRIMARY, TrainParams
 from prodkit.spans import Window
@@ -28,9 +30,7 @@ from prodkit.spans import Window
 __all__ = [
     "OutOfTime",
     "Split",
-    "Withheld",
-    "importance",
-    "learning_curve",
+    "mean_loss",
     "model_for",
     "out_of_time",
     "search_arguments",
@@ -251,7 +251,7 @@ def search_arguments(
 
 
 def _negative_loss(model: Pipeline, columns: pd.DataFrame, truth: np.ndarray, *, schema: Schema) -> float:
-    return -_mean_loss(model, columns, truth, schema)
+    return -mean_loss(model, columns, truth, schema)
 
 
 def model_for(params: TrainParams, arguments: dict[str, Any], *, schema: Schema) -> Pipeline:
@@ -259,88 +259,8 @@ def model_for(params: TrainParams, arguments: dict[str, Any], *, schema: Schema)
     return build_model(params.model, schema=schema, arguments=arguments, seed=params.seed)
 
 
-def importance(tested: OutOfTime, *, params: TrainParams, repeats: int = 3) -> pd.DataFrame:
-    """Rise of the loss when a column is shuffled (Breiman 2001), on the newest fold, which its model never saw.
-
-    Returns:
-        A row for each feature, the most important first: mean and sd over the repeats, in units of the loss.
-    """
-    withheld, generator = Withheld.of(tested, params=params), np.random.default_rng(params.seed)
-    before, table = withheld.loss(withheld.predicted()), {}
-    for name in tested.schema.names:
-        rises = []
-        for _ in range(repeats):
-            rises.append(withheld.loss(withheld.predicted((name,), generator=generator)) - before)
-        table[name] = (np.mean(rises), np.std(rises))
-    result = pd.DataFrame.from_dict(table, orient="index", columns=["mean", "sd"]).rename_axis("column")
-    return result.sort_values("mean", ascending=False, kind="stable")
-
-
-@dataclass(frozen=True)
-class Withheld:
-    """The newest fold, put to its model with columns taken away.
-
-    Attributes:
-        tested: all folds.
-        columns: (n, features) rows of the newest fold, at most a quarter of ``diagnostic_rows``.
-        truth: (n,) their labels, encoded.
-        simple: (n,) or (n, k) what the simple rule said of them.
-        seed: of the shuffling.
-    """
-
-    tested: OutOfTime
-    columns: pd.DataFrame
-    truth: np.ndarray
-    simple: np.ndarray
-    seed: int
-
-    @classmethod
-    def of(cls, tested: OutOfTime, *, params: TrainParams) -> Withheld:
-        """Rows evenly taken from the newest fold."""
-        places = thinned(pd.DataFrame({"row": np.flatnonzero(tested.newest)}), params.diagnostic_rows // 4)
-        rows, schema = places["row"].to_numpy(), tested.schema
-        columns = schema.coerce(tested.frame.iloc[rows])
-        return cls(tested, columns, tested.truth[rows], tested.simple[rows], params.seed)
-
-    def predicted(
-        self, without: Sequence[str] = (), *, generator: np.random.Generator | None = None
-    ) -> np.ndarray:
-        """What the model says, (n,) or (n, k), when each of these columns is shuffled."""
-        generator = generator or np.random.default_rng(self.seed)
-        shuffled = {
-            name: self.columns[name].to_numpy()[generator.permutation(len(self.columns))] for name in without
-        }
-        return predictions(self.tested.last, self.columns.assign(**shuffled), schema=self.tested.schema)
-
-    def loss(self, predicted: np.ndarray) -> float:
-        """Mean loss of such predictions."""
-        return float(row_losses(self.truth, predicted, task=self.tested.schema.task).mean())
-
-
-def learning_curve(
-    model: Pipeline, rows: pd.DataFrame, tested: OutOfTime, *, params: TrainParams
-) -> pd.DataFrame:
-    """Loss on the newest fold, and on the rows learned from, for models fitted on the newest share of the past.
-
-    Returns:
-        A row for each share of the past, at most ``diagnostic_rows`` of it: rows, train, validation.
-    """
-    schema, time = tested.schema, params.time_column
-    test = tested.frame[tested.newest]
-    past = rows[rows[time] < test[time].min() - params.label_delay].tail(params.diagnostic_rows)
-    test = thinned(test, params.diagnostic_rows // 4)
-    table = []
-    for share in (0.1, 0.25, 0.5, 1.0):
-        part = past.tail(max(2, int(len(past) * share)))
-        fitted = fit_model(clone(model), part, schema=schema)
-        losses = [
-            _mean_loss(fitted, some, schema.encode(some[schema.target]), schema) for some in (part, test)
-        ]
-        table.append((len(part), *losses))
-    return pd.DataFrame(table, columns=["rows", "train", "validation"])
-
-
-def _mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: Schema) -> float:
+def mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: Schema) -> float:
+    """The primary loss of a model on rows with these encoded labels."""
     return float(row_losses(truth, predictions(model, frame, schema=schema), task=schema.task).mean())
 
 

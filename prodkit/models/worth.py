@@ -12,7 +12,8 @@ from prodkit.data.cells import numbers
 from prodkit.data.schema import Schema
 from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate
-from prodkit.models.metrics import block_codes, row_values
+from prodkit.models.blocks import block_codes
+from prodkit.models.losses import row_values
 
 __all__ = ["mean_worth", "row_worth"]
 

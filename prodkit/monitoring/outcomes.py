@@ -21,7 +21,8 @@ from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate
 from prodkit.models.bundle import Bundle
-from prodkit.models.metrics import intervals, row_losses
+from prodkit.models.losses import row_losses
+from prodkit.models.metrics import intervals
 from prodkit.models.worth import row_worth
 from prodkit.scoring.guard import guarded
 from prodkit.settings.params import MonitorParams

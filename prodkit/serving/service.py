@@ -10,7 +10,8 @@ from pydantic import Field
 
 from prodkit.errors import ParameterError
 from prodkit.settings.arguments import REAL_STORE, written
-from prodkit.settings.params import NOTEBOOKS, Facts, GivenWindow, SecretName, unknown_parameter
+from prodkit.settings.kinds import GivenWindow, SecretName
+from prodkit.settings.params import NOTEBOOKS, Facts, unknown_parameter
 from prodkit.settings.places import expand
 from prodkit.settings.reading import read_node, read_text
 from prodkit.spans import Window

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
 )
 
 from prodkit.errors import ParameterError
-from prodkit.spans import Window, iso, parse_duration, write_duration
+from prodkit.settings.kinds import (
+    Addresses,
+    Duration,
+    GivenWindow,
+    Moment,
+    OptionalTask,
+    Reference,
+    SecretName,
+    Share,
+    Task,
+    rising,
+)
+from prodkit.spans import Window
 
 __all__ = [
     "FLIGHTS",
@@ -27,84 +36,23 @@ __all__ = [
     "NOTEBOOKS",
     "PRIMARY",
     "DriftParams",
-    "Duration",
     "Facts",
     "MonitorParams",
     "RollbackParams",
     "ScoreParams",
-    "SecretName",
     "StressParams",
-    "Task",
     "TrainParams",
     "ValidateParams",
 ]
 
 FLIGHTS = "flights"  # names the bundled table
 
-Task = Literal["binary", "multiclass", "regression"]
-
 PRIMARY: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
-"""The loss that decides: the mean of :func:`prodkit.models.metrics.row_losses`."""
+"""The loss that decides: the mean of :func:`prodkit.models.losses.row_losses`."""
 
 LEAD: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "mae"}
 """The score that a reader looks at first."""
 
-
-def _from_text(parse: Any) -> BeforeValidator:
-    """Let a field be given as text, with the empty text meaning "not given"."""
-    return BeforeValidator(
-        lambda given: (parse(given) if given else None) if isinstance(given, str) else given
-    )
-
-
-def _fraction(share: float) -> float:
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share lies between 0 and 1, found {share}")
-    return share
-
-
-def _by_reference(addresses: list[str]) -> list[str]:
-    for address in addresses:
-        if not _REFERENCE.search(address):
-            # the address itself is a secret, so it is not repeated
-            raise ValueError("an address is read from the environment: write ${NAME}, and export NAME=...")
-    return addresses
-
-
-_REFERENCE = re.compile(r"\$\{\w+\}")
-
-
-def _reference(text: str) -> str:
-    if text and not re.fullmatch(r"\$\{\w+\}", text):
-        raise ValueError("a secret is written as ${NAME} and read from the environment")
-    return text
-
-
-def _rising(numbers: list[Any]) -> list[Any]:
-    if not numbers or min(numbers) <= 0 or sorted(set(numbers)) != numbers:
-        raise ValueError("it must hold numbers above 0, each above the one before")
-    return numbers
-
-
-Like = Literal["weekday", "month"]
-Reference = Annotated[
-    Window | Like | None,
-    _from_text(lambda text: text if text in get_args(Like) else Window.parse(text)),
-    PlainSerializer(lambda given: "" if given is None else str(given)),
-]
-GivenWindow = Annotated[Window, _from_text(Window.parse), PlainSerializer(str)]
-Moment = Annotated[
-    datetime | None,
-    _from_text(datetime.fromisoformat),
-    PlainSerializer(lambda moment: "" if moment is None else iso(moment)),
-]
-Duration = Annotated[timedelta, _from_text(parse_duration), PlainSerializer(write_duration)]
-Share = Annotated[float, AfterValidator(_fraction)]
-Addresses = Annotated[list[str], AfterValidator(_by_reference)]
-SecretName = Annotated[str, AfterValidator(_reference)]
-OptionalTask = Annotated[
-    Task | None, BeforeValidator(lambda given: given or None), PlainSerializer(lambda t: t or "")
-]
 
 # The fields `flights` is described by; params/flights.yaml says the same to the other notebooks.
 _FLIGHTS_FEATURES = [
@@ -383,7 +331,7 @@ class StressParams(Facts):
     promised_rate: float = Field(
         250.0, gt=0, le=100_000, description="requests a second at which the service limits must hold"
     )
-    rates: Annotated[list[float], AfterValidator(_rising)] = Field(
+    rates: Annotated[list[float], AfterValidator(rising)] = Field(
         [125.0, 250.0], description="requests a second, rising"
     )
     step_seconds: float = Field(2.0, gt=0, le=3600, description="how long each rate is kept up")
@@ -393,7 +341,7 @@ class StressParams(Facts):
     most_waiting: int = Field(256, ge=1, le=2000, description="requests on their way at once, at most")
     deadline_ms: float = Field(250.0, gt=0, description="after which the next rung answers, milliseconds")
     volume_rows: int = Field(100, ge=1, description="rows of the smallest volume")
-    multiples: Annotated[list[int], AfterValidator(_rising)] = Field(
+    multiples: Annotated[list[int], AfterValidator(rising)] = Field(
         [1, 3, 10, 30, 100, 300, 1000], description="volumes, as multiples of the smallest, rising"
     )
     mix_rows: int = Field(500, ge=20, description="rows of each mix")

@@ -12,8 +12,9 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import feature_columns, labelled, read_window
 from prodkit.errors import ArtifactError, ModelError, VersionError, WindowError
 from prodkit.models.bundle import Bundle, assemble, manifest, pack, unpack
+from prodkit.models.diagnostics import importance
 from prodkit.models.estimators import fit_model
-from prodkit.models.training import Split, importance, model_for, out_of_time, thinned
+from prodkit.models.training import Split, model_for, out_of_time, thinned
 from prodkit.settings.params import Facts, MonitorParams, TrainParams
 from prodkit.settings.places import resolve
 from prodkit.spans import Window, earlier_windows

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from prodkit.decisions.paired import always_valid
 from prodkit.decisions.performance import _EVERY, _FEW, _HORIZON
-from prodkit.models.metrics import _MOST, _PRIOR_BLOCKS, _USUAL
+from prodkit.models.blocks import MOST, PRIOR_BLOCKS, USUAL
 
 Floats = NDArray[np.float64]
 
 SEED, LIVES, DAYS, LENGTH = 20_130_101, 2_000, 365, 30
-PRIOR = {"usual": _USUAL, "weight": float(_PRIOR_BLOCKS)}  # of how much days resemble each other
+PRIOR = {"usual": USUAL, "weight": float(PRIOR_BLOCKS)}  # of how much days resemble each other
 TRAINED, TRUSTED = 60, 40.0  # days of training, from which it may be known, and for how many that counts
 MEMORIES = (0.0, 0.4, 0.75)  # correlation of a day's gain with that of the day before
 CONFIDENCE = 0.975  # a quarter of the allowed error to the lower end of each of the four
@@ -57,7 +57,7 @@ class Gains:
         spread = np.maximum(squares - total * mean, 1e-300)
         seen = (products - mean * (2 * total - first - last) + (days - 1) * mean**2) / spread
         found = seen + (1 + 3 * np.maximum(seen, 0)) / days
-        return np.clip((days * found + PRIOR["weight"] * PRIOR["usual"]) / (days + PRIOR["weight"]), 0, _MOST)
+        return np.clip((days * found + PRIOR["weight"] * PRIOR["usual"]) / (days + PRIOR["weight"]), 0, MOST)
 
     def lower(self, begin: int, end: int, *, look: int, horizon: int, phi: Floats) -> Floats:
         """Lower end (lives,) of the always-valid interval of the mean of the days from begin to end.
@@ -187,7 +187,7 @@ def delays(drop: float, spread: float, memory: float, *, after: int = 0) -> tupl
 
 def known(memory: float) -> None:
     """Let training have seen how much days resemble each other."""
-    usual = (TRAINED * memory + _PRIOR_BLOCKS * _USUAL) / (TRAINED + _PRIOR_BLOCKS)
+    usual = (TRAINED * memory + PRIOR_BLOCKS * USUAL) / (TRAINED + PRIOR_BLOCKS)
     PRIOR.update(usual=usual, weight=TRUSTED)
 
 

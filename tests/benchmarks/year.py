@@ -49,7 +49,7 @@ from prodkit.drift.comparison import comparison
 from prodkit.drift.profiles import Profile, profile
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import fit_model, predictions
-from prodkit.models.metrics import row_losses, row_values
+from prodkit.models.losses import row_losses, row_values
 from prodkit.models.training import model_for
 from prodkit.settings.arguments import read_files
 from prodkit.settings.params import NOTEBOOKS, RollbackParams, ScoreParams, TrainParams, ValidateParams
