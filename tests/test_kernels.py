@@ -21,13 +21,13 @@ from traitlets.config import Config
 
 from prodkit.errors import KernelError, ParameterError
 from prodkit.kernels.door import ZygoteError, door
-from prodkit.kernels.grammars import grammars_skipped
 from prodkit.kernels.habitat import coldness, habitat, keyed_variables, warm_seconds
+from prodkit.kernels.imports import lean_imports
 from prodkit.kernels.leash import Leash
 from prodkit.kernels.prompt import PromptKernel
 from prodkit.kernels.provisioner import Kernel
 
-with grammars_skipped():
+with lean_imports():
     import nbformat
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +102,7 @@ async def printed(client, code: str) -> str:
             texts.append(message["content"]["text"])
         assert message["msg_type"] != "error", "\n".join(message["content"]["traceback"])
 
-    await client.execute_interactive(code, output_hook=hear, timeout=60)
+    await client.execute_interactive(code, output_hook=hear, timeout=300)
     return "".join(texts)
 
 
@@ -478,11 +478,11 @@ def test_no_output_is_lost_while_nobody_listens():
     async def go():
         async with running() as (_, client):
             client.execute("for number in range(5000): print(number, flush=True)")
-            await client.get_shell_msg(timeout=60)
+            await client.get_shell_msg(timeout=300)
             heard = {"content": {}}
             texts = []
             while heard["content"].get("execution_state") != "idle":
-                heard = await client.get_iopub_msg(timeout=30)
+                heard = await client.get_iopub_msg(timeout=300)
                 texts.append(heard["content"].get("text", ""))
             return "".join(texts).split()
 
@@ -676,7 +676,7 @@ def test_figures_and_tables_are_shown_as_ever():
         kinds = []
         async with running(warm=warm) as (_, client):
             await client.execute_interactive(
-                code, timeout=60, output_hook=lambda m: kinds.append(sorted(m["content"].get("data", {})))
+                code, timeout=300, output_hook=lambda m: kinds.append(sorted(m["content"].get("data", {})))
             )
         return [kind for kind in kinds if kind]
 
@@ -702,29 +702,29 @@ def test_an_ordinary_manager_restarts_and_interrupts_warm_kernels(warm_by_defaul
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=300)
         texts = []
         hear = lambda message: texts.append(message["content"].get("text") or message["content"].get("ename"))  # noqa: E731
         cell = "import os; print(os.getpid(), os.getppid()); kept = globals().get('kept', 0) + 1; print(kept)"
-        client.execute_interactive(cell, output_hook=hear, timeout=60)
+        client.execute_interactive(cell, output_hook=hear, timeout=300)
         pid, zygote = map(int, next(text for text in texts if text).splitlines()[0].split())
         assert zygote != os.getpid()
         assert manager.provisioner.process.pid == pid
         request = client.execute("import time; time.sleep(300)")
         time.sleep(0.3)
         manager.interrupt_kernel()
-        reply = client._recv_reply(request, timeout=30)
+        reply = client._recv_reply(request, timeout=300)
         assert reply["content"]["ename"] == "KeyboardInterrupt"
         manager.restart_kernel(now=True)
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=300)
         texts.clear()
-        client.execute_interactive(cell, output_hook=hear, timeout=60)
+        client.execute_interactive(cell, output_hook=hear, timeout=300)
         first, second = "".join(text for text in texts if text).splitlines()
         assert second == "1"
         assert int(first.split()[0]) != pid
         assert gone(pid, within_seconds=0)
         manager.restart_kernel()
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=300)
         assert manager.is_alive()
     finally:
         client.stop_channels()
@@ -784,7 +784,7 @@ def test_whoever_waits_hears_at_once_that_a_kernel_has_died():
     client.start_channels()
     try:
         with pytest.raises(KernelError, match="the kernel died"):
-            client.wait_for_ready(timeout=30)
+            client.wait_for_ready(timeout=300)
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
@@ -792,7 +792,7 @@ def test_whoever_waits_hears_at_once_that_a_kernel_has_died():
 
 def test_papermill_runs_warm(is_warm, warm_by_default, tmp_path):
     """With the same variable, plain papermill runs its kernels warm."""
-    with grammars_skipped():
+    with lean_imports():
         import papermill
     papermill.execute_notebook(is_warm, tmp_path / "out.ipynb", progress_bar=False)
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs[0].text == "True\n"
@@ -844,16 +844,24 @@ def test_notebooks_are_read_without_grammars():
     """The format library loads without building grammars, still checks notebooks, and nothing stays blocked."""
     code = """
 import sys
-from prodkit.kernels.grammars import grammars_skipped
-with grammars_skipped():
+from threading import Thread
+from prodkit.kernels.imports import lean_imports
+def elsewhere():
+    import webcolors
+with lean_imports():
     import nbformat
     import papermill
-assert "rfc3987_syntax" not in sys.modules and "lark" not in sys.modules
+    assert not {"rfc3987_syntax", "lark", "webcolors", "pyarrow", "urllib3"} & set(sys.modules)
+    thread = Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "webcolors" in sys.modules
 try: nbformat.validate({"cells": [], "metadata": 1, "nbformat": 4, "nbformat_minor": 5})
 except nbformat.ValidationError: print("checked")
 import rfc3987_syntax
-with grammars_skipped():
+with lean_imports():
     import rfc3987_syntax
+assert papermill.iorw.requests.get.__module__ == "requests.api"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "checked\n", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
@@ -60,6 +61,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
         return str(self._shown.value)
 
     def _redraw(self, change: dict[str, Any]) -> None:
+        collects = gc.isenabled()
+        gc.disable()  # a look through all that the notebook holds takes .15 s; it can wait for the figure
         try:
             chart, facts = self._view(**self.values)
             frame = tuple(repr(control.value) for control in self._named.values() if not _slides(control))
@@ -67,6 +70,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
             self._frames.setdefault(frame, [axes.get_position() for axes in chart.figure.axes])
         except Exception as error:  # nobody sees what an event raises, so it stands where the figure would
             self._shown.value = f"<p><b>{escape(type(error).__name__)}</b>: {escape(str(error))}</p>"
+        finally:
+            if collects:
+                gc.enable()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         live = super()._repr_mimebundle_(**kwargs) or {}

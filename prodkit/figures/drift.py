@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import StepPatch
 from numpy.typing import ArrayLike, NDArray
 
 from prodkit.figures import style
@@ -123,10 +124,11 @@ def _draw_steps(axes: Axes, then: _Floats | None, now: _Floats, edges: Sequence[
     """Two histograms over the same bins, drawn evenly wide since the bins of equal mass are not."""
     size = len(now)
     places = np.arange(size + 1, dtype=float)
-    axes.stairs(now, places, color=style.RED, fill=True, alpha=0.22)
-    axes.stairs(now, places, color=style.RED, linewidth=1.8)
+    # `axes.stairs` would also look for the limits of the axes, which takes a third of the figure's time
+    axes.add_artist(StepPatch(now, places, color=style.RED, fill=True, alpha=0.22))
+    axes.add_artist(StepPatch(now, places, edgecolor=style.RED, fill=False, linewidth=1.8))
     if then is not None:
-        axes.stairs(then, places, color=style.BLUE, linewidth=1.8)
+        axes.add_artist(StepPatch(then, places, edgecolor=style.BLUE, fill=False, linewidth=1.8))
         _key(axes)
     step = math.ceil((size + 1) / 7)
     ticks = [tick for tick in range(0, size + 1, step) if math.isfinite(edges[tick])]

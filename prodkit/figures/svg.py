@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import RendererSVG
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from matplotlib.transforms import Bbox
@@ -40,11 +43,23 @@ def svg(chart: Chart, *, places: list[Bbox] | None = None) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "prodkit"}):
         figure.dpi = 72  # an SVG's unit is a point
         renderer = _Renderer(*figure.bbox.size, written, metadata={"Date": None})  # type: ignore[no-untyped-call]
-        figure.draw(renderer)
+        with _measured_by(figure, renderer):
+            figure.draw(renderer)
         renderer.finalize()  # type: ignore[no-untyped-call]
     drawn = _NEEDLESS.sub("", written.getvalue())
     said = f'<svg role="img" aria-label="{escape(chart.alt)}" style="{_ROOT}"'
     return drawn[drawn.index("<svg") :].replace("<svg", said, 1)
+
+
+@contextmanager
+def _measured_by(figure: Figure, renderer: RendererSVG) -> Iterator[None]:
+    """Have a figure laid out by the renderer that draws it: its own would measure each text anew."""
+    canvas: Any = figure.canvas
+    canvas.get_renderer = lambda: renderer
+    try:
+        yield
+    finally:
+        del canvas.get_renderer
 
 
 class _Renderer(RendererSVG):

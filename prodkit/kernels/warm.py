@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from prodkit.kernels.grammars import grammars_skipped
+from prodkit.kernels.imports import lean_imports
 
 __all__ = ["pytest_addoption", "pytest_configure"]
 
@@ -14,7 +14,7 @@ __all__ = ["pytest_addoption", "pytest_configure"]
 def pytest_addoption(parser: Any) -> None:
     """Called as soon as the plugin is there, which with ``-p`` is before nbval is: what nbval imports is quick, too."""
     os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", "prodkit-warm")
-    with grammars_skipped():
+    with lean_imports():
         import_module("nbformat")
 
 

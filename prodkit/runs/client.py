@@ -43,6 +43,7 @@ class Order:
         limits: how long things may take.
         hide: takes secrets out of what is written.
         warm: whether the kernel may come from a process that has the imports done.
+        meanwhile: is called in a thread of its own while the kernel works, and this process waits.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     hide: Callable[[str], str] = str
     warm: bool = True
+    meanwhile: Callable[[], object] | None = None
 
 
 class StoppedError(PapermillExecutionError):  # type: ignore[misc]  # papermill is not typed
@@ -152,6 +154,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         await self.km.start_kernel(
             cwd=str(self.order.folder or Path.cwd()), env=environment, stdout=stderr, stderr=stderr
         )
+        threading.Thread(target=self.order.meanwhile, daemon=True).start()
         self.kc = self.km.client()
         self.kc.start_channels()
         await self.kc.wait_for_ready(timeout=self.order.limits.start_seconds)

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from prodkit.errors import StoreError
 from prodkit.files import write_text
-from prodkit.kernels.grammars import grammars_skipped
 from prodkit.kernels.habitat import warm_seconds
+from prodkit.kernels.imports import lean_imports
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.reports.cells import prepare
 from prodkit.reports.report import report
@@ -191,7 +190,7 @@ class _Attempt:
         return Run(folder, account)
 
     def _execute(self) -> Stop | None:
-        with grammars_skipped():  # where the work was done before, none of this is imported
+        with lean_imports():  # where the work was done before, none of this is imported
             from prodkit.runs.client import Order, StoppedError
             from prodkit.runs.engine import execute
 
@@ -202,8 +201,8 @@ class _Attempt:
             environment={"PRODKIT_RUN": self.taken.folder.name, "PRODKIT_OUT": str(outputs_folder())},
             limits=self.limits,
             hide=self.work.secrets.text if self.work.secrets else str,
+            meanwhile=prepare,
         )
-        Thread(target=prepare, daemon=True).start()  # while the kernel works, this process waits
         try:
             execute(source, self.work.values, order)
         except StoppedError as error:
@@ -281,7 +280,8 @@ def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
 
 def _interrupt(folder: Path, account: Mapping[str, Any], records: Store) -> None:
     """Mark a run, and its notebook as far as it was saved, as what it is."""
-    import nbformat
+    with lean_imports():
+        import nbformat
 
     executed = folder / "notebook.ipynb"
     stop = Stop("interrupted", "interrupted", "The runner was killed, or the machine went down.")
