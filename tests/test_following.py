@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 from tables import version_of
 from test_serve import ROWS, start
@@ -44,8 +46,11 @@ def test_a_promotion_is_followed_and_a_lost_connection_made_again(address, start
 
 
 def _hang_up(url: str) -> None:
-    """End all other connections to the database."""
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid()"
-    with engine.begin() as rows:
-        rows.execute(sa.text(statement))
+    """End a connection of this test's in the middle of what it asks: the service makes a new one for each look."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    mine = "application_name = current_setting('application_name') AND pid != pg_backend_pid()"
+    ending = sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+    end = time.monotonic() + 60
+    with engine.connect() as rows:
+        while not any(rows.scalars(ending)):
+            assert time.monotonic() < end, "the service has not looked"

@@ -50,7 +50,8 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
     schema, engine = f"test_{uuid.uuid4().hex}", sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as rows:
         rows.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    scoped = sa.make_url(url).update_query_dict({"options": f"-csearch_path={schema}"})
+    own = {"options": f"-csearch_path={schema}", "application_name": schema}
+    scoped = sa.make_url(url).update_query_dict(own)
     yield scoped.render_as_string(hide_password=False), str(tmp_path / "artifacts")
     with engine.begin() as rows:
         rows.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
