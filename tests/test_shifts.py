@@ -100,6 +100,42 @@ def test_without_drift_windows_rarely_alarm(draw: Draw, reference: int, n: int) 
     assert sum(found) <= 4
 
 
+@pytest.mark.parametrize("sizes", [(2000, 200), (2000, 2000)])
+@pytest.mark.parametrize("count", [5, 50])
+def test_levels_that_are_equally_frequent_have_no_order_to_lose(sizes: tuple[int, int], count: int) -> None:
+    """What chance made frequent in the reference is not so in a window: p-values are no smaller for that."""
+    found = []
+    for seed in range(150):
+        rng = np.random.default_rng([seed, count, *sizes])
+        counts = [rng.multinomial(n // 100, np.full(count, 1 / count), size=100) for n in sizes]
+        order = np.argsort(-counts[0].sum(axis=0), kind="stable")  # as bins are: by falling frequency
+        found.append(shift(*(each[:, order] for each in counts), ordered=False).p_value)
+    assert np.mean(np.array(found) < 0.05) <= 0.09
+
+
+def test_levels_of_the_very_same_frequency_can_be_compared() -> None:
+    """Where no level is rarer than another, nothing is said of rare ones; the test of all levels stays."""
+    counts = np.full((20, 10), 5)
+    assert shift(counts, counts, ordered=False).p_value >= 0.9
+    moved = counts + 4 * (np.arange(10) == 0) - 4 * (np.arange(10) == 1)
+    assert shift(counts, moved, ordered=False).p_value < 1e-6
+
+
+def test_rows_scattered_over_all_levels_are_found() -> None:
+    """A tenth of the rows takes any of 20 levels: seen in most windows of 1,000 rows, which chi-square does not."""
+    shares = 1 / np.arange(1, 21)
+    shares /= shares.sum()
+    found = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        before, now = (
+            rng.multinomial(80, shares, size=125),
+            rng.multinomial(10, 0.9 * shares + 0.005, size=100),
+        )
+        found.append(shift(before, now, ordered=False).p_value)
+    assert np.mean(np.array(found) < 0.05) > 0.65
+
+
 def test_many_columns_do_not_add_up_to_alarms() -> None:
     """Of 6 windows of 100 columns without drift at most one has an alarm."""
     assert sum(alarms(compared(normal, seed, n=200, columns=100)) for seed in range(6)) <= 1

@@ -207,3 +207,23 @@ def test_missing_values_and_unseen_levels_are_signals_of_their_own(champion, tmp
     assert table.loc["city", "unseen"] == pytest.approx(1 / 3, abs=0.01)
     assert table.loc["weight", "missing_current"] == pytest.approx(1 / 3, abs=0.05)
     assert "price" not in table.index
+
+
+def test_columns_that_could_not_be_tested_are_told_with_the_reason(champion, tmp_path):
+    """Weights that are all missing are drift; prices that training lacked are told, and no column at all is no pass."""
+    params = params_for("drift", written(orders(), tmp_path), window=FEBRUARY)
+    report = drift_report(params, read_window(params), bundle=champion)
+    unknown = {
+        "effect": np.nan,
+        "p_value": np.nan,
+        "p_adjusted": np.nan,
+        "note": "all missing in the reference",
+    }
+    report.columns.loc["price", list(unknown)] = list(unknown.values())
+    (item,) = drift_evidence(report)
+    assert item.outcome == "pass"
+    assert item.note.endswith("; not known of price: all missing in the reference")
+    none = replace(report, columns=report.columns.assign(**unknown))
+    (item,) = drift_evidence(none)
+    assert (item.outcome, item.value) == ("inconclusive", None)
+    assert item.note.startswith("drift of columns is not known; ")

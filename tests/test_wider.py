@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,8 +47,8 @@ def seen(store, table, *, run="", **given):
     """The signs and the findings of drift, after windows were judged."""
     params = params_for("monitor", table, **{"window": WINDOWS[-1], "windows": 2, "store": "unused", **given})
     judge_matured(store, params)
-    judge_drift(store, params)
-    vitals = vital_signs(store, params, champion=(1, unpack(version_of(2)[0])))
+    unjudged = judge_drift(store, params)
+    vitals = vital_signs(store, params, champion=(1, unpack(version_of(2)[0])), unjudged=unjudged)
     names = {f"drift.{kind}" for kind in KINDS}
     return vitals.signs, {item.name: item for item in vital_evidence(params, vitals) if item.name in names}
 
@@ -132,4 +134,40 @@ def test_what_another_version_or_the_simple_rule_answered_says_nothing_of_the_ch
         "drift.predictions": "inconclusive",
         "drift.together": "inconclusive",
     }
-    assert "not known for version 1" in found["drift.together"].note
+    assert found["drift.together"].note.endswith("is not known for version 1: its input was broken")
+
+
+def test_a_window_that_another_version_answered_says_which(store, tmp_path):
+    """Judged for that version, now and in every later run: of the champion nothing is known."""
+    table = changed(tmp_path, as_it_is)
+    scored(store, table, WINDOWS[1], version=2, number=1)
+    for _ in range(2):
+        _, found = seen(store, table)
+        assert found["drift.together"].note.endswith("not known for version 1: version 2 has answered it")
+
+
+def test_a_window_that_cannot_be_read_or_was_not_scored_says_so(store, tmp_path):
+    """The reason stands in the evidence, of predictions as of columns together."""
+    table = changed(tmp_path, as_it_is)
+    _, found = seen(store, table)
+    assert found["drift.predictions"].note.endswith("is not known for version 1: it was not scored")
+    for window in WINDOWS:
+        scored(store, table, window)
+    _, found = seen(store, str(tmp_path / "gone.parquet"))
+    assert {"drift.predictions", "drift.together"} == {
+        name for name, item in found.items() if "gone.parquet" in item.note
+    }
+
+
+def test_a_version_without_calibration_rows_says_why_its_columns_are_not_known_together(
+    store, tmp_path, monkeypatch
+):
+    """Predictions are judged without them; the columns together, as what scores come to, are not."""
+    table = changed(tmp_path, as_it_is)
+    for window in WINDOWS:
+        scored(store, table, window)
+    old = replace(unpack(version_of(2)[0]), calibration=None)
+    monkeypatch.setattr("prodkit.monitoring.wider.load_version", lambda *_: old)
+    _, found = seen(store, table)
+    assert found["drift.predictions"].value is not None
+    assert "before calibration rows were kept" in found["drift.together"].note

@@ -272,6 +272,7 @@ def prediction_drift(params: MonitorParams, rows: pd.DataFrame, *, bundle: Bundl
     outcome: Outcome = "fail" if shift["p_value"] < params.alpha and effect >= limit else "pass"
     value = effect if np.isfinite(effect) else None
     note = "Jensen-Shannon distance of the champion's predictions from those of training"
+    note += f": {shift['note']}" if value is None else ""
     return Evidence("drift.predictions", outcome, value=value, limit=limit, n=len(rows), rung=5, note=note)
 
 
@@ -311,7 +312,20 @@ def drift_evidence(report: DriftReport) -> list[Evidence]:
 
 
 def _nothing_drifted(report: DriftReport) -> Evidence:
-    """The largest shift, held against the limit of its own column: one beyond it is not sure."""
+    """The largest shift, held against the limit of its own column: one beyond it is not sure.
+
+    Columns that could not be tested are told, each with the reason; ``inconclusive`` if none could.
+    """
+    untested = report.columns[report.columns["p_value"].isna()]
+    why = "; ".join(f"{name}: {note}" for name, note in untested["note"].items())
+    if len(untested) == len(report.columns):
+        return Evidence(
+            "drift.columns",
+            "inconclusive",
+            n=report.current.rows,
+            rung=5,
+            note=f"drift of columns is not known; {why}",
+        )
     effects = report.columns["effect"].fillna(0.0)
     name = str(effects.idxmax())
     row: Any = report.columns.loc[name]
@@ -319,6 +333,7 @@ def _nothing_drifted(report: DriftReport) -> Evidence:
     note = f"no column of {len(report.columns)} has drifted; {name} has moved most"
     if effect >= limit:
         note += f", which is not sure (adjusted p-value {row['p_adjusted']:.2g})"
+    note += f"; not known of {why}" if why else ""
     return Evidence(
         "drift.columns", "pass", value=effect, limit=limit, n=report.current.rows, rung=5, note=note
     )

@@ -324,9 +324,8 @@ def _designs(design: float, reference: np.ndarray, current: np.ndarray) -> tuple
 def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray, *, ordered: bool) -> float:
     """Of a test of all bins, and of some that see the likeliest changes sooner.
 
-    Where bins are ordered, that is a smooth one and one of the spread. Levels are in the order of their frequency:
-    there it is the slope over it, which shows where rows that belong elsewhere are spread over all levels. NaN if
-    there are too few independent rows for either.
+    Where bins are ordered, that is a smooth one and one of the spread; of levels it is one of rows scattered over all
+    of them. NaN if there are too few independent rows for either.
     """
     before, now = reference.sum(axis=0), current.sum(axis=0)
     n1, n2 = before.sum(), now.sum()
@@ -335,7 +334,7 @@ def _p_value(dependence: _Dependence, reference: np.ndarray, current: np.ndarray
     fewest = float(min(n1 / first, n2 / second))
     tests = [_grouped(pooled * fewest, pooled)]
     if fewest >= 2 * _EXPECTED:
-        tests.append(_smooth(pooled, _DEGREES if ordered else 1))
+        tests.append(_smooth(pooled, _DEGREES) if ordered else _scattered(pooled))
     # Where days depend on each other, one that is far off is also far from the middle: squares then alarm too often.
     if ordered and fewest >= 20 * _EXPECTED and dependence.doubt < 1:
         tests.append(_spread(pooled))
@@ -408,6 +407,18 @@ def _spread(shares: np.ndarray) -> np.ndarray:
     rank = np.cumsum(shares) - shares / 2
     score = (rank**0.135 - (1 - rank) ** 0.135) / 0.1975
     return _orthonormal(score[:, None] ** np.arange(min(3, len(shares))), shares)[:, 2:]
+
+
+def _scattered(shares: np.ndarray) -> np.ndarray:
+    """The direction (bins, 1) of rows that take any level at random: rare ones gain; none if all are alike.
+
+    Not by the order of levels in the reference: what chance put there is undone in any window, and levels that are
+    equally frequent would seem to have drifted. The likelihood's own score, 1 / share, would leave all to the rarest
+    levels, so its root.
+    """
+    score = 1 / np.sqrt(shares)
+    directions = _orthonormal(score[:, None] ** np.arange(2), shares)[:, 1:]
+    return directions if np.ptp(score) > 1e-9 * score.max() else directions[:, :0]
 
 
 def _orthonormal(columns: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -121,8 +121,17 @@ def vital_signs(
     *,
     champion: tuple[int, Bundle],
     missing: Mapping[str, str] = MappingProxyType({}),
+    unjudged: Mapping[str, str] = MappingProxyType({}),
 ) -> Vitals:
-    """Put together what scoring and monitoring have recorded of the windows up to the moment of the run."""
+    """Put together what scoring and monitoring have recorded of the windows up to the moment of the run.
+
+    Args:
+        store: to read.
+        params: of the run.
+        champion: its number, and the model.
+        missing: for windows that could not be judged, why.
+        unjudged: by kind of drift, why the newest window could not be judged.
+    """
     version, bundle = champion
     windows = earlier_windows(params.window, params.windows)
     table = store.metrics(window=Window(windows[0].start, windows[-1].end), until=params.moment)
@@ -150,7 +159,7 @@ def vital_signs(
         contract=[*drill_evidence(params, bundle), *_contract(scored, recent, champion, unsound=unsound)],
         drift=[
             *_drift(scored, params, champion),
-            *remembered_drift(table, windows, version=version),
+            *remembered_drift(table, windows, version=version, unjudged=unjudged),
         ],
         reference=measured(store.version(version).manifest),
         task=bundle.schema.task,

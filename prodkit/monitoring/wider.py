@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,20 +34,28 @@ _LABELLED = ("labels", "concept")
 _ALARM = ".alarm"
 
 
-def judge_drift(store: Store, params: MonitorParams) -> None:
+def judge_drift(store: Store, params: MonitorParams) -> dict[str, str]:
     """Judge each window of the page that was not yet, and keep what was found.
 
     Predictions and columns together need no label. Labels, and what scores come to, are judged once a window is
     mature, and again when it is final. A window that several versions served, or whose input was broken, is not judged.
     It is called after :func:`prodkit.monitoring.outcomes.judge_matured`, which says how mature windows are.
+
+    Returns:
+        Of the newest window, by kind, why it could not be judged.
     """
     rows: list[dict[str, Any]] = []
+    why: dict[str, str] = {}
     usual: dict[int, dict[int, float]] = {}
     for window in earlier_windows(params.window, params.windows):
         wanted = _wanted(store, params, window)
         if wanted:
-            rows += _judged(store, params, window, wanted, usual)
+            found, why = _judged(store, params, window, wanted, usual)
+            rows += found
+        else:
+            why = {}
     store.record_metrics(rows)
+    return why
 
 
 def _wanted(store: Store, params: MonitorParams, window: Window) -> set[str]:
@@ -62,30 +72,37 @@ def _wanted(store: Store, params: MonitorParams, window: Window) -> set[str]:
 
 def _judged(
     store: Store, params: MonitorParams, window: Window, wanted: set[str], usual: dict[int, dict[int, float]]
-) -> list[dict[str, Any]]:
-    """The rows for the store about one window; ``usual`` is kept by version between them."""
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows for the store about one window, and why there are none, by kind; ``usual`` is kept by version."""
     parts = served_parts(store, params, window)
-    versions = {version for _, version in parts}
-    if len(versions) != 1 or any(distrusted(store, params, span) for span, _ in parts):
-        return []
-    version = versions.pop()
+    versions = sorted({version for _, version in parts})
+    broken = next(filter(None, (distrusted(store, params, span) for span, _ in parts)), "")
+    if len(versions) != 1 or broken:
+        several = f"versions {', '.join(map(str, versions))} have answered it in part"
+        return [], dict.fromkeys(wanted, (broken or several) if parts else "it was not scored")
+    version = versions[0]
     try:
         bundle, rows = load_version(store, version), read_window(params, window)
         if rows.empty:
-            return []
+            return [], dict.fromkeys(wanted, "it holds no rows")
         found = [prediction_drift(params, rows, bundle=bundle)] if "predictions" in wanted else []
         settings: dict[str, Any] = {"joint": "together" in wanted, "usual": usual.setdefault(version, {})}
         found += wider_drift(params, rows, bundle=bundle, **settings)
-    except ProdkitError:  # one bad window must not hide the others; that it cannot be read, its figures say
-        return []
-    kept = []
+    except ProdkitError as error:  # one bad window must not hide the others
+        return [], dict.fromkeys(wanted, str(error))
+    # What ends the search early says so of concept, which comes last.
+    kept, why = [], dict.fromkeys(wanted, found[-1].note)
     for item in found:
-        if item.name.removeprefix("drift.") in wanted and item.value is not None and item.limit is not None:
+        kind = item.name.removeprefix("drift.")
+        if kind in wanted and item.value is not None and item.limit is not None:
             alarm = float(item.outcome == "fail")
             given: dict[str, Any] = {"window": window, "version": version, "n": item.n or 0}
             kept.append(metric(params, item.name, item.value, **given, high=item.limit))
             kept.append(metric(params, item.name + _ALARM, alarm, **given))
-    return kept
+            del why[kind]
+        elif kind in wanted:
+            why[kind] = item.note
+    return kept, why
 
 
 def times_limit(table: pd.DataFrame, window: Window, *, version: int) -> dict[str, float]:
@@ -103,8 +120,21 @@ def times_limit(table: pd.DataFrame, window: Window, *, version: int) -> dict[st
     }
 
 
-def remembered_drift(table: pd.DataFrame, windows: list[Window], *, version: int) -> list[Evidence]:
-    """Rung 5, of the newest window; where labels are needed, of the newest that has them. Nothing if none has."""
+def remembered_drift(
+    table: pd.DataFrame,
+    windows: list[Window],
+    *,
+    version: int,
+    unjudged: Mapping[str, str] = MappingProxyType({}),
+) -> list[Evidence]:
+    """Rung 5, of the newest window; where labels are needed, of the newest that has them. Nothing if none has.
+
+    Args:
+        table: metrics of the store.
+        windows: of the page, the oldest first.
+        version: the champion.
+        unjudged: by kind, why the newest window could not be judged.
+    """
     found = []
     for kind, subject in KINDS.items():
         asked = windows if kind in _LABELLED else windows[-1:]
@@ -112,6 +142,9 @@ def remembered_drift(table: pd.DataFrame, windows: list[Window], *, version: int
         found += known[-1:]
         if kind not in _LABELLED and not known:
             note = f"drift of {subject} in the newest window is not known for version {version}"
+            others = _judged_for(table, windows[-1], kind)
+            why = unjudged.get(kind) or (f"version {', '.join(others)} has answered it" if others else "")
+            note += f": {why}" if why else ""
             found.append(Evidence(f"drift.{kind}", "inconclusive", rung=5, note=note))
     return found
 
@@ -133,6 +166,13 @@ def _remembered(table: pd.DataFrame, window: Window, kind: str, *, version: int)
     note += "" if alarm or row["value"] < row["high"] else "; not sure, or as far off as days are by chance"
     value, limit = (float(np.nan_to_num(row[each])) for each in ("value", "high"))
     return Evidence(name, outcome, value=value, limit=limit, n=int(row["n"]), rung=5, note=note)
+
+
+def _judged_for(table: pd.DataFrame, window: Window, kind: str) -> list[str]:
+    """The versions for which a window was judged."""
+    table = _exact(table, window)
+    same = table[(table["notebook"] == "monitor") & (table["name"] == f"drift.{kind}")]
+    return [str(each) for each in sorted(set(same["version"].astype(int)))]
 
 
 def _exact(table: pd.DataFrame, window: Window) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 ``python tests/benchmarks/power_together.py [WINDOWS] [--rival-python PYTHON]...``: three normal columns; 3,000 rows of
 sixty days are the reference and 500 of ten days the window, in which two columns correlate. Each tool scores windows
 with and without that, and its limit is the 95% quantile of its own scores without. NannyML (reconstruction by principal
-components) and alibi-detect (a classifier, by a forest of scikit-learn) run where a PYTHON has them; no method of
-Evidently looks at columns together.
+components) and alibi-detect (a classifier, by a forest of scikit-learn, and MMD, by PyTorch) run where a PYTHON has
+them; no method of Evidently looks at columns together.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def nannyml_score() -> Score:
     return score
 
 
-def alibi_detect_score() -> Score:
-    """What its classifier could tell, as a distance."""
+def classifier_score() -> Score:
+    """What the classifier of alibi-detect could tell, as a distance."""
     from alibi_detect.cd import ClassifierDrift
     from sklearn.ensemble import RandomForestClassifier
 
@@ -71,13 +71,33 @@ def alibi_detect_score() -> Score:
     return score
 
 
-TOOLS = {"prodkit": prodkit_score, "nannyml": nannyml_score, "alibi_detect": alibi_detect_score}
+def mmd_score() -> Score:
+    """The maximum mean discrepancy by alibi-detect; its permutations would only make a p-value of it."""
+    import torch
+    from alibi_detect.cd import MMDDrift
+
+    torch.set_num_threads(1)
+
+    def score(before: np.ndarray, now: np.ndarray) -> float:
+        asked = MMDDrift(before.astype("float32"), backend="pytorch", n_permutations=1)
+        return float(asked.predict(now.astype("float32"))["data"]["distance"])
+
+    return score
+
+
+# By name: the module that a Python must have, and what makes the score.
+TOOLS = {
+    "prodkit": ("prodkit", prodkit_score),
+    "NannyML": ("nannyml", nannyml_score),
+    "classifier": ("alibi_detect", classifier_score),
+    "MMD": ("torch, alibi_detect", mmd_score),
+}
 
 
 def scores(tool: str, windows: int) -> dict[str, list[float]]:
     """By correlation."""
     warnings.simplefilter("ignore")
-    score = TOOLS[tool]()
+    score = TOOLS[tool][1]()
     return {str(each): [score(*pair(each, seed)) for seed in range(windows)] for each in CORRELATIONS}
 
 
@@ -94,11 +114,11 @@ def main() -> None:
         return
     print(f"alarms in percent of {given.windows} windows, at 5% false alarms, if two columns correlate by")
     print(f"{'':14}" + "".join(f"{each:8}" for each in CORRELATIONS[1:]))
-    for tool in TOOLS:
+    for tool, (modules, _) in TOOLS.items():
         pythons = [sys.executable] if tool == "prodkit" else given.rival_python
         with tempfile.TemporaryDirectory() as folder:
             for python in pythons:
-                if subprocess.run([python, "-c", f"import {tool}"], capture_output=True).returncode:
+                if subprocess.run([python, "-c", f"import {modules}"], capture_output=True).returncode:
                     continue
                 call = [python, __file__, str(given.windows), "--tool", tool, "--to", f"{folder}/scores.json"]
                 subprocess.run(call, check=True, capture_output=True)
