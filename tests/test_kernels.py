@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import zmq
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from traitlets.config import Config
@@ -104,6 +105,26 @@ async def printed(client, code: str) -> str:
 
     await client.execute_interactive(code, output_hook=hear, timeout=300)
     return "".join(texts)
+
+
+def test_output_waits_for_a_reader_who_is_slow():
+    """A kernel throws nothing away of what comes faster than it is read, however much that is."""
+
+    async def go():
+        async with running() as (kernel, client):
+            with zmq.Context() as context, context.socket(zmq.SUB) as reader:
+                reader.setsockopt(zmq.RCVHWM, 1)
+                reader.setsockopt(zmq.SUBSCRIBE, b"")
+                reader.connect(kernel._make_url("iopub"))
+                while not reader.poll(100):  # until it is connected
+                    await printed(client, "print()")
+                await printed(client, "for number in range(10_000): print(f'<{number}>', flush=True)")
+                found = set()
+                while reader.poll(3000):
+                    found |= set(re.findall(rb"<\d+>", b"".join(reader.recv_multipart())))
+                return len(found)
+
+    assert asyncio.run(go()) == 10_000
 
 
 def in_kernel(*cells: str, **settings) -> list[str]:

@@ -52,6 +52,7 @@ def become_kernel(request: dict[str, Any]) -> None:
 
     # 1: there is a parent, whose end is seen to, so no thread has to watch for it
     app = IPKernelApp.instance(parent_handle=1)
+    _keep_output(app)
     app.initialize(request["argv"])
     if "ipywidgets" in sys.modules:
         sys.modules["ipywidgets"].register_comm_target()  # it does so at import, if there is a kernel by then
@@ -59,6 +60,21 @@ def become_kernel(request: dict[str, Any]) -> None:
     # Before exit handlers close its output: the thread would wait for it while they wait for the thread.
     app.control_thread.join(1.0)
     _exit(keeping=preloaded)
+
+
+def _keep_output(app: Any) -> None:
+    """Let output wait for whoever reads it: by default, what comes while 1,000 messages wait is thrown away."""
+    from zmq import SNDHWM
+
+    bind = app._bind_socket
+
+    def keeping(socket: Any, port: int) -> Any:
+        socket.setsockopt(
+            SNDHWM, 0
+        )  # counts for those who connect after the socket was bound, so before it is
+        return bind(socket, port)
+
+    app._bind_socket = keeping
 
 
 def _forget() -> None:

@@ -39,6 +39,11 @@ _SETTING = {"parameters", "injected-parameters"}  # cells that may refer to secr
 _POLL_SECONDS = 0.5
 _OUTPUT_SECONDS = 60  # how long outputs may take to arrive after their cell has ended
 _START_SECONDS = 120.0
+# One expression, which leaves no name behind.
+_KEEP_OUTPUT = (
+    "(lambda thread, option: thread.schedule(lambda: thread.socket.setsockopt(option, 0)))("
+    "get_ipython().kernel.iopub_thread, __import__('zmq').SNDHWM)"
+)
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -86,10 +91,12 @@ class ColdKernel(RunningKernel):  # type: ignore[misc]  # nbval has no types
         with Path(scratch, "kernel.log").open("wb") as log:
             self.km.start_kernel(cwd=folder, stdout=log, stderr=log)
         self.kc = self.km.client()
-        self.kc.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast
+        self.kc.context.setsockopt(zmq.RCVHWM, 0)  # no output is thrown away because it comes too fast,
         try:
             self.kc.start_channels()
             self.kc.wait_for_ready(timeout=_START_SECONDS)
+            if "ipykernel_launcher" in getattr(self.km.kernel_spec, "argv", []):  # nor by the kernel
+                self.kc.execute(_KEEP_OUTPUT, silent=True, reply=True, timeout=_START_SECONDS)
             self._ensure_iopub_up()
         except BaseException:
             self.end()  # nobody else holds it yet
