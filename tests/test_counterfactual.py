@@ -11,7 +11,8 @@ from prodkit.data.windows import read_window
 from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, served_figures, stretches
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.performance import performance_evidence
-from prodkit.decisions.survey import inspect_window, left_out, sound_rows
+from prodkit.decisions.soundness import left_out, sound_rows
+from prodkit.decisions.survey import inspect_window
 from prodkit.errors import IdentityError, ModelError, ParameterError, WindowError
 from prodkit.settings.params import TrainParams
 from prodkit.spans import Window

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.drift_calibration import Draw, levels, normal, remembering
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import lfilter
 
 from prodkit.drift.columns import column_profile
 from prodkit.drift.comparison import compare_columns, differences, jensen_shannon
@@ -18,35 +18,12 @@ from prodkit.drift.profiles import Profile
 from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
 from prodkit.drift.tally import Blocks
 
-Draw = Callable[[np.random.Generator, int], np.ndarray]
 COUNTS = st.integers(1, 6).flatmap(
     lambda bins: st.tuples(
         *[st.lists(st.lists(st.integers(0, 30), min_size=bins, max_size=bins), max_size=20)] * 2,
         st.just(bins),
     )
 )
-
-
-def normal(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Independent values."""
-    return rng.normal(size=n)
-
-
-def remembering(memory: float) -> Draw:
-    """Values that each resemble the one before."""
-
-    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
-        fresh = rng.normal(size=n + 500) * math.sqrt(1 - memory**2)
-        return np.asarray(lfilter([1], [1, -memory], fresh))[500:]
-
-    return draw
-
-
-def levels(count: int) -> Draw:
-    """Many levels, some frequent and most of them rare, as Zipf found in words."""
-    shares = 1 / np.arange(1, count + 1)
-    names = np.array([f"l{i}" for i in range(count)], dtype=object)
-    return lambda rng, n: names[rng.choice(count, size=n, p=shares / shares.sum())]
 
 
 def weekly(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from prodkit.data.cells import texts
 from prodkit.data.chunks import Chunks
-from prodkit.errors import IdentityError
 from prodkit.settings.params import Facts
 
-__all__ = ["identity_error", "kept_hashes", "key_hashes", "shared_keys"]
+__all__ = ["kept_hashes", "key_hashes", "shared_keys"]
 
 _AT_ONCE = 2**21  # hashes that are compared in memory: 16 MB
 
@@ -75,14 +74,6 @@ def shared_keys(facts: Facts, chunks: Chunks, paths: Sequence[Path]) -> pd.DataF
     rows = pd.concat(named, ignore_index=True)
     shared: pd.DataFrame = rows[rows.apply(texts).duplicated(keep=False)]
     return shared
-
-
-def identity_error(facts: Facts, rule: str, rows: pd.DataFrame) -> IdentityError:
-    """The error for rows whose id columns break a rule."""
-    found = f"{len(rows)} rows such as {', '.join(map(str, rows.iloc[0]))}"
-    fix = "Remove these rows, or set `id_column` to columns that together are unique."
-    place = f"{facts.data}, {facts.window}"
-    return IdentityError(", ".join(facts.id_column), rule=rule, value=found, place=place, fix=fix)
 
 
 def _repeated(hashes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from prodkit.data.cells import native_kind, present, texts
+from prodkit.data.cells import native_kind, present
 from prodkit.data.dataset import open_table, require_columns
 from prodkit.data.drills import broken
 from prodkit.data.flatfiles import ROW
+from prodkit.data.identity import identity_error, require_unique_rows, row_ids
 from prodkit.data.sources import Source
-from prodkit.errors import IdentityError, LabelError, ParameterError, WindowError
+from prodkit.errors import LabelError, ParameterError, WindowError
 from prodkit.settings.params import Facts
 from prodkit.spans import Window
 
@@ -30,8 +31,6 @@ __all__ = [
     "labelled",
     "no_rows",
     "read_window",
-    "require_unique_rows",
-    "shared_names",
     "table_columns",
     "time_span",
     "window_limits",
@@ -136,41 +135,14 @@ def table_columns(
 
 def _sorted(frame: pd.DataFrame, facts: Facts, *, place: str) -> pd.DataFrame:
     """By time and id, whatever the order of the files; refuses ids that are missing."""
-    ids = _ids(frame, facts)
-    _require_names(ids, ids.isna().any(axis=1), "must not be missing", place=place)
+    ids = row_ids(frame, facts)
+    if (unnamed := ids.isna().any(axis=1)).any():
+        raise identity_error(ids[unnamed], "must not be missing", place=place)
     keys = pd.concat(
         [frame[[facts.time_column]], ids.drop(columns=facts.time_column, errors="ignore")], axis=1
     )
     order = np.asarray(keys.reset_index(drop=True).sort_values(list(keys.columns), kind="stable").index)
     return frame.iloc[order].reset_index(drop=True)
-
-
-def _ids(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    """What names each row, so that it can be compared."""
-    mixed = {name: frame[name].dtype == object for name in facts.id_column}
-    return pd.DataFrame(
-        {name: texts(frame[name]) if odd else frame[name] for name, odd in mixed.items()}, index=frame.index
-    )
-
-
-def require_unique_rows(frame: pd.DataFrame, facts: Facts, *, place: str) -> None:
-    """Raise IdentityError unless each row has an id of its own; nothing is asked where no column names a row."""
-    ids = _ids(frame, facts)
-    if facts.id_column:
-        _require_names(ids, ids.duplicated(), "must name one row each", place=place)
-
-
-def shared_names(frame: pd.DataFrame, facts: Facts) -> np.ndarray:
-    """Which rows (n,) bear an id that another row bears, too."""
-    ids = _ids(frame, facts)
-    return ids.duplicated(keep=False).to_numpy() if facts.id_column else np.zeros(len(frame), dtype=bool)
-
-
-def _require_names(ids: pd.DataFrame, wrong: pd.Series, rule: str, *, place: str) -> None:
-    if wrong.any():
-        found = f"{int(wrong.sum())} rows such as {', '.join(map(str, ids[wrong].iloc[0]))}"
-        fix = "Remove these rows, or set `id_column` to columns that together are unique."
-        raise IdentityError(", ".join(ids.columns), rule=rule, value=found, place=place, fix=fix)
 
 
 def _break(frame: pd.DataFrame, column: str, fault: str, *, facts: Facts, table: Sequence[str]) -> None:

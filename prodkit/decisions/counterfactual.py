@@ -13,7 +13,7 @@ import pandas as pd
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import labelled, read_window
-from prodkit.decisions.survey import sound_rows
+from prodkit.decisions.soundness import sound_rows
 from prodkit.decisions.trial import Trial, joined, run_trial, unseen_rows
 from prodkit.errors import DataError, ModelError, WindowError
 from prodkit.models.bundle import Bundle

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from prodkit.data.windows import Read, blocks, read_window, require_unique_rows, shared_names
+from prodkit.data.identity import shared_names
+from prodkit.data.windows import Read, blocks, read_window
+from prodkit.decisions.soundness import repetition
 from prodkit.drift.comparison import compare_columns, comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.drift.shifts import MIN_BLOCKS
-from prodkit.errors import ParameterError, SchemaError, WindowError
+from prodkit.errors import ParameterError, SchemaError
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.settings.params import DriftParams, Facts, MonitorParams, RollbackParams
-from prodkit.spans import Window
 from prodkit.store.registry import Store
 
 __all__ = [
@@ -31,14 +31,9 @@ __all__ = [
     "drill_evidence",
     "held_against",
     "inspect_window",
-    "left_out",
     "missing_table",
     "prediction_drift",
-    "repetition",
-    "sound_rows",
 ]
-
-_REPEATED = 0.2  # share of rows that bear another's id, from which on the feed repeats itself
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def held_against(
 ) -> Inspection:
     """The same of rows of which only a summary, on the bins of the champion's training, is there.
 
-    What :func:`repetition` has found comes first.
+    What :func:`prodkit.decisions.soundness.repetition` has found comes first.
     """
     _require_target(params, bundle)
     kept = store.latest_profile(params.window.start, version=version)
@@ -100,27 +95,6 @@ def held_against(
         known = {item.name for item in repeated}
         evidence = [item for item in evidence if item.outcome != "pass" and item.name not in known]
     return Inspection(current, recent, [*drill_evidence(params, bundle), *repeated, *evidence])
-
-
-def repetition(params: Facts, shared: pd.DataFrame, *, rows: int) -> list[Evidence]:
-    """A break if the feed repeats itself: a fifth of its rows or more bear the id of another row.
-
-    Args:
-        params: of the run.
-        shared: the rows, or their ids, that bear an id which another row bears, too.
-        rows: of the window.
-
-    Raises:
-        IdentityError: there are fewer; then which rows are meant is for a person to say.
-    """
-    if len(shared) < _REPEATED * rows:
-        require_unique_rows(shared, params, place=f"{params.data}, {params.window}")
-        return []
-    example = ", ".join(map(str, shared[params.id_column].iloc[0]))
-    share, name = len(shared) / rows, ", ".join(params.id_column)
-    note = f"{share:.1%} of the rows bear an id ({name}) that another row bears, too, such as {example}"
-    full = "contract.rows.repeated"
-    return [Evidence(full, "fail", value=share, limit=_REPEATED, n=rows, rung=1, note=note)]
 
 
 def _require_target(params: Facts, bundle: Bundle) -> None:
@@ -147,45 +121,6 @@ def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence
 
 def _faults(faults: dict[str, str]) -> str:
     return ", ".join(f"{column}: {fault}" for column, fault in faults.items())
-
-
-def sound_rows(store: Store, params: Facts, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows but those of windows whose input was found broken when they were scored: nobody learns from them.
-
-    A window that was scored again after its repair, and found sound, comes back.
-
-    Raises:
-        WindowError: nothing is left. IdentityError: of what is left, two rows bear one id.
-    """
-    times, broken = rows[params.time_column], np.zeros(len(rows), dtype=bool)
-    for window in _broken_windows(store, params, times):
-        broken |= times.between(*_naive_ends(window), "left").to_numpy()
-    if broken.all():
-        fix = "Choose an earlier `window`, or repair the feed and score it again."
-        rule, found = "must hold rows whose input was sound", f"{len(rows)} rows of broken input"
-        raise WindowError("window", rule=rule, value=found, place=str(params.window), fix=fix)
-    kept = rows[~broken].reset_index(drop=True) if broken.any() else rows
-    require_unique_rows(kept, params, place=f"{params.data}, {params.window}")
-    return kept
-
-
-def left_out(store: Store, params: Facts, rows: pd.DataFrame) -> list[Evidence]:
-    """A line for each window whose rows :func:`sound_rows` leaves out."""
-    found = []
-    for window in _broken_windows(store, params, rows[params.time_column]):
-        count = int(rows[params.time_column].between(*_naive_ends(window), "left").sum())
-        note = f"{count:,} rows of {window} are left out: their input was broken when they were scored"
-        found.append(Evidence(f"left_out.{window.start:%Y-%m-%d}", "pass", n=count, note=note))
-    return found
-
-
-def _broken_windows(store: Store, params: Facts, times: pd.Series) -> list[Window]:
-    span = Window(times.min().to_pydatetime(), times.max().to_pydatetime() + timedelta(microseconds=1))
-    return store.broken_windows(span, until=params.moment)
-
-
-def _naive_ends(window: Window) -> tuple[datetime, datetime]:
-    return window.start.replace(tzinfo=None), window.end.replace(tzinfo=None)  # the store keeps UTC
 
 
 @dataclass(frozen=True)

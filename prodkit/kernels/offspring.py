@@ -69,9 +69,7 @@ def _keep_output(app: Any) -> None:
     bind = app._bind_socket
 
     def keeping(socket: Any, port: int) -> Any:
-        socket.setsockopt(
-            SNDHWM, 0
-        )  # counts for those who connect after the socket was bound, so before it is
+        socket.setsockopt(SNDHWM, 0)  # before it is bound: those who connect later get what was set then
         return bind(socket, port)
 
     app._bind_socket = keeping

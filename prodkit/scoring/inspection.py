@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from prodkit.data.chunks import Chunk, Chunks
 from prodkit.data.dataset import open_table
-from prodkit.data.keys import identity_error, kept_hashes, key_hashes, shared_keys
+from prodkit.data.identity import identity_error
+from prodkit.data.keys import kept_hashes, key_hashes, shared_keys
 from prodkit.data.schema import Schema
 from prodkit.data.windows import Read, blocks, digest, no_rows
-from prodkit.decisions.survey import Inspection, held_against, repetition
+from prodkit.decisions.soundness import repetition
+from prodkit.decisions.survey import Inspection, held_against
 from prodkit.drift.counts import batch_profile
 from prodkit.drift.profiles import Profile, profile, sampled
 from prodkit.drift.tally import Blocks
@@ -97,7 +99,7 @@ def inspect_chunks(
         raise no_rows(params, open_table(params))
     unnamed = pd.concat(nameless)
     if len(unnamed):
-        raise identity_error(params, "must not be missing", unnamed)
+        raise identity_error(unnamed, "must not be missing", place=f"{params.data}, {params.window}")
     shared = shared_keys(params, chunks, [folder / f"{chunk.number}.npy" for chunk in chunks])
     repeated = repetition(params, shared, rows=current.rows)
     total = hashlib.sha256("".join(digests).encode()).hexdigest()

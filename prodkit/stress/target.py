@@ -81,10 +81,9 @@ class Target:
             content = answer.read()
         except BaseException as error:
             connection.close()
-            if kept is not None and isinstance(
-                error, ConnectionError
-            ):  # let go of, maybe at this very moment
-                return self._request(method, path, body)  # once more, over another
+            # An idle one may have been let go of, maybe at this very moment: once more, over another.
+            if kept is not None and isinstance(error, ConnectionError):
+                return self._request(method, path, body)
             raise
         self._idle.append(connection)
         return answer.status, content

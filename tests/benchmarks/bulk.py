@@ -110,9 +110,8 @@ def score(folder: Path, count: int) -> None:
         done = score_window(params, rows, inspection, version=1, bundle=bundle)
     seconds, used = time.perf_counter() - began, time.process_time() - used
     assert done.rows == count
-    print(
-        done.rows / seconds, used * 1e6 / done.rows, peak_mb()
-    )  # not of `resource`: that counts who started it
+    # not the peak that `resource` tells: that counts who started this process, too
+    print(done.rows / seconds, used * 1e6 / done.rows, peak_mb())
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from prodkit.decisions.actions import carry_out
 from prodkit.decisions.contest import budget_evidence, challenge, contest_evidence
 from prodkit.decisions.decide import Decision, promotion, sentence
 from prodkit.decisions.paired import difference
-from prodkit.decisions.survey import sound_rows
+from prodkit.decisions.soundness import sound_rows
 from prodkit.drift.comparison import comparison
 from prodkit.drift.profiles import Profile, profile
 from prodkit.models.bundle import Bundle
