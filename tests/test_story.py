@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import golden
 import pandas as pd
 import pytest
 
@@ -47,6 +48,15 @@ def test_it_lives_through_nine_months_and_says_where_to_look(told, months):
     assert all(0 < float(row["log_loss"]) < 1 for row in months.values())
     assert f"open {told[0] / 'index.html'}" in told[1].stdout
     assert told[1].stderr == ""
+
+
+def test_the_year_is_the_one_on_record(told):
+    """Every run of the year has the outcome, the action, the evidence and the figures that are on record."""
+    expected, recorded = golden.on_record("year"), golden.year(told[0])
+    assert sorted(recorded) == sorted(expected)
+    assert {key: golden.differences(expected[key], recorded[key]) for key in expected} == {
+        key: [] for key in expected
+    }
 
 
 def test_the_bad_release_of_september_is_found_and_reverted(months, results):
