@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from dataclasses import fields, replace
 
 import joblib
@@ -13,7 +14,7 @@ from tables import WINDOWS, orders, params_for, version_of
 
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate
-from prodkit.models.bundle import lead_score, manifest, pack, unpack
+from prodkit.models.bundle import _MOVED, lead_score, manifest, pack, unpack
 from prodkit.models.environment import environment
 from prodkit.spans import Window
 
@@ -71,6 +72,25 @@ def test_a_bundle_says_what_its_model_has_seen(bundle):
     assert (bundle.holdout.start - bundle.trained.end).days == 1
     assert bundle.profile.rows > bundle.recent.rows > 0
     assert bundle.profile.rows == 26 * 60
+
+
+def test_an_artifact_that_names_classes_by_their_old_modules_is_read(bundle, monkeypatch):
+    """Modules that are gone and single classes that moved are looked up where they are now; nothing else changes."""
+    buffer, modules = io.BytesIO(), set(sys.modules)
+    joblib.dump(bundle, buffer)
+    old = buffer.getvalue().replace(b"prodkit.models.bundle", b"prodkit.models.bumble")
+    old = old.replace(b"prodkit.data.schema", b"prodkit.spans.clean").replace(b"Schema", b"Sketch")
+    with pytest.raises(ModelError, match="could not be read back: ModuleNotFoundError"):
+        unpack(old)
+    moves = {
+        "prodkit.models.bumble": "prodkit.models.bundle",
+        "prodkit.spans.clean:Sketch": "prodkit.data.schema:Schema",
+        "prodkit.spans.clean": "prodkit.data.schema",
+    }
+    for place, now in moves.items():
+        monkeypatch.setitem(_MOVED, place, now)
+    assert unpack(old).schema == bundle.schema
+    assert set(sys.modules) == modules
 
 
 @pytest.mark.parametrize("by", [1e-3, -1e-3, np.nan])

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -26,6 +31,11 @@ if TYPE_CHECKING:
     from prodkit.settings.params import TrainParams
 
 __all__ = ["Bundle", "assemble", "lead_score", "manifest", "measured", "pack", "unpack"]
+
+# Artifacts name their classes by module. Where those went since: "old.module": "new.module" for all of a module that is
+# gone, "old.module:Name": "new.module:Name" for one class. A renamed attribute is the business of __setstate__.
+_MOVED: dict[str, str] = {}
+_READING = threading.Lock()
 
 _GOLDEN_ROWS = 16
 _RECENT = timedelta(days=14)
@@ -182,7 +192,8 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
         ModelError: it cannot be read in this environment, or answers otherwise than when it was made.
     """
     try:
-        bundle: Bundle = joblib.load(io.BytesIO(artifact))
+        with _moved_names():
+            bundle: Bundle = joblib.load(io.BytesIO(artifact))
         again = bundle.predict(bundle.golden)
     except Exception as error:
         rule = f"could not be read back: {type(error).__name__}: {error}"
@@ -197,3 +208,37 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
         fix = f"Changed since: {changed or 'nothing known'}. Train it again."
         raise ModelError(name, rule=rule, value=f"a difference of {gap:.2g}", fix=fix)
     return bundle
+
+
+@contextmanager
+def _moved_names() -> Iterator[None]:
+    """Let an artifact be read that names classes by the modules they were in when it was written."""
+    with _READING:
+        old = {place.partition(":")[0] for place in _MOVED}
+        # of a module that is still there, only single names have moved
+        stand_ins = {
+            name: _MovedModule(name, None if name in _MOVED else import_module(name)) for name in old
+        }
+        before = {name: sys.modules[name] for name in old if name in sys.modules}
+        sys.modules.update(stand_ins)
+        try:
+            yield
+        finally:
+            for name in old:
+                del sys.modules[name]
+            sys.modules.update(before)
+
+
+class _MovedModule(ModuleType):
+    """Stands for a module while an artifact is read, and gives each class from where it is now."""
+
+    def __init__(self, name: str, real: ModuleType | None) -> None:
+        super().__init__(name)
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        new = _MOVED.get(f"{self.__name__}:{name}") or _MOVED.get(self.__name__)
+        if new is None:
+            return getattr(self._real, name)
+        module, _, renamed = new.partition(":")
+        return getattr(import_module(module), renamed or name)
