@@ -32,6 +32,7 @@ _HOMES = {
     "explore.thresholds": ["explore_training", "explore_trial"],
     "decisions.gains": ["remember_trial"],
     "decisions.gates": ["improvement"],
+    "decisions.economy": ["Retraining", "chance_worse", "worth_retraining"],
     "decisions.estimate": ["window_estimate"],
     "decisions.ladder": ["gain_table", "knowledge_table", "ladder_evidence"],
     "models.reliability": ["calibration_curve"],
