@@ -40,7 +40,7 @@ _HOMES = {
     "monitoring.outcomes": ["judge_matured"],
     "monitoring.pending": ["estimate_pending"],
     "monitoring.wider": ["judge_drift"],
-    "settings.params": [
+    "params": [
         "DriftParams",
         "MonitorParams",
         "RollbackParams",
@@ -62,7 +62,7 @@ _HOMES = {
     ],
     "data.schema": ["Schema"],
     "decisions.sequential": ["loss_rise", "rise_path"],
-    "spans": ["Window"],
+    "evidence": ["Window"],
     "scoring.batch": ["open_window", "remember_scoring", "score_window", "scoring_evidence"],
     "scoring.inspection": ["inspect_chunks"],
     "stress.course": ["contenders", "load_guards", "stress_guard", "stress_service"],

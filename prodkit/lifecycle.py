@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.errors import ParameterError, RunError
+from prodkit.evidence import Window
 from prodkit.journal import Journal
+from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
 from prodkit.runs.pages import write_site
 from prodkit.runs.runner import Run, run_notebook
 from prodkit.runs.stops import Limits, signal_received
-from prodkit.settings.arguments import REAL_STORE, neutral_facts, read_files, typed_value
-from prodkit.settings.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
-from prodkit.settings.places import outputs_folder, resolve
-from prodkit.spans import Window
+from prodkit.settings import REAL_STORE, neutral_facts, outputs_folder, read_files, resolve, typed_value
 from prodkit.store.registry import Store
 
 __all__ = ["FLIGHTS_DRILLS", "Drill", "Lifecycle", "plan"]

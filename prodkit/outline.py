@@ -12,8 +12,8 @@ import pandas as pd
 
 from prodkit.data.windows import labelled, read_window
 from prodkit.errors import WindowError
-from prodkit.settings.params import TrainParams
-from prodkit.spans import Window, write_duration
+from prodkit.evidence import Window, write_duration
+from prodkit.params import TrainParams
 
 __all__ = ["Outline", "chapters", "labelled_part", "outline", "read_outline"]
 

@@ -30,7 +30,7 @@ def canary_notebook(folder: Path, *, fails: bool = False) -> Path:
         fails: whether it ends with an exception that holds the secret, instead of a result that does.
     """
     reads = (
-        "from prodkit.settings.places import expand\nimport base64, html, io, json, os, sys, urllib.parse, warnings\n"
+        "from prodkit.settings import expand\nimport base64, html, io, json, os, sys, urllib.parse, warnings\n"
         "import matplotlib.pyplot as plt, pandas\nsecret = expand(url)"
     )
     shows = [

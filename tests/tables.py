@@ -22,8 +22,8 @@ from benchmarks.versions import trained as version_made
 
 from prodkit.cli import main
 from prodkit.data.windows import read_window
-from prodkit.settings.notebook import read_notebook
-from prodkit.settings.params import NOTEBOOKS, TrainParams
+from prodkit.params import NOTEBOOKS, TrainParams
+from prodkit.settings import read_notebook
 from prodkit.store.registry import Store
 
 PROJECT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
 from prodkit.monitoring.alerts import alert_table, ranked_alerts, send_alerts
-from prodkit.settings.params import MonitorParams
+from prodkit.params import MonitorParams
 from prodkit.store.registry import Store
 
 SECRET = "t0ken-that-nobody-sees"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prodkit.settings.annotations import annotated_kind, checked, literal_kind, require_plain
+from prodkit.settings import annotated_kind, checked, literal_kind, require_plain
 
 
 def kind_of(annotation: str) -> Any:

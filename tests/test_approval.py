@@ -9,7 +9,7 @@ from tables import written
 from test_own_tables import actions, facts_beside, here, lived, shop
 
 from prodkit.lifecycle import Lifecycle
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 from prodkit.store.registry import Store
 
 __all__ = ["here"]  # a fixture

@@ -15,9 +15,8 @@ from papermill.parameterize import parameterize_notebook
 from tables import own_notebook, prodkit
 
 from prodkit.errors import ParameterError
-from prodkit.settings.arguments import REAL_STORE, check, neutral_facts, read_files, typed_value
-from prodkit.settings.notebook import read_notebook
-from prodkit.settings.params import Facts, TrainParams
+from prodkit.params import Facts, TrainParams
+from prodkit.settings import REAL_STORE, check, neutral_facts, read_files, read_notebook, typed_value
 
 __all__ = ["prodkit"]  # a fixture
 

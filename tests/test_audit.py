@@ -22,9 +22,9 @@ from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.decide import Decision, judgement, promotion
 from prodkit.errors import ArtifactError, ParameterError, StoreError, VersionError
 from prodkit.evidence import Evidence
+from prodkit.params import NOTEBOOKS
 from prodkit.runs.runner import run_notebook
-from prodkit.settings.params import NOTEBOOKS
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 from prodkit.store.layout import LAYOUT
 from prodkit.store.registry import Champion, Store
 

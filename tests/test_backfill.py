@@ -18,7 +18,7 @@ from tables import PROJECT, Command, own_notebook, prodkit
 
 from prodkit.errors import ParameterError
 from prodkit.runs.backfill import backfilled, windows_between
-from prodkit.settings.places import outputs_folder, outputs_in, using_outputs
+from prodkit.settings import outputs_folder, outputs_in, using_outputs
 
 __all__ = ["prodkit"]  # a fixture
 

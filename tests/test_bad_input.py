@@ -39,7 +39,7 @@ from prodkit.errors import (
     VersionError,
     WindowError,
 )
-from prodkit.settings.params import NOTEBOOKS
+from prodkit.params import NOTEBOOKS
 from prodkit.store.registry import Store
 from prodkit.store.workspace import open_store
 

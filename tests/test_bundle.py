@@ -13,10 +13,9 @@ import pytest
 from tables import WINDOWS, orders, params_for, version_of
 
 from prodkit.errors import ModelError
-from prodkit.evidence import Estimate
+from prodkit.evidence import Estimate, Window
 from prodkit.models.bundle import _MOVED, lead_score, manifest, pack, unpack
 from prodkit.models.environment import environment
-from prodkit.spans import Window
 
 
 @pytest.fixture
@@ -79,13 +78,13 @@ def test_an_artifact_that_names_classes_by_their_old_modules_is_read(bundle, mon
     buffer, modules = io.BytesIO(), set(sys.modules)
     joblib.dump(bundle, buffer)
     old = buffer.getvalue().replace(b"prodkit.models.bundle", b"prodkit.models.bumble")
-    old = old.replace(b"prodkit.data.schema", b"prodkit.spans.clean").replace(b"Schema", b"Sketch")
+    old = old.replace(b"prodkit.data.schema", b"prodkit.data.scheme").replace(b"Schema", b"Sketch")
     with pytest.raises(ModelError, match="could not be read back: ModuleNotFoundError"):
         unpack(old)
     moves = {
         "prodkit.models.bumble": "prodkit.models.bundle",
-        "prodkit.spans.clean:Sketch": "prodkit.data.schema:Schema",
-        "prodkit.spans.clean": "prodkit.data.schema",
+        "prodkit.data.scheme:Sketch": "prodkit.data.schema:Schema",
+        "prodkit.data.scheme": "prodkit.data.schema",
     }
     for place, now in moves.items():
         monkeypatch.setitem(_MOVED, place, now)

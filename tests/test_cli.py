@@ -21,7 +21,7 @@ from tables import PROJECT, Command, contents, opened, own_notebook, places, pro
 from prodkit import cli
 from prodkit.errors import ParameterError, StoreError
 from prodkit.runs.runner import Run, _warn
-from prodkit.settings.places import expand
+from prodkit.settings import expand
 
 __all__ = ["places", "prodkit"]  # fixtures
 

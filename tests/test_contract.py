@@ -15,8 +15,8 @@ from prodkit.data.windows import blocks, read_window
 from prodkit.drift.contract import Limits, breaks
 from prodkit.drift.profiles import Profile, profile
 from prodkit.drift.units import CONVERSIONS, Conversion
-from prodkit.settings.params import Facts
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.params import Facts
 
 MONTHS = range(4, 13)
 FAULTS = {

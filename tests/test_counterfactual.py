@@ -14,8 +14,8 @@ from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.soundness import left_out, sound_rows
 from prodkit.decisions.survey import inspect_window
 from prodkit.errors import IdentityError, ModelError, ParameterError, WindowError
-from prodkit.settings.params import TrainParams
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.params import TrainParams
 from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures

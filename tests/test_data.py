@@ -42,8 +42,8 @@ from prodkit.errors import (
     SchemaError,
     WindowError,
 )
-from prodkit.settings.params import Facts, TrainParams
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.params import Facts, TrainParams
 
 IDS = ["time", "carrier", "flight", "origin"]
 MOMENTS = pd.DatetimeIndex(["2020-01-10 00:00", "2020-01-11 05:00", "2020-01-19 23:59:59.999999"])

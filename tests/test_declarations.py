@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prodkit.errors import ParameterError
-from prodkit.settings.declarations import NO_DEFAULT, NOT_LITERAL, declarations
+from prodkit.settings import NO_DEFAULT, NOT_LITERAL, declarations
 
 
 def read(source: str) -> dict[str, Any]:

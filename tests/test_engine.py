@@ -19,7 +19,7 @@ from prodkit.runs.draft import notebook_text
 from prodkit.runs.engine import execute
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, Stop
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 
 START = "a = 1"
 SHORT = Limits(cell_seconds=60, grace_seconds=1)
@@ -397,7 +397,7 @@ def test_output_widgets_do_not_hang_it(out, tmp_path):
 LEAKS = """
 import os, sys, logging, json
 from IPython.display import HTML, Markdown, display
-from prodkit.settings.places import expand
+from prodkit.settings import expand
 secret = expand(token)
 print(secret); print(repr(secret), file=sys.stderr)
 for n in range(len(secret)): print(secret[n], end="", flush=True)

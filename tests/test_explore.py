@@ -22,7 +22,7 @@ from prodkit.explore.thresholds import explore_trial
 from prodkit.figures.drift import draw_score_histogram
 from prodkit.models.confusion import confusion, threshold_cost
 from prodkit.models.losses import business_value
-from prodkit.settings.params import RollbackParams, StressParams
+from prodkit.params import RollbackParams, StressParams
 from prodkit.store.history import Champion
 from prodkit.stress.load import Step
 

@@ -528,10 +528,10 @@ def test_an_edited_source_is_never_served_stale(tmp_path):
     """After an edit of an imported module, the next kernel comes from a new zygote, and runs the new code."""
     shutil.copytree(ROOT / "prodkit", tmp_path / "prodkit", ignore=shutil.ignore_patterns("__pycache__"))
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    cell = "import os, prodkit.spans; print(os.getppid(), getattr(prodkit.spans, 'EDITED', 0))"
+    cell = "import os, prodkit.evidence; print(os.getppid(), getattr(prodkit.evidence, 'EDITED', 0))"
     first, second = (in_kernel(cell, env=env)[0].split() for _ in range(2))
     assert first == second
-    with (tmp_path / "prodkit" / "spans.py").open("a") as source:
+    with (tmp_path / "prodkit" / "evidence.py").open("a") as source:
         source.write("\nEDITED = 1\n")
     edited = in_kernel(cell, env=env)[0].split()
     assert edited[1] == "1"
@@ -544,7 +544,7 @@ def test_configuration_that_is_read_at_import_is_watched_like_a_source(tmp_path)
     """An edit of a module, or of the configuration of matplotlib or fsspec, is seen in what is watched."""
     code = f"""
 import os, pathlib, sys
-import matplotlib, fsspec, prodkit.spans
+import matplotlib, fsspec, prodkit.evidence
 from prodkit.kernels.preloads import watched
 before = watched()
 rc, conf = pathlib.Path({str(tmp_path)!r}, "matplotlibrc"), pathlib.Path({str(tmp_path)!r}, "fsspec.json")
@@ -553,7 +553,7 @@ for file, text in ((rc, "figure.dpi: 7"), (conf, "{{}}")):
 after = watched()
 print(before[str(rc)] != after[str(rc)], before[{str(tmp_path)!r}] != after[{str(tmp_path)!r}])
 conf.write_text("{{ }}")
-print(after[str(conf)] != watched()[str(conf)], prodkit.spans.__file__ in after)
+print(after[str(conf)] != watched()[str(conf)], prodkit.evidence.__file__ in after)
 """
     env = {**os.environ, "MPLCONFIGDIR": str(tmp_path), "FSSPEC_CONFIG_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)

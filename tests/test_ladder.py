@@ -20,7 +20,7 @@ from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import unpack
 from prodkit.models.losses import row_losses
-from prodkit.settings.params import RollbackParams
+from prodkit.params import RollbackParams
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tables import PROJECT
 
 from prodkit.errors import ParameterError
+from prodkit.evidence import Window
 from prodkit.journal import Journal
 from prodkit.lifecycle import FLIGHTS_DRILLS, plan
 from prodkit.outline import chapters
 from prodkit.runs.runner import Run
-from prodkit.spans import Window
 
 MONTHS = [f"2024-{month:02d}" for month in (4, 5, 6)]
 

@@ -15,7 +15,7 @@ from prodkit.errors import DataError, LabelError, ParameterError
 from prodkit.models.losses import business_value, row_losses
 from prodkit.models.metrics import intervals, scores
 from prodkit.models.reliability import calibration_curve, calibration_error
-from prodkit.settings.params import LEAD, PRIMARY
+from prodkit.params import LEAD, PRIMARY
 
 
 def binary(n, *, seed=0, ties=False):

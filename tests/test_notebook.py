@@ -9,7 +9,7 @@ import pytest
 from tables import own_notebook
 
 from prodkit.errors import ParameterError
-from prodkit.settings.notebook import read_notebook
+from prodkit.settings import read_notebook
 
 
 def test_the_parameters_cell_is_read_without_being_run(tmp_path):

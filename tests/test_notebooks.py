@@ -12,8 +12,8 @@ import nbformat
 import pytest
 
 from prodkit.decisions.answers import RESULT_MIME
-from prodkit.settings.notebook import read_notebook
-from prodkit.settings.params import NOTEBOOKS, Facts
+from prodkit.params import NOTEBOOKS, Facts
+from prodkit.settings import read_notebook
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(NOTEBOOKS)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tables import orders, params_for, written
 
 from prodkit.errors import LabelError, WindowError
+from prodkit.evidence import Window, parse_duration
 from prodkit.outline import chapters, outline, read_outline
-from prodkit.spans import Window, parse_duration
 
 SPANS = st.builds(
     lambda start, hours: Window(start, start + timedelta(hours=hours)),

@@ -18,11 +18,11 @@ from tables import PROJECT, Command, orders, prodkit, run_cells, written
 import prodkit as package
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError, RunError
+from prodkit.evidence import Window
 from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
+from prodkit.params import NOTEBOOKS
 from prodkit.runs.client import Order
-from prodkit.settings.params import NOTEBOOKS
-from prodkit.settings.places import environment_set, using_outputs
-from prodkit.spans import Window
+from prodkit.settings import environment_set, using_outputs
 from prodkit.store.registry import Store
 
 __all__ = ["prodkit"]  # a fixture

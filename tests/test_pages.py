@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
+from prodkit.params import NOTEBOOKS
 from prodkit.reports.cells import body
 from prodkit.reports.comparison import changes, comparison
 from prodkit.reports.report import report
@@ -25,8 +26,7 @@ from prodkit.reports.site import Site
 from prodkit.reports.timeline import chapters, drawing
 from prodkit.runs.account import opened
 from prodkit.runs.pages import store_options, write_comparison, write_site
-from prodkit.settings.params import NOTEBOOKS
-from prodkit.settings.places import project_folder
+from prodkit.settings import project_folder
 from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store, Version
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import prodkit
 from prodkit.errors import ParameterError
-from prodkit.settings.params import NOTEBOOKS, DriftParams, RollbackParams, TrainParams
-from prodkit.settings.places import expand, names_read, outputs_folder, project_folder, resolve, using_outputs
-from prodkit.spans import Window, parse_duration, write_duration
+from prodkit.evidence import Window, parse_duration, write_duration
+from prodkit.params import NOTEBOOKS, DriftParams, RollbackParams, TrainParams
+from prodkit.settings import expand, names_read, outputs_folder, project_folder, resolve, using_outputs
 
 moments = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(lambda m: m.replace(microsecond=0))
 
@@ -134,7 +134,7 @@ def test_durations_are_python_timedeltas():
 
 def test_what_was_read_from_the_environment_is_known_by_name(monkeypatch):
     """Whoever shows an error can leave out what this process has read."""
-    monkeypatch.setattr("prodkit.settings.places._READ", set())
+    monkeypatch.setattr("prodkit.settings._READ", set())
     monkeypatch.setenv("SHOP_PASSWORD", "canary")
     assert expand("a ${SHOP_PASSWORD} b") == "a canary b"
     assert names_read() == {"SHOP_PASSWORD"}

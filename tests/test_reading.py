@@ -11,9 +11,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prodkit.settings.annotations import checked
-from prodkit.settings.reading import read_node, read_text, written_mapping
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.settings import checked, read_node, read_text, written_mapping
 
 TRAPS = [
     *(

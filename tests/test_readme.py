@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prodkit.settings.params import NOTEBOOKS
+from prodkit.params import NOTEBOOKS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

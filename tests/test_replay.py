@@ -31,7 +31,7 @@ from test_whatif import CHALLENGER, HEALTH, LABELS, PREDECESSOR, contest, decide
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest
 from prodkit.errors import ProdkitError
 from prodkit.runs.runner import run_notebook
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 from prodkit.verification.replay import Replay, contradictions, replay_run
 
 __all__ = ["prodkit"]  # a fixture

@@ -28,7 +28,7 @@ from prodkit.errors import LockedError, ParameterError, RunError
 from prodkit.runs.client import StoppedError
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, Stop
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 

@@ -25,13 +25,12 @@ from prodkit.data import keys
 from prodkit.data.windows import read_window
 from prodkit.decisions.survey import inspect_window
 from prodkit.errors import DataError, IdentityError
-from prodkit.evidence import Evidence
+from prodkit.evidence import Evidence, Window
 from prodkit.models.bundle import unpack
 from prodkit.scoring.batch import open_window, remember_scoring, score_window, scoring_evidence
 from prodkit.scoring.guard import guarded
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.scoring.workers import shared_out
-from prodkit.spans import Window
 from prodkit.store.workspace import load_version
 
 __all__ = ["places"]  # fixture
@@ -39,7 +38,7 @@ __all__ = ["places"]  # fixture
 # A process of its own that scores a window until somebody kills it.
 SCORER = """
 import json, sys
-from prodkit.settings.params import ScoreParams
+from prodkit.params import ScoreParams
 from prodkit.scoring.batch import open_window, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.store.registry import Store
@@ -396,7 +395,7 @@ def test_processes_and_a_dask_cluster_give_what_threads_give(params, bundle, tmp
 BAR = """
 import time
 from prodkit.scoring.workers import shared_out
-from prodkit.spans import Window
+from prodkit.evidence import Window
 for _ in shared_out(time.sleep, [0.2, 0.2], backend="threading", label="score", sizes=[300, 500]):
     pass
 """

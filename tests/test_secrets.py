@@ -12,7 +12,7 @@ import pytest
 from canary import CANARY, NAME, canary_notebook, places_with_the_canary
 from tables import PROJECT
 
-from prodkit.settings.places import resolve
+from prodkit.settings import resolve
 
 
 def run(path: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from test_store import address
 
 from prodkit.errors import StoreError, VersionError
-from prodkit.settings.places import destination, environment_set, store_places
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.settings import destination, environment_set, store_places
 from prodkit.store.registry import Store
 from prodkit.store.snapshot import take_snapshot
 

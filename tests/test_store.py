@@ -30,7 +30,7 @@ from prodkit.errors import (
     StoreError,
     VersionError,
 )
-from prodkit.spans import Window
+from prodkit.evidence import Window
 from prodkit.store.registry import Champion, Store
 
 JANUARY, FEBRUARY = Window.parse("2013-01-01/2013-02-01"), Window.parse("2013-02-01/2013-03-01")

@@ -19,7 +19,7 @@ from prodkit.decisions.survey import (
 )
 from prodkit.drift.profiles import profile
 from prodkit.errors import ParameterError
-from prodkit.spans import Window
+from prodkit.evidence import Window
 from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures

@@ -43,7 +43,7 @@ from tables import (
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.runs.runner import run_notebook
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 from prodkit.verification import verifier as verification
 from prodkit.verification.rerun import ColdKernel
 from prodkit.verification.sandbox import lend_outputs

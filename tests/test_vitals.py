@@ -16,7 +16,7 @@ from tables import orders, params_for, run_cells, version_of, written
 from prodkit.data.windows import labelled, read_window
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
-from prodkit.evidence import Estimate, Evidence, overall
+from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overall
 from prodkit.models.bundle import unpack
 from prodkit.models.losses import row_losses
 from prodkit.monitoring.findings import standing, steady, vital_evidence
@@ -26,7 +26,6 @@ from prodkit.monitoring.rehearsal import demonstrate_past
 from prodkit.monitoring.vitals import vital_signs
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
-from prodkit.spans import Window, earlier_windows
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 

@@ -20,7 +20,7 @@ from prodkit.decisions.record import decision_record
 from prodkit.decisions.whatif import other_decision, what_if
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
-from prodkit.settings.params import NOTEBOOKS
+from prodkit.params import NOTEBOOKS
 from prodkit.store.history import Champion
 
 __all__ = ["prodkit"]  # a fixture

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prodkit.settings.places import names_read
+from prodkit.settings import names_read
 
 __all__ = ["print_table", "progress", "tell", "tell_failure"]
 

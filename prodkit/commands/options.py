@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from prodkit.runs.stops import Limits
-from prodkit.settings.places import project_folder, resolve, using_outputs
+from prodkit.settings import project_folder, resolve, using_outputs
 
 __all__ = [
     "default_files",
@@ -107,7 +107,7 @@ def default_files(notebook: str) -> list[Path]:
 
 def given_values(notebook: str, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The parameters that the command names, in files or directly."""
-    from prodkit.settings.arguments import read_files, typed_value
+    from prodkit.settings import read_files, typed_value
 
     given = read_files(notebook, files or default_files(Path(notebook).stem))
     return given | {name: typed_value(notebook, name, text) for name, text in pairs}

@@ -12,7 +12,7 @@ import click
 
 from prodkit.commands.console import print_table, tell
 from prodkit.commands.options import json_option, out_option, outputs_path, place_options, with_store
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 
 if TYPE_CHECKING:
     from prodkit.store.registry import Store
@@ -83,7 +83,7 @@ def whatif(kept: Store, pairs: Sequence[tuple[str, str]], as_json: bool) -> None
     """
     from prodkit.decisions.record import past_decisions
     from prodkit.decisions.whatif import notebook_of, what_if
-    from prodkit.settings.arguments import typed_value
+    from prodkit.settings import typed_value
 
     changed = {name: typed_value(notebook_of(name), name, text) for name, text in pairs}
     table = what_if(past_decisions(kept), changed).reset_index()

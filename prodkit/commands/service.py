@@ -10,7 +10,7 @@ import click
 from prodkit.commands.console import tell
 from prodkit.commands.options import default_files, file_options, outputs_path
 from prodkit.errors import ParameterError
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 
 __all__ = ["serve"]
 

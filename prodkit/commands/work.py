@@ -20,7 +20,7 @@ from prodkit.commands.options import (
     parameter_options,
 )
 from prodkit.runs.stops import Limits, heeding_signals, signal_received
-from prodkit.settings.places import using_outputs
+from prodkit.settings import using_outputs
 
 __all__ = ["backfill", "lifecycle", "run"]
 
@@ -87,7 +87,7 @@ def lifecycle(
 ) -> None:
     """The main job: the whole life of a model, on the bundled flights by default."""
     from prodkit.lifecycle import plan
-    from prodkit.settings.params import NOTEBOOKS
+    from prodkit.params import NOTEBOOKS
 
     files = files or list(dict.fromkeys(path for name in NOTEBOOKS for path in default_files(name)))
     with using_outputs(outputs_path(out)), heeding_signals(), progress() as bar:

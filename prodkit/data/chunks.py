@@ -22,7 +22,7 @@ from prodkit.data.dataset import open_table
 from prodkit.data.flatfiles import ROW, Files, Group
 from prodkit.data.staging import row_names, staged
 from prodkit.data.windows import no_rows, table_columns, window_limits
-from prodkit.settings.params import Facts
+from prodkit.params import Facts
 
 __all__ = ["Chunk", "Chunks", "window_chunks"]
 

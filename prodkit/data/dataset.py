@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prodkit.errors import missing_column
-from prodkit.settings.params import FLIGHTS, Facts
-from prodkit.settings.places import outputs_folder, resolve
+from prodkit.params import FLIGHTS, Facts
+from prodkit.settings import outputs_folder, resolve
 
 if TYPE_CHECKING:
     from prodkit.data.sources import Source

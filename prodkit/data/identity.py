@@ -7,7 +7,7 @@ import pandas as pd
 
 from prodkit.data.cells import texts
 from prodkit.errors import IdentityError
-from prodkit.settings.params import Facts
+from prodkit.params import Facts
 
 __all__ = ["identity_error", "require_unique_rows", "row_ids", "shared_names"]
 

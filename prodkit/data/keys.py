@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from prodkit.data.cells import texts
 from prodkit.data.chunks import Chunks
-from prodkit.settings.params import Facts
+from prodkit.params import Facts
 
 __all__ = ["kept_hashes", "key_hashes", "shared_keys"]
 

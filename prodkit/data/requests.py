@@ -7,9 +7,9 @@ from pathlib import Path
 from prodkit.data.dataset import open_table
 from prodkit.data.windows import window_limits
 from prodkit.errors import ProdkitError
-from prodkit.settings.params import Facts, MonitorParams
-from prodkit.settings.places import resolve
-from prodkit.spans import Window, earlier_windows
+from prodkit.evidence import Window, earlier_windows
+from prodkit.params import Facts, MonitorParams
+from prodkit.settings import resolve
 
 __all__ = ["request_log", "requests_digest"]
 

@@ -19,8 +19,8 @@ from prodkit.data.flatfiles import ROW, Files
 from prodkit.data.parts import open_parts
 from prodkit.data.sources import Source
 from prodkit.data.windows import read_window, window_limits
-from prodkit.settings.params import Facts
-from prodkit.settings.places import resolve
+from prodkit.params import Facts
+from prodkit.settings import resolve
 
 __all__ = ["row_names", "staged"]
 

@@ -18,8 +18,8 @@ from prodkit.data.flatfiles import ROW
 from prodkit.data.identity import identity_error, require_unique_rows, row_ids
 from prodkit.data.sources import Source
 from prodkit.errors import LabelError, ParameterError, WindowError
-from prodkit.settings.params import Facts
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.params import Facts
 
 __all__ = [
     "Coverage",

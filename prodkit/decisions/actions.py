@@ -7,7 +7,7 @@ from typing import Literal
 from prodkit.decisions.decide import Decision
 from prodkit.decisions.record import decision_digest, decision_record
 from prodkit.decisions.result import current_run
-from prodkit.settings.params import Facts
+from prodkit.params import Facts
 from prodkit.store.registry import Store
 
 __all__ = ["carry_out"]

@@ -21,7 +21,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.domain import Domain, domain
 from prodkit.models.expected import class_chances, class_shares
-from prodkit.settings.params import DriftParams, MonitorParams, RollbackParams
+from prodkit.params import DriftParams, MonitorParams, RollbackParams
 
 __all__ = ["concept_drift", "joint_drift", "label_drift", "wider_drift"]
 

@@ -23,7 +23,7 @@ from prodkit.errors import VersionError
 from prodkit.evidence import Evidence, Outcome
 from prodkit.models.bundle import Bundle, unpack
 from prodkit.models.metrics import intervals, scores
-from prodkit.settings.params import ValidateParams
+from prodkit.params import ValidateParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from prodkit.evidence import Evidence
-from prodkit.settings.params import RollbackParams, ValidateParams
+from prodkit.params import RollbackParams, ValidateParams
 from prodkit.store.history import Event
 from prodkit.store.registry import Store
 

@@ -16,11 +16,11 @@ from prodkit.data.windows import labelled, read_window
 from prodkit.decisions.soundness import sound_rows
 from prodkit.decisions.trial import Trial, joined, run_trial, unseen_rows
 from prodkit.errors import DataError, ModelError, WindowError
+from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import build_model, fit_model
 from prodkit.models.metrics import scores
-from prodkit.settings.params import LEAD, PRIMARY, RollbackParams, TrainParams
-from prodkit.spans import Window
+from prodkit.params import LEAD, PRIMARY, RollbackParams, TrainParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

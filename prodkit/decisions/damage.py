@@ -17,7 +17,7 @@ from prodkit.models.bundle import Bundle, lead_score
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.losses import row_losses
 from prodkit.models.training import thinned
-from prodkit.settings.params import DriftParams
+from prodkit.params import DriftParams
 
 __all__ = ["damage_table", "put_back", "segment"]
 

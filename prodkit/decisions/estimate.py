@@ -25,8 +25,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.domain import Domain, domain
 from prodkit.models.expected import class_chances, class_shares, expected_worth
-from prodkit.settings.kinds import Task
-from prodkit.settings.params import PRIMARY, Facts
+from prodkit.params import PRIMARY, Facts, Task
 
 __all__ = ["Estimated", "estimate_evidence", "estimated", "window_estimate"]
 

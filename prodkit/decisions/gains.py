@@ -11,9 +11,9 @@ import pandas as pd
 from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.result import metric
 from prodkit.decisions.trial import Trial
+from prodkit.evidence import Window
 from prodkit.models.blocks import daily_auc
-from prodkit.settings.params import RollbackParams
-from prodkit.spans import Window
+from prodkit.params import RollbackParams
 from prodkit.store.registry import Store
 
 __all__ = ["daily_gains", "earlier_gains", "ranking_gain", "remember_trial"]

@@ -20,7 +20,7 @@ from prodkit.decisions.survey import Inspection
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import Bundle, measured
 from prodkit.models.metrics import intervals
-from prodkit.settings.params import PRIMARY, Facts, RollbackParams
+from prodkit.params import PRIMARY, Facts, RollbackParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

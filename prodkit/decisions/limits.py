@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from prodkit.evidence import Evidence, Outcome
-from prodkit.settings.params import Facts
+from prodkit.params import Facts
 
 __all__ = ["Held", "held_against", "limits_of"]
 

@@ -17,7 +17,7 @@ from prodkit.decisions.gates import alternative, enough, known_classes, once
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
 from prodkit.models.blocks import dependence
-from prodkit.settings.params import RollbackParams
+from prodkit.params import RollbackParams
 
 __all__ = ["performance_evidence"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from prodkit.decisions.decide import Decision, judgement, promotion
 from prodkit.errors import RunError
 from prodkit.evidence import Evidence
+from prodkit.params import Facts
 from prodkit.redaction import Redaction, references
-from prodkit.settings.params import Facts
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 

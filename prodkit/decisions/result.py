@@ -16,10 +16,9 @@ from prodkit.data.windows import Read, digest
 from prodkit.decisions.answers import ACTIONS, FINDINGS, MEASURED, RESULT_MIME
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.record import decision_record
-from prodkit.evidence import Estimate, Evidence, Outcome, overall
+from prodkit.evidence import Estimate, Evidence, Outcome, Window, overall
 from prodkit.models.environment import environment
-from prodkit.settings.params import Facts
-from prodkit.spans import Window
+from prodkit.params import Facts
 
 __all__ = [
     "Result",

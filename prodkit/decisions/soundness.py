@@ -9,9 +9,8 @@ import pandas as pd
 
 from prodkit.data.identity import require_unique_rows
 from prodkit.errors import WindowError
-from prodkit.evidence import Evidence
-from prodkit.settings.params import Facts
-from prodkit.spans import Window
+from prodkit.evidence import Evidence, Window
+from prodkit.params import Facts
 from prodkit.store.registry import Store
 
 __all__ = ["left_out", "repetition", "sound_rows"]

@@ -19,7 +19,7 @@ from prodkit.drift.shifts import MIN_BLOCKS
 from prodkit.errors import ParameterError, SchemaError
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.models.bundle import Bundle, lead_score
-from prodkit.settings.params import DriftParams, Facts, MonitorParams, RollbackParams
+from prodkit.params import DriftParams, Facts, MonitorParams, RollbackParams
 from prodkit.store.registry import Store
 
 __all__ = [

@@ -15,8 +15,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.losses import row_losses
 from prodkit.models.metrics import scores
 from prodkit.models.worth import row_worth
-from prodkit.settings.kinds import Task
-from prodkit.settings.params import Facts
+from prodkit.params import Facts, Task
 
 __all__ = ["Trial", "joined", "run_trial", "unseen_rows"]
 

@@ -12,7 +12,7 @@ from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.limits import held_against, limits_of
 from prodkit.decisions.record import decided_again, evidence_of
 from prodkit.evidence import Evidence
-from prodkit.settings.params import NOTEBOOKS, Facts, unknown_parameter
+from prodkit.params import NOTEBOOKS, Facts, unknown_parameter
 
 __all__ = ["Alternative", "notebook_of", "other_decision", "what_if"]
 

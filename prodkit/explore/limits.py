@@ -14,7 +14,7 @@ from prodkit.decisions.record import decision_record
 from prodkit.decisions.whatif import what_if
 from prodkit.explore.explorer import Explorer, View, as_table
 from prodkit.figures.gains import draw_differences
-from prodkit.settings.params import RollbackParams
+from prodkit.params import RollbackParams
 
 __all__ = ["explore_limits"]
 

@@ -11,7 +11,7 @@ import ipywidgets
 from prodkit.decisions.result import rounded
 from prodkit.explore.explorer import Explorer, View, as_table
 from prodkit.figures.load import draw_latency_tail
-from prodkit.settings.params import StressParams
+from prodkit.params import StressParams
 from prodkit.stress.course import knee_limits
 from prodkit.stress.endurance import load_table
 from prodkit.stress.load import Step, knee

@@ -12,7 +12,7 @@ from prodkit.explore.explorer import Explorer, View, as_table
 from prodkit.figures.windows import draw_panels
 from prodkit.monitoring.panels import sign_limits
 from prodkit.monitoring.vitals import Vitals
-from prodkit.settings.params import MonitorParams
+from prodkit.params import MonitorParams
 
 __all__ = ["explore_signs"]
 

@@ -19,8 +19,7 @@ from prodkit.figures.models import draw_threshold_costs
 from prodkit.models.confusion import confusion, threshold_cost
 from prodkit.models.diagnostics import Withheld
 from prodkit.models.training import OutOfTime
-from prodkit.settings.kinds import Task
-from prodkit.settings.params import TrainParams
+from prodkit.params import Task, TrainParams
 
 __all__ = ["explore_training", "explore_trial"]
 

@@ -12,7 +12,7 @@ from prodkit.figures.chart import Chart
 from prodkit.figures.drift import draw_distributions, draw_score_histogram
 from prodkit.figures.models import draw_calibration_curve
 from prodkit.models.reliability import calibration_curve
-from prodkit.settings.kinds import Task
+from prodkit.params import Task
 
 __all__ = ["draw_calibration", "draw_pair", "draw_scores"]
 

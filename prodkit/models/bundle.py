@@ -20,21 +20,20 @@ import pandas as pd
 from prodkit.data.schema import Schema
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
 from prodkit.errors import ModelError
-from prodkit.evidence import Estimate
+from prodkit.evidence import Estimate, Window
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.environment import environment
 from prodkit.models.estimators import Fallback, predictions
-from prodkit.spans import Window
 
 if TYPE_CHECKING:
     from prodkit.models.training import OutOfTime, Split
-    from prodkit.settings.params import TrainParams
+    from prodkit.params import TrainParams
 
 __all__ = ["Bundle", "assemble", "lead_score", "manifest", "measured", "pack", "unpack"]
 
 # Artifacts name their classes by module. Where those went since: "old.module": "new.module" for all of a module that is
 # gone, "old.module:Name": "new.module:Name" for one class. A renamed attribute is the business of __setstate__.
-_MOVED: dict[str, str] = {}
+_MOVED: dict[str, str] = {"prodkit.spans": "prodkit.evidence"}
 _READING = threading.Lock()
 
 _GOLDEN_ROWS = 16

@@ -16,7 +16,7 @@ from prodkit.models.losses import row_losses
 
 if TYPE_CHECKING:
     from prodkit.models.training import OutOfTime
-    from prodkit.settings.kinds import Task
+    from prodkit.params import Task
 
 __all__ = ["CalibrationSet", "LossModel", "encoded"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from prodkit.settings.kinds import Task
+from prodkit.params import Task
 
 __all__ = ["confusion", "threshold_cost"]
 

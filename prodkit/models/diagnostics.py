@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from prodkit.models.estimators import fit_model, predictions
 from prodkit.models.losses import row_losses
 from prodkit.models.training import OutOfTime, mean_loss, thinned
-from prodkit.settings.params import TrainParams
+from prodkit.params import TrainParams
 
 __all__ = ["Withheld", "importance", "learning_curve"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
 
-from prodkit.settings.kinds import Task
+from prodkit.params import Task
 
 __all__ = ["Calibration", "class_chances", "class_shares", "expected_scores", "expected_worth"]
 

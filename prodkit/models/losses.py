@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from prodkit.errors import DataError, LabelError, ParameterError
 
 if TYPE_CHECKING:
-    from prodkit.settings.kinds import Task
+    from prodkit.params import Task
 
 __all__ = ["Floats", "business_value", "checked", "losses", "row_losses", "row_values"]
 

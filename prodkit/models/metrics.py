@@ -17,7 +17,7 @@ from prodkit.evidence import Estimate
 from prodkit.models.blocks import block_codes
 from prodkit.models.losses import Floats, checked, losses
 from prodkit.models.reliability import claims, mass_bins
-from prodkit.settings.kinds import Task
+from prodkit.params import Task
 
 __all__ = ["intervals", "scores"]
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from prodkit.models.losses import Floats, checked
-from prodkit.settings.kinds import Task
+from prodkit.params import Task
 
 __all__ = ["calibration_curve", "calibration_error", "claims", "mass_bins"]
 

@@ -18,14 +18,13 @@ from sklearn.pipeline import Pipeline
 from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
-from prodkit.evidence import Estimate
+from prodkit.evidence import Estimate, Window
 from prodkit.models.blocks import dependence
 from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
 from prodkit.models.losses import row_losses
 from prodkit.models.metrics import intervals
 from prodkit.models.worth import mean_worth, row_worth
-from prodkit.settings.params import LEAD, PRIMARY, TrainParams
-from prodkit.spans import Window
+from prodkit.params import LEAD, PRIMARY, TrainParams
 
 __all__ = [
     "OutOfTime",

@@ -18,8 +18,8 @@ from prodkit.decisions.decide import sentence
 from prodkit.decisions.result import current_run
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
-from prodkit.settings.params import Facts
-from prodkit.settings.places import expand
+from prodkit.params import Facts
+from prodkit.settings import expand
 from prodkit.store.registry import Store
 
 __all__ = ["Alert", "Notice", "alert_table", "ranked_alerts", "send_alerts"]

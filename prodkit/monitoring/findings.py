@@ -14,7 +14,7 @@ from prodkit.decisions.gates import at_most
 from prodkit.decisions.sequential import loss_rise
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
 from prodkit.monitoring.vitals import Vitals, known_number
-from prodkit.settings.params import MonitorParams
+from prodkit.params import MonitorParams
 from prodkit.store.history import Champion
 
 __all__ = ["standing", "steady", "vital_evidence"]

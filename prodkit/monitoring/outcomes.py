@@ -19,14 +19,13 @@ from prodkit.decisions.paired import difference
 from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
-from prodkit.evidence import Estimate
+from prodkit.evidence import Estimate, Window, earlier_windows
 from prodkit.models.bundle import Bundle
 from prodkit.models.losses import row_losses
 from prodkit.models.metrics import intervals
 from prodkit.models.worth import row_worth
+from prodkit.params import MonitorParams
 from prodkit.scoring.guard import guarded
-from prodkit.settings.params import MonitorParams
-from prodkit.spans import Window, earlier_windows
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

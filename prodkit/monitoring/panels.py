@@ -6,7 +6,7 @@ from prodkit.figures.chart import Chart
 from prodkit.figures.windows import draw_panels
 from prodkit.monitoring.vitals import Vitals
 from prodkit.monitoring.wider import KINDS
-from prodkit.settings.params import MonitorParams
+from prodkit.params import MonitorParams
 
 __all__ = ["draw_answers", "draw_quality", "sign_limits"]
 

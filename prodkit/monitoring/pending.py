@@ -8,9 +8,9 @@ from prodkit.data.windows import read_window
 from prodkit.decisions.estimate import Estimated, window_estimate
 from prodkit.decisions.result import metric
 from prodkit.errors import ProdkitError
+from prodkit.evidence import Window, earlier_windows
 from prodkit.monitoring.outcomes import aged_share, distrusted, served_parts
-from prodkit.settings.params import MonitorParams
-from prodkit.spans import Window, earlier_windows
+from prodkit.params import MonitorParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from prodkit.evidence import earlier_windows
+from prodkit.params import Facts, MonitorParams, ScoreParams
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
-from prodkit.settings.params import Facts, MonitorParams, ScoreParams
-from prodkit.settings.places import environment_set
-from prodkit.spans import earlier_windows
+from prodkit.settings import environment_set
 from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of
 

@@ -20,12 +20,11 @@ from prodkit.drift.counts import batch_profile
 from prodkit.drift.profiles import Profile
 from prodkit.drift.tally import Blocks
 from prodkit.errors import ProdkitError, WindowError
-from prodkit.evidence import Evidence
+from prodkit.evidence import Evidence, Window
 from prodkit.models.bundle import Bundle
+from prodkit.params import MonitorParams
 from prodkit.scoring.guard import HOLD
-from prodkit.settings.params import MonitorParams
-from prodkit.settings.places import outputs_folder
-from prodkit.spans import Window
+from prodkit.settings import outputs_folder
 
 __all__ = ["Served", "of_requests", "served_windows"]
 

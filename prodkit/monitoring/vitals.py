@@ -16,14 +16,13 @@ from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
 from prodkit.drift.comparison import comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
-from prodkit.evidence import Estimate, Evidence, overall
+from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overall
 from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
 from prodkit.monitoring.pending import ESTIMATED
 from prodkit.monitoring.served import of_requests, served_windows
 from prodkit.monitoring.wider import remembered_drift, times_limit
-from prodkit.settings.params import LEAD, PRIMARY, MonitorParams
-from prodkit.spans import Window, earlier_windows
+from prodkit.params import LEAD, PRIMARY, MonitorParams
 from prodkit.store.registry import Store
 
 __all__ = ["Vitals", "known_number", "vital_signs"]

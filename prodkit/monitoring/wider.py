@@ -14,10 +14,9 @@ from prodkit.decisions.concept import wider_drift
 from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.survey import prediction_drift
 from prodkit.errors import ProdkitError
-from prodkit.evidence import Evidence, Outcome
+from prodkit.evidence import Evidence, Outcome, Window, earlier_windows
 from prodkit.monitoring.outcomes import aged_share, distrusted, served_parts
-from prodkit.settings.params import MonitorParams
-from prodkit.spans import Window, earlier_windows
+from prodkit.params import MonitorParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from prodkit.params import LEAD
 from prodkit.reports.page import rendered
 from prodkit.reports.timeline import Chapter, chapters, drawing
-from prodkit.settings.params import LEAD
 from prodkit.store.history import Champion, Event, open_proposals
 from prodkit.store.registry import Version
 

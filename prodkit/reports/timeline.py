@@ -10,8 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from prodkit.errors import ProdkitError
+from prodkit.evidence import Window
 from prodkit.reports.page import figure
-from prodkit.spans import Window
 
 __all__ = ["Chapter", "chapters", "drawing"]
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.errors import ParameterError, ProdkitError
+from prodkit.evidence import Window, iso
+from prodkit.params import kind_of
 from prodkit.redaction import Redaction
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, signal_received
-from prodkit.settings.notebook import read_notebook
-from prodkit.settings.params import kind_of
-from prodkit.settings.places import names_read, outputs_folder, outputs_in
-from prodkit.spans import Window, iso
+from prodkit.settings import names_read, outputs_folder, outputs_in, read_notebook
 
 __all__ = ["Filled", "backfilled", "windows_between"]
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prodkit.settings.params import Facts, MonitorParams
-from prodkit.settings.places import project_folder
+from prodkit.params import Facts, MonitorParams
+from prodkit.settings import project_folder
 from prodkit.store.registry import Store
 
 __all__ = [

@@ -14,8 +14,7 @@ from prodkit.files import write_text
 from prodkit.reports.comparison import comparison
 from prodkit.reports.site import Site, lead_metric
 from prodkit.runs.account import kept
-from prodkit.settings.arguments import REAL_STORE
-from prodkit.settings.places import project_folder, resolve
+from prodkit.settings import REAL_STORE, project_folder, resolve
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 

@@ -19,6 +19,7 @@ from prodkit.errors import StoreError
 from prodkit.files import write_text
 from prodkit.kernels.habitat import warm_seconds
 from prodkit.kernels.imports import lean_imports
+from prodkit.params import Facts
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.reports.cells import prepare
 from prodkit.reports.report import report
@@ -28,10 +29,7 @@ from prodkit.runs.claims import Claim, abandoned, claim
 from prodkit.runs.draft import close_notebook, notebook_text
 from prodkit.runs.pages import store_options
 from prodkit.runs.stops import Limits, Stop, heeding_signals
-from prodkit.settings.arguments import REAL_STORE, check
-from prodkit.settings.notebook import Notebook, read_notebook
-from prodkit.settings.params import Facts
-from prodkit.settings.places import names_read, outputs_folder, resolve
+from prodkit.settings import REAL_STORE, Notebook, check, names_read, outputs_folder, read_notebook, resolve
 from prodkit.store.registry import Store
 
 __all__ = ["Run", "run_notebook"]

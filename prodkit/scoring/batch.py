@@ -23,10 +23,10 @@ from prodkit.drift.profiles import ColumnProfile
 from prodkit.errors import DataError
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import Bundle
+from prodkit.params import ScoreParams
 from prodkit.scoring.parts import DRAFT, Part, PartWriter, Sent
 from prodkit.scoring.workers import shared_out
-from prodkit.settings.params import ScoreParams
-from prodkit.settings.places import destination, outputs_folder
+from prodkit.settings import destination, outputs_folder
 from prodkit.store.registry import Store
 
 __all__ = ["Scored", "open_window", "remember_scoring", "score_window", "scoring_evidence"]

@@ -23,8 +23,8 @@ from prodkit.drift.counts import batch_profile
 from prodkit.drift.profiles import Profile, profile, sampled
 from prodkit.drift.tally import Blocks
 from prodkit.models.bundle import Bundle
+from prodkit.params import Facts
 from prodkit.scoring.workers import shared_out
-from prodkit.settings.params import Facts
 from prodkit.store.registry import Store
 
 __all__ = ["inspect_chunks"]

@@ -36,7 +36,7 @@ from prodkit.serving.protocol import Protocol
 from prodkit.serving.requestlog import RequestLog
 from prodkit.serving.service import ServeParams
 from prodkit.serving.telemetry import Telemetry
-from prodkit.settings.places import resolve
+from prodkit.settings import resolve
 from prodkit.store.workspace import open_store
 
 __all__ = ["Service", "application", "serve"]

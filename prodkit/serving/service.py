@@ -9,12 +9,9 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from prodkit.errors import ParameterError
-from prodkit.settings.arguments import REAL_STORE, written
-from prodkit.settings.kinds import GivenWindow, SecretName
-from prodkit.settings.params import NOTEBOOKS, Facts, unknown_parameter
-from prodkit.settings.places import expand
-from prodkit.settings.reading import read_node, read_text
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.params import NOTEBOOKS, Facts, GivenWindow, SecretName, unknown_parameter
+from prodkit.settings import REAL_STORE, expand, read_node, read_text, written
 
 __all__ = ["ServeParams"]
 

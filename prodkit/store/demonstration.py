@@ -9,12 +9,12 @@ import pandas as pd
 from prodkit.data.schema import Schema
 from prodkit.data.windows import feature_columns, labelled, read_window
 from prodkit.errors import WindowError
+from prodkit.evidence import Window, earlier_windows
 from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.diagnostics import importance
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import Split, model_for, out_of_time, thinned
-from prodkit.settings.params import Facts, MonitorParams, TrainParams
-from prodkit.spans import Window, earlier_windows
+from prodkit.params import Facts, MonitorParams, TrainParams
 from prodkit.store.registry import Store
 
 __all__ = ["furnish"]

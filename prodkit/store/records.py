@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from prodkit.errors import ParameterError
-from prodkit.spans import Window
+from prodkit.evidence import Window
 from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Database
 from prodkit.store.history import parsed_json, strict_json
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from prodkit.errors import ArtifactError, ParameterError, StoreError, VersionError
-from prodkit.settings.places import store_places
+from prodkit.settings import store_places
 from prodkit.store.artifacts import Artifacts, signature
 from prodkit.store.database import CHAMPION, EVENTS, VERSIONS, Database, champion_of, events_of
 from prodkit.store.docket import Docket

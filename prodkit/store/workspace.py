@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from prodkit.errors import ArtifactError, ModelError, VersionError
 from prodkit.models.bundle import Bundle, unpack
-from prodkit.settings.places import resolve
+from prodkit.settings import resolve
 from prodkit.store.registry import Store
 
 if TYPE_CHECKING:
-    from prodkit.settings.params import Facts
+    from prodkit.params import Facts
 
 __all__ = ["champion_of", "load_version", "open_store", "store_problems"]
 

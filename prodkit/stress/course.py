@@ -12,11 +12,11 @@ import pandas as pd
 
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.evidence import Outcome
+from prodkit.params import StressParams
 from prodkit.scoring.guard import Answer, Guard, Standing
 from prodkit.scoring.mutations import records
 from prodkit.scoring.resident import Resident
-from prodkit.settings.params import StressParams
-from prodkit.settings.places import expand
+from prodkit.settings import expand
 from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of, load_version
 from prodkit.stress.faults import Fault, guard_faults, service_faults, tame_faults

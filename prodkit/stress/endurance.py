@@ -11,7 +11,7 @@ import pandas as pd
 
 from prodkit.decisions.gates import at_most
 from prodkit.evidence import Evidence, Outcome
-from prodkit.settings.params import StressParams
+from prodkit.params import StressParams
 from prodkit.stress.course import ServiceTrial, knee_limits
 from prodkit.stress.faults import Fault
 from prodkit.stress.load import Step, knee, quantile

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from prodkit.decisions.contest import Contest
 from prodkit.evidence import Evidence
+from prodkit.params import Facts, StressParams, ValidateParams
 from prodkit.scoring.resident import Resident
-from prodkit.settings.params import Facts, StressParams, ValidateParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 from prodkit.stress.course import load_guards

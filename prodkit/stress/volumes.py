@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prodkit.params import StressParams
 from prodkit.scoring.guard import Guard, Standing
 from prodkit.scoring.mutations import mutated, records
 from prodkit.scoring.resident import Resident
-from prodkit.settings.params import StressParams
 from prodkit.stress.stage import peak_mb
 
 __all__ = ["cost_curve", "foreseen", "mix_table", "volume_table"]

@@ -14,10 +14,10 @@ from typing import Any
 import nbformat
 
 from prodkit.errors import ParameterError, RunError
+from prodkit.params import kind_of
 from prodkit.runs.account import file_digest, opened, said
 from prodkit.runs.basis import INJECTED, cells_digest, unchecked_cells
-from prodkit.settings.params import kind_of
-from prodkit.settings.places import outputs_folder
+from prodkit.settings import outputs_folder
 from prodkit.verification.likeness import Difference, Likeness
 
 __all__ = ["Dossier", "code_cells", "read_dossier"]

@@ -12,7 +12,7 @@ from prodkit.decisions.limits import held_against
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest, decision_record, evidence_of
 from prodkit.errors import RunError
 from prodkit.evidence import Evidence
-from prodkit.settings.params import NOTEBOOKS, Facts
+from prodkit.params import NOTEBOOKS, Facts
 from prodkit.store.history import Event, chain_problems
 from prodkit.store.registry import Store
 from prodkit.verification.dossier import Dossier

@@ -45,7 +45,7 @@ def sandbox_environment(sandbox: Path, *, run_id: str) -> dict[str, str]:
 
 
 def sandbox_names(sandbox: Path, outputs: Path) -> dict[str, str]:
-    """How places in the sandbox were called in the recorded run; see :func:`prodkit.settings.places.destination`."""
+    """How places in the sandbox were called in the recorded run; see :func:`prodkit.settings.destination`."""
     return {
         f"outputs/elsewhere{outputs}": "outputs",
         "outputs/elsewhere": "",

@@ -18,11 +18,10 @@ from prodkit.data.dataset import source_digest
 from prodkit.decisions.answers import MEASURED, RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.environment import environment
+from prodkit.params import kind_of
 from prodkit.redaction import Redaction, references
 from prodkit.runs.basis import code_digest, files_digest, working_folder
-from prodkit.settings.arguments import REAL_STORE
-from prodkit.settings.params import kind_of
-from prodkit.settings.places import names_read, outputs_folder, resolve
+from prodkit.settings import REAL_STORE, names_read, outputs_folder, resolve
 from prodkit.store.registry import Store
 from prodkit.store.snapshot import require_store, take_snapshot
 from prodkit.verification.dossier import Dossier, code_cells, read_dossier

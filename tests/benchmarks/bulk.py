@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prodkit.models.bundle import unpack
+from prodkit.params import ScoreParams
 from prodkit.scoring.batch import open_window, score_window
 from prodkit.scoring.inspection import inspect_chunks
-from prodkit.settings.params import ScoreParams
 from prodkit.store.registry import Store
 from prodkit.stress.stage import peak_mb
 

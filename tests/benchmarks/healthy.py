@@ -21,9 +21,8 @@ from prodkit.decisions.decide import judgement
 from prodkit.decisions.gains import daily_gains
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.trial import Trial
-from prodkit.evidence import Evidence
-from prodkit.settings.params import RollbackParams
-from prodkit.spans import Window
+from prodkit.evidence import Evidence, Window
+from prodkit.params import RollbackParams
 from prodkit.store.history import Champion
 
 MODELS = ("champion", "predecessor", "challenger")

@@ -18,7 +18,7 @@ from prodkit.data.windows import read_window
 from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import model_for, out_of_time, split_window
-from prodkit.settings.params import ScoreParams, TrainParams
+from prodkit.params import ScoreParams, TrainParams
 from prodkit.store.registry import Store
 
 PROJECT = Path(__file__).parent.parent.parent

@@ -31,8 +31,8 @@ from served import flights_version, new_flights, stocked
 from prodkit.data.windows import read_window
 from prodkit.models.bundle import unpack
 from prodkit.models.training import split_window
+from prodkit.params import TrainParams
 from prodkit.scoring.mutations import records
-from prodkit.settings.params import TrainParams
 from prodkit.store.registry import Store
 
 HERE, CONNECTIONS = Path(__file__).parent, 8

@@ -38,9 +38,9 @@ from prodkit.decisions.ladder import ladder_evidence
 from prodkit.decisions.result import metric
 from prodkit.decisions.survey import drift_evidence, drift_report, inspect_window
 from prodkit.evidence import Evidence
+from prodkit.params import RollbackParams, ScoreParams, TrainParams
 from prodkit.scoring.batch import Scored, open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
-from prodkit.settings.params import RollbackParams, ScoreParams, TrainParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of
 

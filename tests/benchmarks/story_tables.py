@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from prodkit.data.windows import read_window
-from prodkit.settings.params import Facts
-from prodkit.spans import Window
+from prodkit.evidence import Window
+from prodkit.params import Facts
 
 __all__ = ["DAYS", "START", "TABLES", "Table"]
 

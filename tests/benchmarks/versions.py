@@ -11,7 +11,7 @@ from prodkit.data.windows import feature_columns
 from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import model_for, out_of_time, split_window
-from prodkit.settings.params import TrainParams
+from prodkit.params import TrainParams
 
 __all__ = ["trained"]
 

@@ -48,13 +48,13 @@ from prodkit.decisions.paired import difference
 from prodkit.decisions.soundness import sound_rows
 from prodkit.drift.comparison import comparison
 from prodkit.drift.profiles import Profile, profile
+from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import fit_model, predictions
 from prodkit.models.losses import row_losses, row_values
 from prodkit.models.training import model_for
-from prodkit.settings.arguments import read_files
-from prodkit.settings.params import NOTEBOOKS, RollbackParams, ScoreParams, TrainParams, ValidateParams
-from prodkit.spans import Window
+from prodkit.params import NOTEBOOKS, RollbackParams, ScoreParams, TrainParams, ValidateParams
+from prodkit.settings import read_files
 from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of
 
