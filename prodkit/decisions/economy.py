@@ -182,7 +182,10 @@ def _check(
     tables: Mapping[str, Floats], sizes: Floats, own: Floats, *, look: int, price: float, window_days: float
 ) -> None:
     steps = len(sizes) if sizes.ndim == 1 else -1
-    shapes = {"rows": (sizes.shape, (steps,)), "served": (own.shape, (steps,))}
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+        "rows": (sizes.shape, (steps,)),
+        "served": (own.shape, (steps,)),
+    }
     shapes |= {f"losses[{name!r}]": (table.shape, (steps, steps)) for name, table in tables.items()}
     for name, (shape, wanted) in shapes.items():
         if shape != wanted:
