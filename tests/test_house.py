@@ -33,7 +33,7 @@ HOUSE = [
         "scoring",
     ),
     *("figures", "monitoring", "serving", "stress", "explore", "verification"),
-    *("outline", "journal", "lifecycle", "commands", "cli"),
+    *("outline", "schedule", "journal", "lifecycle", "commands", "cli"),
 ]
 
 
