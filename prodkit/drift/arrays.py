@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prodkit.drift.bins import Bins
-from prodkit.drift.tally import many_differ
-
 __all__ = [
     "coded_floats",
     "every",
     "floats",
+    "is_plain",
     "kind_of",
     "level_codes",
     "level_counts",
-    "level_places",
     "mask_array",
     "text_array",
 ]
@@ -81,18 +77,13 @@ def floats(array: Any, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def coded_floats(array: Any, kind: str) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """The values, the code of each row (n,) and how many are there but cannot be read.
+    """The values, each once (d,), the code of each row (n,), and how many are there but cannot be read.
 
-    Where many values differ they come as they are (n,) and codes are None; else each comes once (d,).
+    Of cells that have no dictionary the values come as they are (n,), and codes are None.
     """
     if pa.types.is_nested(array.type) or pa.types.is_null(array.type):
         values, lost = floats(array, kind)
         return values, None, 0 if lost is None else int(lost.sum())
-    if _is_number(array.type) or pa.types.is_temporal(array.type):
-        sample, _ = floats(every(array, max(1, len(array) // 512)), kind)
-        if many_differ(sample):
-            values, lost = floats(array, kind)
-            return values, None, 0 if lost is None else int(lost.sum())
     if not pa.types.is_dictionary(array.type):
         array = pc.dictionary_encode(array, null_encoding="encode")
     values, lost = floats(array.dictionary, kind)
@@ -136,25 +127,6 @@ def level_counts(codes: np.ndarray, levels: Any) -> dict[str, int]:
     return {name: n for name, n in zip(levels.to_pylist(), counts, strict=True) if n and name is not None}
 
 
-def level_places(levels: Any, bins: Bins, *, known: tuple[str, ...] | None = None) -> np.ndarray:
-    """Where :func:`~prodkit.drift.columns.level_profile` counts each of these texts (d,).
-
-    Args:
-        levels: texts (d,).
-        bins: that count them.
-        known: any other is unseen; those of the bins if not given.
-    """
-    found = pc.index_in(levels, value_set=_texts(bins.levels))
-    places = np.where(_valid(found), _plain(found, np.int32), bins.size - 1)
-    seen = pc.index_in(levels, value_set=_texts((*bins.levels, *bins.known) if known is None else known))
-    return np.where(_valid(levels), places + np.where(_valid(seen), 0, bins.size + 1), bins.size)
-
-
-@lru_cache(maxsize=128)
-def _texts(levels: tuple[str, ...]) -> Any:
-    return text_array(levels)
-
-
 def text_array(texts: Sequence[str | None]) -> Any:
     """An Arrow array of texts; ``pa.array`` would import pandas to ask whether it is given some of it."""
     encoded = [(text or "").encode("utf-8", "replace") for text in texts]
@@ -176,6 +148,11 @@ def every(array: Any, stride: int) -> Any:
         return array
     places = np.arange(0, len(array), stride)
     return array.take(pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)]))
+
+
+def is_plain(array: Any) -> bool:
+    """Whether cells are numbers, dates or times without a dictionary, which need no look at each."""
+    return _is_number(array.type) or bool(pa.types.is_temporal(array.type))
 
 
 def _is_number(kind: Any) -> bool:

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from prodkit.data.parts import Part, Parts, Unreadable
 from prodkit.drift.arrays import (
     coded_floats,
     every,
     floats,
+    is_plain,
     kind_of,
     level_codes,
     level_counts,
-    level_places,
     mask_array,
+    text_array,
 )
 from prodkit.drift.bins import Bins
 from prodkit.drift.columns import ColumnProfile, level_profile, number_profile
 from prodkit.drift.profiles import Profile
-from prodkit.drift.tally import Blocks
+from prodkit.drift.tally import Blocks, many_differ
 from prodkit.errors import DataError, SchemaError
 
 if TYPE_CHECKING:
@@ -84,13 +86,35 @@ def _counted(
         cells = cells if kept is None else cells.filter(mask_array(kept))
         if bins.kind == "categorical":
             codes, levels = level_codes(cells)
-            places = level_places(levels, bins, known=known)
+            places = _places(levels, bins, known=known)
             return level_profile(codes, places, blocks=blocks, bins=bins), ""
-        values, places_of, malformed = coded_floats(cells, bins.kind)
+        values, places_of, malformed = _numbers(cells, bins.kind)
         return number_profile(values, blocks=blocks, bins=bins, malformed=malformed, codes=places_of), ""
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # one column, not the run
         note = f"could not be read as {bins.kind}: {type(error).__name__}"
         return missing(bins, blocks, malformed=blocks.rows), note
+
+
+def _numbers(cells: Any, kind: str) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """As :func:`coded_floats`; where a look at some tells that many values differ, they come as they are."""
+    if is_plain(cells) and many_differ(floats(every(cells, max(1, len(cells) // 512)), kind)[0]):
+        values, lost = floats(cells, kind)
+        return values, None, 0 if lost is None else int(lost.sum())
+    return coded_floats(cells, kind)
+
+
+def _places(levels: Any, bins: Bins, *, known: tuple[str, ...] | None = None) -> np.ndarray:
+    """Where :func:`~prodkit.drift.columns.level_profile` counts each of these texts (d,)."""
+    own = pc.index_in(levels, value_set=_texts(bins.levels)).fill_null(bins.size - 1).to_numpy()
+    seen = pc.is_in(levels, value_set=_texts((*bins.levels, *bins.known) if known is None else known))
+    unseen = ~seen.to_numpy(zero_copy_only=False)
+    there = levels.is_valid().to_numpy(zero_copy_only=False)
+    return np.where(there, own + unseen * (bins.size + 1), bins.size)
+
+
+@lru_cache(maxsize=128)
+def _texts(levels: tuple[str, ...]) -> Any:
+    return text_array(levels)
 
 
 class Counts:
