@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import sys
 import traceback
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from prodkit.commands.console import tell_failure
-from prodkit.commands.models import models
-from prodkit.commands.records import replay, report, verify, whatif
-from prodkit.commands.service import serve
-from prodkit.commands.work import backfill, lifecycle, run
+from prodkit.console import (
+    default_files,
+    file_options,
+    json_option,
+    place_options,
+    print_json,
+    print_table,
+    progress,
+    say,
+    say_champion,
+    tell,
+    tell_failure,
+    with_limits,
+    with_notebook,
+    with_outputs,
+    with_signature,
+    with_store,
+)
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.runs.stops import leave, signal_received
+from prodkit.params import NOTEBOOKS
+from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
+from prodkit.settings import outputs_folder, typed_value
+
+if TYPE_CHECKING:
+    from prodkit.runs.backfill import Filled
+    from prodkit.store.registry import Champion, Store
+    from prodkit.verification.verdict import Verdict
 
 # A command imports what it needs when it is called: help and a mistyped name are answered at once.
 
 __all__ = ["main"]
 
-# What the machine, not the package, is at fault for: no room, no permission, no such place.
+# Errors of the machine, not of the package: no room, no permission, no such place.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
 
 
@@ -40,12 +64,12 @@ def main() -> None:
             place = f"{error.filename}: " if error.filename else ""
             fix = "Make room or give access there, or name another folder with --out."
             tell_failure(f"prodkit: {place}{error.strerror}. {fix}")
-        else:  # a fault of the package: the whole story, for whoever mends it
+        else:  # a fault of the package: the traceback helps whoever repairs it
             tell_failure("".join(traceback.format_exception(error)))
         sys.exit(1)
 
 
-class _Command(click.Group):
+class _Group(click.Group):
     """A command that Ctrl-C ends as it would end any other program, not as a failure."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -56,11 +80,323 @@ class _Command(click.Group):
             leave(signal.SIGINT)
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="notebook-prodkit")
 def prodkit() -> None:
     """Take a scikit-learn model from experiment to production without leaving notebooks."""
 
 
-for command in (backfill, lifecycle, models, replay, report, run, serve, verify, whatif):
-    prodkit.add_command(command)
+# Running notebooks
+
+
+@prodkit.command()
+@with_notebook
+@with_limits
+@click.option("--exit-code", is_flag=True, help="End with 3 if action is needed, with 4 if inconclusive.")
+@json_option
+def run(notebook: str, given: dict[str, Any], exit_code: bool, as_json: bool, **options: Any) -> None:
+    """Run NOTEBOOK, a name in notebooks/ or any .ipynb file, and record its result.
+
+    Without -f it reads params/flights.yaml and the notebook's own file in params/.
+    """
+    from prodkit.runs.runner import run_notebook
+
+    with heeding_signals():
+        done = run_notebook(notebook, given, **options)
+    if as_json:
+        print_json(done.document)
+    else:
+        again = " (done before; --force does it again)" if done.repeated else ""
+        action = f", {done['action']}" if done["action"] else ""
+        tell(f"{done['run_id']}: {done['status']}, {done['outcome']}{action}{again}")
+        for line in [*done["reasons"][:3], done.folder / "report.html"]:
+            tell(str(line))
+    sys.exit(_status(done.document, exit_code=exit_code))
+
+
+def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
+    if document["status"] == "interrupted" and signal_received():
+        return 128 + signal_received()
+    if document["status"] != "succeeded" or document["outcome"] == "error":
+        return 1
+    if exit_code and (document["outcome"] == "fail" or document["action"] not in (None, "keep", "watch")):
+        return 3
+    return 4 if exit_code and document["outcome"] == "inconclusive" else 0
+
+
+@prodkit.command()
+@file_options
+@with_outputs
+@with_limits
+def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], force: bool, limits: Limits) -> None:
+    """The main job: the whole life of a model, on the bundled flights by default."""
+    from prodkit.lifecycle import plan
+
+    with progress() as bar:
+        life = plan(files or default_files(*NOTEBOOKS), pairs, force=force)
+        life.limits = limits
+        step = bar.add_task("", total=life.steps)
+        life.tell = lambda name: bar.update(step, advance=1, description=name)
+        page = life.live()
+        bar.update(step, total=len(life.runs), completed=len(life.runs), description="done")
+    print_table(life.table())
+    say(f"open {page}")
+
+
+@prodkit.command()
+@with_notebook
+@click.option("--windows", required=True, metavar="START/END/FREQ", help="Such as 2013-04-01/2014-01-01/MS.")
+@click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Windows at a time.")
+@click.option("--dask", default="", metavar="ADDRESS", help="Scheduler whose workers run them instead.")
+@with_limits
+def backfill(notebook: str, given: dict[str, Any], windows: str, **options: Any) -> None:
+    """Run NOTEBOOK once for each window; what was done before is not done again.
+
+    One that fails does not stop the others; those that failed are listed at the end, with exit status 1.
+    """
+    from prodkit.runs.backfill import backfilled, windows_between
+
+    parts = windows_between(windows)
+    done: list[Filled] = []
+    with progress() as bar:
+        step = bar.add_task(f"backfill {Path(notebook).stem}", total=len(parts))
+        for each in backfilled(notebook, given, parts, **options):
+            done.append(each)
+            bar.update(step, advance=1)
+            if not each.sound:
+                tell(f"{each.window}: {each.status}: {each.reason}")
+    done.sort(key=lambda each: each.window)
+    names = ("window", "run_id", "status", "outcome", "action")
+    print_table([{name: getattr(each, name) for name in names} for each in done])
+    failed = sum(not each.sound for each in done)
+    if failed:
+        tell(f"{failed} of {len(done)} windows failed; the same command tries them again.")
+    sys.exit(128 + signal_received() if signal_received() else min(failed, 1))
+
+
+@prodkit.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free.")
+@file_options
+@with_outputs
+def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> None:
+    """Answer predictions over HTTP by whoever is champion; needs the extra [serve].
+
+    Without -f it reads params/flights.yaml, and params/serve.yaml if it is there.
+    """
+    try:
+        from prodkit.serving.app import serve as begin
+    except ImportError as error:
+        fix = 'Install it: pip install "notebook-prodkit[serve]".'
+        raise ParameterError("serve", rule=f"needs another package ({error.name})", fix=fix) from error
+    from prodkit.serving.service import ServeParams
+
+    params = ServeParams.read(files or default_files("serve"), pairs)
+    begin(params, host=host, port=port, tell=lambda address: tell(f"serving on {address}"))
+
+
+# Looking at runs
+
+
+@prodkit.command()
+@with_outputs
+@place_options
+@click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
+@click.option("--compare", nargs=2, metavar="RUN RUN", help="Put two runs side by side instead.")
+def report(store: str, artifacts: str, open_page: bool, compare: tuple[str, str] | None) -> None:
+    """Write outputs/index.html: what needs a person now, the life of the model, each version, all runs."""
+    from prodkit.runs.pages import write_comparison, write_site
+
+    folder = outputs_folder()
+    page = write_comparison(folder, *compare) if compare else write_site(folder, store, artifacts, tell=tell)
+    say(str(page))
+    if open_page:
+        click.launch(page.as_uri())
+
+
+@prodkit.command()
+@click.argument("run_id", metavar="RUN")
+@with_outputs
+@json_option
+def verify(run_id: str, as_json: bool) -> None:
+    """Execute a recorded RUN again in a cold kernel and compare; ends with 1 if it is not as recorded."""
+    from prodkit.verification.verifier import verify_run
+
+    _end(verify_run(run_id), as_json=as_json)
+
+
+@prodkit.command()
+@click.argument("run_id", metavar="RUN")
+@with_outputs
+@json_option
+def replay(run_id: str, as_json: bool) -> None:
+    """Make the decision of a recorded RUN again from its evidence; ends with 1 if it is not as recorded."""
+    from prodkit.verification.replay import replay_run
+
+    _end(replay_run(run_id), as_json=as_json)
+
+
+def _end(verdict: Verdict, *, as_json: bool) -> None:
+    if as_json:
+        print_json(verdict.to_dict())
+    else:
+        say("\n".join(verdict.lines()))
+    sys.exit(0 if verdict.matches else 1)
+
+
+@prodkit.command()
+@click.option("-p", "pairs", nargs=2, multiple=True, required=True, metavar="NAME VALUE", help="A change.")
+@json_option
+@with_store
+def whatif(store: Store, pairs: Sequence[tuple[str, str]], as_json: bool) -> None:
+    """Which decisions of the past would have been different under other limits, margins or costs, and why.
+
+    Only the numbers on record are used; what would take others needs a new run, and says so.
+    """
+    from prodkit.decisions.record import past_decisions
+    from prodkit.decisions.whatif import notebook_of, what_if
+
+    changed = {name: typed_value(notebook_of(name), name, text) for name, text in pairs}
+    table = what_if(past_decisions(store), changed).reset_index()
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows)
+    counts = Counter(row["verdict"] for row in rows)
+    unknown = counts["needs a new run"]
+    say(f"{len(rows)} decisions, {counts['different']} different, {unknown} need a new run")
+
+
+# Versions
+
+
+@prodkit.group()
+def models() -> None:
+    """Look at versions, and move the champion by hand."""
+
+
+@models.command("list")
+@json_option
+@with_store
+def list_models(store: Store, as_json: bool) -> None:
+    """All versions: what they learned from, and where they stand."""
+    champion, proposals = store.champion(), store.proposals()
+    rows = [
+        {
+            "version": version.number,
+            "standing": _standing(version.number, champion, quarantined=version.quarantined),
+            "trained": version.manifest.get("trained", ""),
+            "rows": version.manifest.get("rows", ""),
+            "model": version.manifest.get("params", {}).get("model", ""),
+            "digest": version.digest[:12],
+        }
+        for version in store.versions()
+    ]
+    if as_json:
+        waiting = [vars(event) for event in proposals]
+        print_json({"champion": vars(champion), "versions": rows, "proposals": waiting})
+        return
+    print_table(rows)
+    say_champion(champion)
+    for event in proposals:
+        is_late = event.generation != champion.generation
+        late = " (the champion changed since: it can only be rejected)" if is_late else ""
+        say(f"proposed: {event.detail['action']}, by {event.run_id}: {event.reason}{late}")
+
+
+def _standing(number: int, champion: Champion, *, quarantined: bool) -> str:
+    if number == champion.version:
+        return "champion"
+    return "quarantined" if quarantined else "predecessor" if number == champion.predecessor else ""
+
+
+@models.command()
+@click.argument("version", type=int)
+@with_store
+def show(store: Store, version: int) -> None:
+    """All that is known of one VERSION, as JSON."""
+    print_json(vars(store.version(version)))
+
+
+@models.command()
+@json_option
+@with_store
+def history(store: Store, as_json: bool) -> None:
+    """Everything that ever happened to the champion, oldest first."""
+    events = store.history()
+    if as_json:
+        print_json([vars(event) for event in events])
+        return
+    columns = ("number", "kind", "version", "generation", "actor", "run_id", "reason")
+    print_table([{name: getattr(event, name) for name in columns} for event in events])
+
+
+@models.command()
+@with_store
+def check(store: Store) -> None:
+    """Verify the chain of events, digests and signatures, and open each version; ends with 1 if something is wrong."""
+    from prodkit.store.workspace import store_problems
+
+    problems = store_problems(store)
+    for problem in problems:
+        tell(problem, style="red")
+    say(f"{len(store.history())} events, {len(problems)} problems")
+    sys.exit(1 if problems else 0)
+
+
+@models.command()
+@click.argument("version", type=int)
+@click.option("--force", is_flag=True, help="Overrule a quarantine or a freeze.")
+@with_signature
+def promote(store: Store, version: int, force: bool, **signature: str) -> None:
+    """Make VERSION the champion."""
+    store.promote(version, expected_generation=store.champion().generation, force=force, **signature)
+
+
+@models.command()
+@click.argument("version", type=int)
+@click.option("--off", is_flag=True, help="Lift the quarantine.")
+@with_signature
+def quarantine(store: Store, version: int, off: bool, **signature: str) -> None:
+    """Let nobody promote VERSION, until the quarantine is lifted; a rollback sets one by itself."""
+    store.quarantine(version, lift=off, **signature)
+
+
+@models.command()
+@click.argument("version", type=int)
+@with_signature
+def sign(store: Store, version: int, **signature: str) -> None:
+    """Sign VERSION with PRODKIT_SIGNING_KEY, if you vouch for it: it was registered without, or with another."""
+    store.sign(version, **signature)
+
+
+@models.command()
+@with_signature
+def rollback(store: Store, **signature: str) -> None:
+    """Give the predecessor its place back."""
+    store.rollback(expected_generation=store.champion().generation, **signature)
+
+
+@models.command()
+@click.argument("run_id")
+@with_signature
+def approve(store: Store, run_id: str, **signature: str) -> None:
+    """Carry out what RUN_ID proposed, if the champion is still the one that was judged."""
+    store.approve(run_id, **signature)
+
+
+@models.command()
+@click.argument("run_id")
+@with_signature
+def reject(store: Store, run_id: str, **signature: str) -> None:
+    """Settle what RUN_ID proposed without carrying it out."""
+    store.reject(run_id, **signature)
+
+
+@models.command()
+@click.option("--off", is_flag=True, help="End the freeze.")
+@with_signature
+def freeze(store: Store, off: bool, **signature: str) -> None:
+    """Let nobody promote or roll back, until the freeze is ended."""
+    (store.thaw if off else store.freeze)(**signature)

@@ -183,7 +183,7 @@ def test_progress_is_quiet_when_nobody_watches(prodkit: Command, short_life, tmp
 
 def test_progress_goes_to_stderr(prodkit: Command, short_life, tmp_path, monkeypatch):
     """On a terminal the steps are told on stderr, and stdout is the same as without."""
-    monkeypatch.setattr("prodkit.commands.console._say", Console(stderr=True, force_terminal=True, width=100))
+    monkeypatch.setattr("prodkit.console._stderr", Console(stderr=True, force_terminal=True, width=100))
     status, printed, told = prodkit("lifecycle", "--out", tmp_path)
     assert status == 0
     assert "2/2" in told
