@@ -29,11 +29,11 @@ __all__ = [
     "Addresses",
     "DriftParams",
     "Duration",
-    "Facts",
     "GivenWindow",
     "Moment",
     "MonitorParams",
     "OptionalTask",
+    "ProjectParams",
     "Reference",
     "RollbackParams",
     "ScoreParams",
@@ -123,7 +123,7 @@ _FLIGHTS_FEATURES = [
 ]
 
 
-class Facts(BaseModel):
+class ProjectParams(BaseModel):
     """The project facts: what the data is. Every notebook declares all of them, with these defaults."""
 
     # built when it is first used: a run needs one of these models, or none
@@ -217,7 +217,7 @@ class Facts(BaseModel):
         return self.model_dump(mode="json")
 
 
-class TrainParams(Facts):
+class TrainParams(ProjectParams):
     """Policy of ``train.ipynb``."""
 
     notebook: ClassVar[str] = "train"
@@ -241,7 +241,7 @@ class TrainParams(Facts):
     )
 
 
-class ValidateParams(Facts):
+class ValidateParams(ProjectParams):
     """Policy of ``validate.ipynb``."""
 
     notebook: ClassVar[str] = "validate"
@@ -285,7 +285,7 @@ class ValidateParams(Facts):
     step_seconds: float = Field(2.0, gt=0, le=3600, description="how long that rate is kept up")
 
 
-class ScoreParams(Facts):
+class ScoreParams(ProjectParams):
     """Policy of ``score.ipynb``."""
 
     notebook: ClassVar[str] = "score"
@@ -297,7 +297,7 @@ class ScoreParams(Facts):
     )
 
 
-class DriftParams(Facts):
+class DriftParams(ProjectParams):
     """Policy of ``drift.ipynb``."""
 
     notebook: ClassVar[str] = "drift"
@@ -310,7 +310,7 @@ class DriftParams(Facts):
     top: int = Field(6, ge=1, le=50, description="columns that are drawn")
 
 
-class RollbackParams(Facts):
+class RollbackParams(ProjectParams):
     """Policy of ``rollback.ipynb``."""
 
     notebook: ClassVar[str] = "rollback"
@@ -339,7 +339,7 @@ class RollbackParams(Facts):
     )
 
 
-class MonitorParams(Facts):
+class MonitorParams(ProjectParams):
     """Policy of ``monitor.ipynb``."""
 
     notebook: ClassVar[str] = "monitor"
@@ -374,7 +374,7 @@ class MonitorParams(Facts):
     )
 
 
-class StressParams(Facts):
+class StressParams(ProjectParams):
     """Policy of ``stress.ipynb``."""
 
     notebook: ClassVar[str] = "stress"
@@ -410,7 +410,7 @@ class StressParams(Facts):
     memory_limit_mb: float = Field(900.0, gt=0, description="most memory of a process, megabytes")
 
 
-NOTEBOOKS: dict[str, type[Facts]] = {
+NOTEBOOKS: dict[str, type[ProjectParams]] = {
     kind.notebook: kind
     for kind in (
         TrainParams,
@@ -424,7 +424,7 @@ NOTEBOOKS: dict[str, type[Facts]] = {
 }
 
 
-def kind_of(name: str, declared: Container[str]) -> type[Facts] | None:
+def params_model(name: str, declared: Container[str]) -> type[ProjectParams] | None:
     """The model of a notebook's parameters, if it is one of the kit: a name alone does not make it one.
 
     Args:
@@ -432,7 +432,7 @@ def kind_of(name: str, declared: Container[str]) -> type[Facts] | None:
         declared: the parameters that it has; one of the kit has all project facts.
     """
     kind = NOTEBOOKS.get(name)
-    return kind if kind and all(fact in declared for fact in Facts.model_fields) else None
+    return kind if kind and all(fact in declared for fact in ProjectParams.model_fields) else None
 
 
 def unknown_parameter(name: str, *, known: Any, place: str) -> ParameterError:

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, V
 
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window, parse_duration
-from prodkit.params import FLIGHTS, NOTEBOOKS, Facts, kind_of, unknown_parameter
+from prodkit.params import FLIGHTS, NOTEBOOKS, ProjectParams, params_model, unknown_parameter
 
 __all__ = [
     "NOT_LITERAL",
@@ -869,7 +869,7 @@ class Arguments:
     """
 
     values: dict[str, Any]
-    params: Facts | None
+    params: ProjectParams | None
 
 
 def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:
@@ -914,7 +914,7 @@ def written(path: Path) -> dict[str, yaml.Node]:
 
 def _kinds(notebook: Notebook) -> dict[str, Any]:
     """What each parameter may be: as its model says, or as the notebook declares it."""
-    kind = kind_of(notebook.name, notebook.parameters)
+    kind = params_model(notebook.name, notebook.parameters)
     fields = kind.model_fields if kind else {}
     return {
         name: fields[name].annotation if name in fields else declared.kind
@@ -972,7 +972,7 @@ def check(notebook: Notebook, given: Mapping[str, Any]) -> Arguments:
             require_plain(value)
         except ValueError as error:
             raise ParameterError(name, rule=f"must be plain: {error}", place=place) from error
-    if kind := kind_of(notebook.name, notebook.parameters):
+    if kind := params_model(notebook.name, notebook.parameters):
         _require_literals(notebook)
         return Arguments(values, kind.check({**defaults, **values}))
     return Arguments(_checked(notebook, values, place=place), None)

@@ -15,7 +15,7 @@ from papermill.parameterize import parameterize_notebook
 from tables import own_notebook, prodkit
 
 from prodkit.errors import ParameterError
-from prodkit.params import Facts, TrainParams
+from prodkit.params import ProjectParams, TrainParams
 from prodkit.settings import REAL_STORE, check, neutral_facts, read_files, read_notebook, typed_value
 
 __all__ = ["prodkit"]  # a fixture
@@ -311,7 +311,7 @@ def test_a_parameter_without_default_has_to_be_given(tmp_path):
 
 def test_the_kit_declares_literals_only(tmp_path):
     """A notebook that is checked by a model of the kit must say all of its defaults."""
-    facts = [f"{name} = ''" for name in Facts.model_fields if name != "seed"]
+    facts = [f"{name} = ''" for name in ProjectParams.model_fields if name != "seed"]
     path = str(own_notebook(tmp_path, "\n".join([*facts, "seed = int('1')"]), name="train"))
     with pytest.raises(ParameterError, match=r"seed must be a literal \(in train\.ipynb\)"):
         check(read_notebook(path), {})

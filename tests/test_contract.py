@@ -16,7 +16,7 @@ from prodkit.drift.contract import Limits, breaks
 from prodkit.drift.profiles import Profile, profile
 from prodkit.drift.units import CONVERSIONS, Conversion
 from prodkit.evidence import Window
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 MONTHS = range(4, 13)
 FAULTS = {
@@ -37,7 +37,7 @@ class Year:
     """Profiles of a year of flights on the bins of its first weeks, and the rows of each month."""
 
     def __init__(self) -> None:
-        facts = Facts(window=Window.parse("2013-01-01/2014-01-01"))
+        facts = ProjectParams(window=Window.parse("2013-01-01/2014-01-01"))
         self.rows = read_window(facts)
         self.day = blocks(self.rows["time"])
         labelled = self.rows[(self.rows["time"] < "2013-03-18") & self.rows["late"].notna()]

@@ -43,13 +43,13 @@ from prodkit.errors import (
     WindowError,
 )
 from prodkit.evidence import Window
-from prodkit.params import Facts, TrainParams
+from prodkit.params import ProjectParams, TrainParams
 
 IDS = ["time", "carrier", "flight", "origin"]
 MOMENTS = pd.DatetimeIndex(["2020-01-10 00:00", "2020-01-11 05:00", "2020-01-19 23:59:59.999999"])
 
 
-def facts_of(**given: Any) -> Facts:
+def facts_of(**given: Any) -> ProjectParams:
     """Project facts, those of the flights but for what is given."""
     return TrainParams.check(given)
 
@@ -123,7 +123,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def homes(data: str | Path, **given: Any) -> Facts:
+def homes(data: str | Path, **given: Any) -> ProjectParams:
     """The facts of the table above."""
     plain: dict[str, Any] = {
         "data": str(data),

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from prodkit.decisions.answers import RESULT_MIME
-from prodkit.params import NOTEBOOKS, Facts
+from prodkit.params import NOTEBOOKS, ProjectParams
 from prodkit.settings import read_notebook
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -81,7 +81,7 @@ def test_its_parameters_are_those_of_its_model(name):
     """The parameters cell holds each declared name with the same default, all project facts among them."""
     given = read_notebook(str(FOLDER / f"{name}.ipynb")).defaults
     assert given == NOTEBOOKS[name].check({}).plain()
-    assert set(Facts.model_fields) <= set(given)
+    assert set(ProjectParams.model_fields) <= set(given)
 
 
 @each_notebook

@@ -22,7 +22,7 @@ from prodkit.data.dataset import open_table
 from prodkit.data.flatfiles import ROW, Files, Group
 from prodkit.data.staging import row_names, staged
 from prodkit.data.windows import no_rows, table_columns, window_limits
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 __all__ = ["Chunk", "Chunks", "window_chunks"]
 
@@ -176,7 +176,7 @@ def _removed(path: Path) -> None:
 
 
 def window_chunks(
-    facts: Facts, *, features: Sequence[str], batch_rows: int, chunk_rows: int, place: Path
+    facts: ProjectParams, *, features: Sequence[str], batch_rows: int, chunk_rows: int, place: Path
 ) -> Chunks:
     """Cut the rows of ``facts.window`` that exist at ``facts.moment`` into chunks.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prodkit.errors import missing_column
-from prodkit.params import FLIGHTS, Facts
+from prodkit.params import FLIGHTS, ProjectParams
 from prodkit.settings import outputs_folder, resolve
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def flights_path() -> Path:
     return path
 
 
-def open_table(facts: Facts) -> Source:
+def open_table(facts: ProjectParams) -> Source:
     """The table that ``facts.data`` names; raises DataError when there is none."""
     from prodkit.data.sources import open_source  # pyarrow: a run of one's own notebook never needs it
 
@@ -36,7 +36,7 @@ def open_table(facts: Facts) -> Source:
     return open_source(location, shown=facts.data)  # as written: what it read from the environment is secret
 
 
-def source_digest(facts: Facts) -> str:
+def source_digest(facts: ProjectParams) -> str:
     """A cheap fingerprint (hex digits) of the whole table, taken before anything is read from it.
 
     Local files: their bytes. Remote ones: what the server says of size and time. A database: count, first and
@@ -51,7 +51,7 @@ def source_digest(facts: Facts) -> str:
     return source.digest(facts.time_column)
 
 
-def require_columns(facts: Facts, known: Sequence[str], named: Sequence[tuple[str, str]]) -> None:
+def require_columns(facts: ProjectParams, known: Sequence[str], named: Sequence[tuple[str, str]]) -> None:
     """Raise SchemaError unless each column is known; ``named`` holds pairs of parameter and column."""
     for parameter, column in named:
         if column not in known:

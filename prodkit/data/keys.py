@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from prodkit.data.cells import texts
 from prodkit.data.chunks import Chunks
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 __all__ = ["kept_hashes", "key_hashes", "shared_keys"]
 
@@ -47,7 +47,7 @@ def kept_hashes(hashes: Sequence[np.ndarray], path: Path) -> None:
     np.save(path, np.sort(np.concatenate([np.empty(0, np.uint64), *hashes])))
 
 
-def shared_keys(facts: Facts, chunks: Chunks, paths: Sequence[Path]) -> pd.DataFrame:
+def shared_keys(facts: ProjectParams, chunks: Chunks, paths: Sequence[Path]) -> pd.DataFrame:
     """What names the rows of a window whose name is that of another row, too.
 
     Of all rows only a hash is compared, some at a time, so that memory does not grow with the window; rows of equal

@@ -8,13 +8,13 @@ from prodkit.data.dataset import open_table
 from prodkit.data.windows import window_limits
 from prodkit.errors import ProdkitError
 from prodkit.evidence import Window, earlier_windows
-from prodkit.params import Facts, MonitorParams
+from prodkit.params import MonitorParams, ProjectParams
 from prodkit.settings import resolve
 
 __all__ = ["request_log", "requests_digest"]
 
 
-def request_log(params: MonitorParams, window: Window) -> Facts | None:
+def request_log(params: MonitorParams, window: Window) -> ProjectParams | None:
     """What the service has written, as far as a window goes; None where it has written nothing.
 
     A demonstration has no service.
@@ -23,7 +23,7 @@ def request_log(params: MonitorParams, window: Window) -> Facts | None:
     if not params.requests or params.store == "demo" or next(folder.glob("*.parquet"), None) is None:
         return None
     named = {"data": str(folder), "time_column": params.time_column, "features": [], "id_column": []}
-    return Facts.check({**named, "window": str(window), "as_of": params.moment.isoformat()})
+    return ProjectParams.check({**named, "window": str(window), "as_of": params.moment.isoformat()})
 
 
 def requests_digest(params: MonitorParams) -> str:

@@ -19,7 +19,7 @@ from prodkit.data.flatfiles import ROW, Files
 from prodkit.data.parts import open_parts
 from prodkit.data.sources import Source
 from prodkit.data.windows import read_window, window_limits
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.settings import resolve
 
 __all__ = ["row_names", "staged"]
@@ -27,7 +27,9 @@ __all__ = ["row_names", "staged"]
 _ROWS = 65_536  # that are fetched from a database at a time
 
 
-def staged(facts: Facts, source: Source, columns: Sequence[str], folder: Path, *, rows: int) -> Files | None:
+def staged(
+    facts: ProjectParams, source: Source, columns: Sequence[str], folder: Path, *, rows: int
+) -> Files | None:
     """The table of a window's rows as Parquet files in a folder, of which a few batches at a time are in memory.
 
     None if there are no rows at all.
@@ -58,7 +60,7 @@ def staged(facts: Facts, source: Source, columns: Sequence[str], folder: Path, *
     return Files(str(folder), facts.data) if any(folder.iterdir()) else None
 
 
-def _tables(facts: Facts, source: Source, columns: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
+def _tables(facts: ProjectParams, source: Source, columns: Sequence[str]) -> Iterator[Iterator[pa.Table]]:
     """For each file that is to be written, its rows in Arrow tables."""
     start, end = window_limits(facts)
     numbered = not facts.id_column
@@ -79,7 +81,7 @@ def _tables(facts: Facts, source: Source, columns: Sequence[str]) -> Iterator[It
 
 
 def _csv(
-    facts: Facts, source: Files, columns: Sequence[str], *, numbered: bool
+    facts: ProjectParams, source: Files, columns: Sequence[str], *, numbered: bool
 ) -> Iterator[Iterator[pa.Table]]:
     table = open_parts(resolve(facts.data), shown=facts.data)
 

@@ -19,7 +19,7 @@ from prodkit.data.identity import identity_error, require_unique_rows, row_ids
 from prodkit.data.sources import Source
 from prodkit.errors import LabelError, ParameterError, WindowError
 from prodkit.evidence import Window
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 __all__ = [
     "Coverage",
@@ -40,7 +40,7 @@ _FEW_NAMES = 100  # rows that may differ by chance
 
 
 def read_window(
-    facts: Facts,
+    facts: ProjectParams,
     window: Window | None = None,
     *,
     columns: Sequence[str] | None = None,
@@ -85,13 +85,13 @@ def read_window(
     return frame
 
 
-def window_limits(facts: Facts, window: Window | None = None) -> tuple[datetime, datetime]:
+def window_limits(facts: ProjectParams, window: Window | None = None) -> tuple[datetime, datetime]:
     """The first moment of a window that is read, and the first that is not, as naive UTC."""
     window = window or facts.window
     return _naive(window.start), min(_naive(window.end), _naive(facts.moment))
 
 
-def no_rows(facts: Facts, source: Source, window: Window | None = None) -> WindowError:
+def no_rows(facts: ProjectParams, source: Source, window: Window | None = None) -> WindowError:
     """The error for a window that holds no row of a table."""
     window, (_, end) = window or facts.window, window_limits(facts, window)
     span = source.span(facts.time_column)
@@ -112,7 +112,7 @@ def _naive(moment: datetime) -> datetime:
 
 
 def table_columns(
-    facts: Facts, known: Sequence[str], chosen: Sequence[str] | None, *, labels: bool = True
+    facts: ProjectParams, known: Sequence[str], chosen: Sequence[str] | None, *, labels: bool = True
 ) -> list[str]:
     """What to read, in the order of the result, after checking that all of it is there."""
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
@@ -133,7 +133,7 @@ def table_columns(
     return list(dict.fromkeys([*first, *features, *last]))
 
 
-def _sorted(frame: pd.DataFrame, facts: Facts, *, place: str) -> pd.DataFrame:
+def _sorted(frame: pd.DataFrame, facts: ProjectParams, *, place: str) -> pd.DataFrame:
     """By time and id, whatever the order of the files; refuses ids that are missing."""
     ids = row_ids(frame, facts)
     if (unnamed := ids.isna().any(axis=1)).any():
@@ -145,7 +145,9 @@ def _sorted(frame: pd.DataFrame, facts: Facts, *, place: str) -> pd.DataFrame:
     return frame.iloc[order].reset_index(drop=True)
 
 
-def _break(frame: pd.DataFrame, column: str, fault: str, *, facts: Facts, table: Sequence[str]) -> None:
+def _break(
+    frame: pd.DataFrame, column: str, fault: str, *, facts: ProjectParams, table: Sequence[str]
+) -> None:
     """Put a fault into a column, in place: the rehearsal that ``facts.drill`` asks for."""
     require_columns(facts, table, [("drill", column)])
     if column in (facts.time_column, *facts.id_column):
@@ -155,7 +157,7 @@ def _break(frame: pd.DataFrame, column: str, fault: str, *, facts: Facts, table:
         frame[column] = broken(frame[column], fault, seed=facts.seed)
 
 
-def feature_columns(frame: pd.DataFrame, facts: Facts) -> list[str]:
+def feature_columns(frame: pd.DataFrame, facts: ProjectParams) -> list[str]:
     """``facts.features``, or, where none are named, all columns of a window but time, ids, value and target.
 
     Columns that only name rows are left out then, too: whole numbers that count up in time, and texts that never
@@ -176,7 +178,7 @@ def _names_rows(values: pd.Series) -> bool:
     return pd.api.types.is_string_dtype(values.dtype) and native_kind(values.dtype) is None
 
 
-def time_span(facts: Facts) -> Window:
+def time_span(facts: ProjectParams) -> Window:
     """Whole days from the first row of the table to its last.
 
     Raises:
@@ -189,7 +191,7 @@ def time_span(facts: Facts) -> Window:
     return Window(first.to_pydatetime(), (last + pd.Timedelta(days=1)).to_pydatetime())
 
 
-def labelled(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+def labelled(frame: pd.DataFrame, facts: ProjectParams) -> pd.DataFrame:
     """The rows whose label is known, with their index.
 
     Raises:
@@ -224,7 +226,7 @@ class Coverage:
     never: int
 
 
-def label_coverage(frame: pd.DataFrame, facts: Facts) -> Coverage:
+def label_coverage(frame: pd.DataFrame, facts: ProjectParams) -> Coverage:
     """Count what labels a window has; raises SchemaError when it has no target column."""
     require_columns(facts, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()

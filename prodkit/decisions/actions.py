@@ -7,13 +7,13 @@ from typing import Literal
 from prodkit.decisions.decide import Decision
 from prodkit.decisions.record import decision_digest, decision_record
 from prodkit.decisions.result import current_run
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.store.registry import Store
 
 __all__ = ["carry_out"]
 
 
-def carry_out(store: Store, params: Facts, decision: Decision) -> Literal["proposed"] | None:
+def carry_out(store: Store, params: ProjectParams, decision: Decision) -> Literal["proposed"] | None:
     """Do what was decided, if the champion is still the one that was judged.
 
     The decision itself goes into the history first, whatever it is. A promotion or a rollback moves the pointer; a

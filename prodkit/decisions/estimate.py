@@ -25,7 +25,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.domain import Domain, domain
 from prodkit.models.expected import class_chances, class_shares, expected_worth
-from prodkit.params import PRIMARY, Facts, Task
+from prodkit.params import PRIMARY, ProjectParams, Task
 
 __all__ = ["Estimated", "estimate_evidence", "estimated", "window_estimate"]
 
@@ -58,7 +58,7 @@ class Estimated:
 
 
 def window_estimate(
-    rows: pd.DataFrame, params: Facts, *, bundle: Bundle, confidence: float = 0.95, distrust: str = ""
+    rows: pd.DataFrame, params: ProjectParams, *, bundle: Bundle, confidence: float = 0.95, distrust: str = ""
 ) -> Estimated:
     """Estimate what a version's answers to a window are worth: of the rows alone, without a look at any label.
 

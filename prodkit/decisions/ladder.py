@@ -20,7 +20,7 @@ from prodkit.decisions.survey import Inspection
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import Bundle, measured
 from prodkit.models.metrics import intervals
-from prodkit.params import PRIMARY, Facts, RollbackParams
+from prodkit.params import PRIMARY, ProjectParams, RollbackParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
@@ -147,7 +147,7 @@ def _worth(
     ]
 
 
-def look_number(params: Facts, bundle: Bundle) -> int:
+def look_number(params: ProjectParams, bundle: Bundle) -> int:
     """How many windows of this length the version has served by now, this one included: 1, 2, ...
 
     Each look spends its own part of the allowed error, so that all looks together keep it.

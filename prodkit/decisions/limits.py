@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from prodkit.evidence import Evidence, Outcome
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 __all__ = ["Held", "held_against", "limits_of"]
 
@@ -34,7 +34,7 @@ class Held:
     scale: float = 1.0
     exact: bool = True
 
-    def limit(self, params: Facts) -> float | None:
+    def limit(self, params: ProjectParams) -> float | None:
         """The limit that these parameters give; None if they give none."""
         name, _, key = self.parameter.partition(".")
         value: Any = getattr(params, name)

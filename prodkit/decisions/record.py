@@ -10,7 +10,7 @@ from typing import Any
 from prodkit.decisions.decide import Decision, judgement, promotion
 from prodkit.errors import RunError
 from prodkit.evidence import Evidence
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.redaction import Redaction, references
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
@@ -24,7 +24,7 @@ DECIDED = (
 """What of a document is the decision: what was decided, on what, by which rule."""
 
 
-def decision_record(params: Facts, decision: Decision) -> dict[str, Any]:
+def decision_record(params: ProjectParams, decision: Decision) -> dict[str, Any]:
     """The decision as it stands in ``result.json``: the names in :data:`DECIDED`, as plain JSON."""
     return {
         "notebook": params.notebook,

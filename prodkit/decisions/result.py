@@ -18,7 +18,7 @@ from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.record import decision_record
 from prodkit.evidence import Estimate, Evidence, Outcome, Window, overall
 from prodkit.models.environment import environment
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 __all__ = [
     "Result",
@@ -48,7 +48,7 @@ class Result:
         return {RESULT_MIME: self.document, "text/plain": repr(self)}
 
 
-def current_run(params: Facts) -> str:
+def current_run(params: ProjectParams) -> str:
     """The id of this run: given by the runner, or derived from the parameters when papermill runs alone."""
     text = json.dumps([params.notebook, params.plain()], sort_keys=True)
     return (
@@ -57,7 +57,7 @@ def current_run(params: Facts) -> str:
 
 
 def metric(
-    params: Facts, name: str, value: float, *, window: Window, version: int, n: int,
+    params: ProjectParams, name: str, value: float, *, window: Window, version: int, n: int,
     low: float | None = None, high: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """A row for the store: one figure of a window as it is known at the moment of the run."""
@@ -77,7 +77,7 @@ def metric(
 
 
 def conclude(
-    params: Facts,
+    params: ProjectParams,
     *,
     decision: Decision | None = None,
     approval: str | None = None,
@@ -123,7 +123,7 @@ def bottom_line(decision: Decision) -> Markdown:
     return _answer(ACTIONS[decision.action], decision.outcome, decision.reasons, shown)
 
 
-def finding(params: Facts, evidence: Sequence[Evidence]) -> Markdown:
+def finding(params: ProjectParams, evidence: Sequence[Evidence]) -> Markdown:
     """The answer of a notebook that decides nothing, in one sentence, and its evidence."""
     outcome = overall(evidence)
     return _answer(FINDINGS[params.notebook][outcome], outcome, _reasons(evidence), evidence)

@@ -10,7 +10,7 @@ import pandas as pd
 from prodkit.data.identity import require_unique_rows
 from prodkit.errors import WindowError
 from prodkit.evidence import Evidence, Window
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.store.registry import Store
 
 __all__ = ["left_out", "repetition", "sound_rows"]
@@ -18,7 +18,7 @@ __all__ = ["left_out", "repetition", "sound_rows"]
 _REPEATED = 0.2  # share of rows that bear another's id, from which on the feed repeats itself
 
 
-def repetition(params: Facts, shared: pd.DataFrame, *, rows: int) -> list[Evidence]:
+def repetition(params: ProjectParams, shared: pd.DataFrame, *, rows: int) -> list[Evidence]:
     """A break if the feed repeats itself: a fifth of its rows or more bear the id of another row.
 
     Args:
@@ -39,7 +39,7 @@ def repetition(params: Facts, shared: pd.DataFrame, *, rows: int) -> list[Eviden
     return [Evidence(full, "fail", value=share, limit=_REPEATED, n=rows, rung=1, note=note)]
 
 
-def sound_rows(store: Store, params: Facts, rows: pd.DataFrame) -> pd.DataFrame:
+def sound_rows(store: Store, params: ProjectParams, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows but those of windows whose input was found broken when they were scored: nobody learns from them.
 
     A window that was scored again after its repair, and found sound, comes back.
@@ -59,7 +59,7 @@ def sound_rows(store: Store, params: Facts, rows: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def left_out(store: Store, params: Facts, rows: pd.DataFrame) -> list[Evidence]:
+def left_out(store: Store, params: ProjectParams, rows: pd.DataFrame) -> list[Evidence]:
     """A line for each window whose rows :func:`sound_rows` leaves out."""
     found = []
     for window in _broken_windows(store, params, rows[params.time_column]):
@@ -69,7 +69,7 @@ def left_out(store: Store, params: Facts, rows: pd.DataFrame) -> list[Evidence]:
     return found
 
 
-def _broken_windows(store: Store, params: Facts, times: pd.Series) -> list[Window]:
+def _broken_windows(store: Store, params: ProjectParams, times: pd.Series) -> list[Window]:
     span = Window(times.min().to_pydatetime(), times.max().to_pydatetime() + timedelta(microseconds=1))
     return store.broken_windows(span, until=params.moment)
 

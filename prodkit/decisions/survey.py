@@ -19,7 +19,7 @@ from prodkit.drift.shifts import MIN_BLOCKS
 from prodkit.errors import ParameterError, SchemaError
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.models.bundle import Bundle, lead_score
-from prodkit.params import DriftParams, Facts, MonitorParams, RollbackParams
+from prodkit.params import DriftParams, MonitorParams, ProjectParams, RollbackParams
 from prodkit.store.registry import Store
 
 __all__ = [
@@ -66,7 +66,7 @@ class Inspection:
 
 
 def inspect_window(
-    store: Store, params: Facts, rows: pd.DataFrame, *, version: int, bundle: Bundle
+    store: Store, params: ProjectParams, rows: pd.DataFrame, *, version: int, bundle: Bundle
 ) -> Inspection:
     """Hold the window's rows against the champion's training and against the last sound window before it."""
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
@@ -76,7 +76,7 @@ def inspect_window(
 
 def held_against(
     store: Store,
-    params: Facts,
+    params: ProjectParams,
     current: Profile,
     *,
     version: int,
@@ -97,7 +97,7 @@ def held_against(
     return Inspection(current, recent, [*drill_evidence(params, bundle), *repeated, *evidence])
 
 
-def _require_target(params: Facts, bundle: Bundle) -> None:
+def _require_target(params: ProjectParams, bundle: Bundle) -> None:
     """A table need not have labels, so that a name which no column has would pass for one without any."""
     if params.target != bundle.schema.target:
         rule = "must be a column of the table and what the champion was trained to predict"
@@ -105,7 +105,7 @@ def _require_target(params: Facts, bundle: Bundle) -> None:
         raise SchemaError(params.target, rule=rule, place=params.data, fix=fix)
 
 
-def drill_evidence(params: Facts, bundle: Bundle | None = None) -> list[Evidence]:
+def drill_evidence(params: ProjectParams, bundle: Bundle | None = None) -> list[Evidence]:
     """A line that says so if faults were put in on purpose, into this window or into the champion's training."""
     notes = {"these rows": params.drill, "the training of this version": bundle.drill if bundle else {}}
     return [
@@ -211,7 +211,7 @@ def prediction_drift(params: MonitorParams, rows: pd.DataFrame, *, bundle: Bundl
     return Evidence("drift.predictions", outcome, value=value, limit=limit, n=len(rows), rung=5, note=note)
 
 
-def _score_profile(params: Facts, rows: pd.DataFrame, bundle: Bundle) -> ColumnProfile:
+def _score_profile(params: ProjectParams, rows: pd.DataFrame, bundle: Bundle) -> ColumnProfile:
     scores = lead_score(bundle.predict(rows))
     return column_profile(scores, blocks=blocks(rows[params.time_column]), like=bundle.scores)
 

@@ -15,7 +15,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.losses import row_losses
 from prodkit.models.metrics import scores
 from prodkit.models.worth import row_worth
-from prodkit.params import Facts, Task
+from prodkit.params import ProjectParams, Task
 
 __all__ = ["Trial", "joined", "run_trial", "unseen_rows"]
 
@@ -73,7 +73,7 @@ class Trial:
         return pd.DataFrame.from_dict(table, orient="index").rename_axis("candidate")
 
 
-def unseen_rows(rows: pd.DataFrame, params: Facts, *bundles: Bundle) -> pd.DataFrame:
+def unseen_rows(rows: pd.DataFrame, params: ProjectParams, *bundles: Bundle) -> pd.DataFrame:
     """Labelled rows, without those that any of the models was trained on: nobody is judged by what he has seen.
 
     Raises:
@@ -95,7 +95,7 @@ def unseen_rows(rows: pd.DataFrame, params: Facts, *bundles: Bundle) -> pd.DataF
 def run_trial(
     candidates: dict[str, Bundle | np.ndarray],
     rows: pd.DataFrame,
-    params: Facts,
+    params: ProjectParams,
     *,
     schema: Schema,
     others: Sequence[Schema] = (),

@@ -12,7 +12,7 @@ from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.limits import held_against, limits_of
 from prodkit.decisions.record import decided_again, evidence_of
 from prodkit.evidence import Evidence
-from prodkit.params import NOTEBOOKS, Facts, unknown_parameter
+from prodkit.params import NOTEBOOKS, ProjectParams, unknown_parameter
 
 __all__ = ["Alternative", "notebook_of", "other_decision", "what_if"]
 
@@ -141,7 +141,7 @@ def other_decision(document: Mapping[str, Any], changed: Mapping[str, Any]) -> A
     return replace(told, now=now, why=why)
 
 
-def _said(decision: Decision, params: Facts) -> str:
+def _said(decision: Decision, params: ProjectParams) -> str:
     """The action, and whether a person has to approve it."""
     proposed = params.approval == "required" and decision.action in _MOVES
     return decision.action + (" (proposed)" if proposed else "")
@@ -155,7 +155,9 @@ def _turned(before: Sequence[Evidence], after: Sequence[Evidence]) -> Iterator[t
             yield item, now[item.name]
 
 
-def _under(evidence: Sequence[Evidence], before: Facts, after: Facts) -> tuple[list[Evidence], list[str]]:
+def _under(
+    evidence: Sequence[Evidence], before: ProjectParams, after: ProjectParams
+) -> tuple[list[Evidence], list[str]]:
     """The findings under the limits of now, and what their numbers do not tell."""
     found, untold = [], []
     for item in evidence:
@@ -191,12 +193,12 @@ def _untried(
             yield f"{new.name} would have failed, and then {asked} would have been asked"
 
 
-def _limits(params: Facts) -> set[str]:
+def _limits(params: ProjectParams) -> set[str]:
     return set(params.slo) if params.notebook == "rollback" else set()
 
 
 def _labelled(
-    found: list[Evidence], untold: list[str], before: Facts, after: Facts
+    found: list[Evidence], untold: list[str], before: ProjectParams, after: ProjectParams
 ) -> tuple[list[Evidence], list[str]]:
     """The findings that are made at all, with as many labels as there are."""
     then, now = getattr(before, "min_rows", 0), getattr(after, "min_rows", 0)

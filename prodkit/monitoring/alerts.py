@@ -18,7 +18,7 @@ from prodkit.decisions.decide import sentence
 from prodkit.decisions.result import current_run
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.settings import expand
 from prodkit.store.registry import Store
 
@@ -110,7 +110,7 @@ def alert_table(found: Sequence[Alert], *, new: Sequence[Alert] = ()) -> pd.Data
 
 def send_alerts(
     store: Store,
-    params: Facts,
+    params: ProjectParams,
     found: Sequence[Alert],
     *,
     evidence: Sequence[Evidence],
@@ -167,7 +167,7 @@ def _cleared(key: str, evidence: Sequence[Evidence]) -> bool:
     return any(item.outcome in ("pass", "fail") for item in same or group)
 
 
-def _states(store: Store, params: Facts) -> dict[tuple[str, int, str], float]:
+def _states(store: Store, params: ProjectParams) -> dict[tuple[str, int, str], float]:
     """The last state of each alert by channel, version and key, as known at the moment of the run."""
     table = store.metrics(notebook="monitor", until=params.moment)
     table = table[table["name"].str.startswith("alert.")].sort_values("known_at", kind="stable")
@@ -178,7 +178,7 @@ def _states(store: Store, params: Facts) -> dict[tuple[str, int, str], float]:
     return states
 
 
-def _silence(store: Store, params: Facts) -> str:
+def _silence(store: Store, params: ProjectParams) -> str:
     """Why nobody must be told by this run; empty if they may."""
     if os.environ.get("PRODKIT_SANDBOX"):
         return "not sent: the run is being verified"
@@ -188,7 +188,7 @@ def _silence(store: Store, params: Facts) -> str:
     return ""
 
 
-def _naive(params: Facts) -> pd.Timestamp:
+def _naive(params: ProjectParams) -> pd.Timestamp:
     moment = pd.Timestamp(params.moment)
     return moment.tz_convert(None) if moment.tzinfo else moment
 
@@ -198,7 +198,7 @@ def _mark(address: str) -> str:
     return hashlib.sha256(address.encode()).hexdigest()[:8] if address else "record"
 
 
-def _row(params: Facts, mark: str, version: int, key: str, state: float) -> dict[str, Any]:
+def _row(params: ProjectParams, mark: str, version: int, key: str, state: float) -> dict[str, Any]:
     return {
         "run_id": current_run(params),
         "notebook": params.notebook,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prodkit.evidence import earlier_windows
-from prodkit.params import Facts, MonitorParams, ScoreParams
+from prodkit.params import MonitorParams, ProjectParams, ScoreParams
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings import environment_set
@@ -18,7 +18,7 @@ def demonstrate_past(store: Store, params: MonitorParams) -> None:
     if params.store != "demo":
         return
     version, bundle = champion_of(store)
-    shared = {name: value for name, value in params.plain().items() if name in Facts.model_fields}
+    shared = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
     for window in earlier_windows(params.window, params.windows):
         then = ScoreParams.check({**shared, "window": str(window), "as_of": ""})
         rows = open_window(then, bundle=bundle)

@@ -13,7 +13,7 @@ from typing import Any
 
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.evidence import Window, iso
-from prodkit.params import kind_of
+from prodkit.params import params_model
 from prodkit.redaction import Redaction
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, signal_received
@@ -165,7 +165,7 @@ def backfilled(
     source = read_notebook(notebook)
     if "window" not in source.parameters:
         raise ParameterError("NOTEBOOK", rule="must have a parameter `window`", value=source.name)
-    kind = kind_of(source.name, source.parameters)
+    kind = params_model(source.name, source.parameters)
     if kind is not None and kind.moves_champion and (jobs != 1 or dask):
         fix = "Leave --jobs and --dask out."
         rule = "moves the champion, so that each window must find what the one before has left"

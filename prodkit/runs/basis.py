@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prodkit.params import Facts, MonitorParams
+from prodkit.params import MonitorParams, ProjectParams
 from prodkit.settings import project_folder
 from prodkit.store.registry import Store
 
@@ -33,7 +33,7 @@ _IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose 
 
 
 def basis(
-    path: Path, values: Mapping[str, Any], *, params: Facts | None, store: Store | None
+    path: Path, values: Mapping[str, Any], *, params: ProjectParams | None, store: Store | None
 ) -> dict[str, Any]:
     """What ``result.json`` says of the ground that a run stands on, so that it can be verified later.
 
@@ -64,7 +64,7 @@ def basis(
     }
 
 
-def _table_digest(params: Facts) -> str:
+def _table_digest(params: ProjectParams) -> str:
     from prodkit.data.dataset import (
         source_digest,  # and pyarrow, which a notebook of the user's own may not need
     )

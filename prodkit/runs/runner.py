@@ -19,7 +19,7 @@ from prodkit.errors import StoreError
 from prodkit.files import write_text
 from prodkit.kernels.habitat import warm_seconds
 from prodkit.kernels.imports import lean_imports
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.reports.cells import prepare
 from prodkit.reports.report import report
@@ -107,7 +107,7 @@ class _Work:
     source: Notebook
     given: Mapping[str, Any]
     values: dict[str, Any] = field(init=False)
-    params: Facts | None = field(init=False)
+    params: ProjectParams | None = field(init=False)
 
     def __post_init__(self) -> None:
         asked = check(self.source, self.given)

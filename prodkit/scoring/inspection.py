@@ -23,7 +23,7 @@ from prodkit.drift.counts import batch_profile
 from prodkit.drift.profiles import Profile, profile, sampled
 from prodkit.drift.tally import Blocks
 from prodkit.models.bundle import Bundle
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 from prodkit.scoring.workers import shared_out
 from prodkit.store.registry import Store
 
@@ -73,7 +73,7 @@ class _Look:
 
 
 def inspect_chunks(
-    store: Store, params: Facts, chunks: Chunks, *, version: int, bundle: Bundle
+    store: Store, params: ProjectParams, chunks: Chunks, *, version: int, bundle: Bundle
 ) -> Inspection:
     """Hold a window of any size against the champion's training and the last sound window before it.
 

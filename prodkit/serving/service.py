@@ -10,13 +10,13 @@ from pydantic import Field
 
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window
-from prodkit.params import NOTEBOOKS, Facts, GivenWindow, SecretName, unknown_parameter
+from prodkit.params import NOTEBOOKS, GivenWindow, ProjectParams, SecretName, unknown_parameter
 from prodkit.settings import REAL_STORE, expand, read_node, read_text, written
 
 __all__ = ["ServeParams"]
 
 
-class ServeParams(Facts):
+class ServeParams(ProjectParams):
     """What ``prodkit serve`` may be told: the project facts, and its own limits."""
 
     notebook: ClassVar[str] = "serve"

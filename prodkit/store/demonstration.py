@@ -14,7 +14,7 @@ from prodkit.models.bundle import assemble, manifest, pack
 from prodkit.models.diagnostics import importance
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import Split, model_for, out_of_time, thinned
-from prodkit.params import Facts, MonitorParams, TrainParams
+from prodkit.params import MonitorParams, ProjectParams, TrainParams
 from prodkit.store.registry import Store
 
 __all__ = ["furnish"]
@@ -23,7 +23,7 @@ _ROWS = 12_000  # enough for a model worth looking at, few enough to fit in a bl
 _SPAN = timedelta(days=90)
 
 
-def furnish(store: Store, params: Facts) -> None:
+def furnish(store: Store, params: ProjectParams) -> None:
     """Train and promote version 1, on the older half of the rows before the window, and version 2, on all of them.
 
     Version 2 is champion and 1 its predecessor; for ``validate`` 1 is champion and 2 the challenger.
@@ -52,9 +52,9 @@ def furnish(store: Store, params: Facts) -> None:
         store.promote(2, expected_generation=1, reason="demonstration")
 
 
-def _add_version(store: Store, params: Facts, rows: pd.DataFrame, trained: Window) -> None:
+def _add_version(store: Store, params: ProjectParams, rows: pd.DataFrame, trained: Window) -> None:
     """Register a version trained on a thinned part of the rows."""
-    facts = {name: value for name, value in params.plain().items() if name in Facts.model_fields}
+    facts = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
     settings = TrainParams.check(
         {**facts, "window": str(trained), "folds": 2, "model_args": {"max_iter": 40}}
     )

@@ -12,12 +12,12 @@ from prodkit.settings import resolve
 from prodkit.store.registry import Store
 
 if TYPE_CHECKING:
-    from prodkit.params import Facts
+    from prodkit.params import ProjectParams
 
 __all__ = ["champion_of", "load_version", "open_store", "store_problems"]
 
 
-def open_store(params: Facts, *, timeout_seconds: float = 10.0) -> Store:
+def open_store(params: ProjectParams, *, timeout_seconds: float = 10.0) -> Store:
     """Open the store that the parameters name.
 
     ``demo`` makes a seeded store in memory, from rows older than the window: version 1, trained on

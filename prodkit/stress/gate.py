@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from prodkit.decisions.contest import Contest
 from prodkit.evidence import Evidence
-from prodkit.params import Facts, StressParams, ValidateParams
+from prodkit.params import ProjectParams, StressParams, ValidateParams
 from prodkit.scoring.resident import Resident
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
@@ -32,7 +32,7 @@ def load_budget(store: Store, params: ValidateParams, rivals: Contest) -> list[E
     """
     if not params.promised_rate:
         return []
-    facts = {name: value for name, value in params.plain().items() if name in Facts.model_fields}
+    facts = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
     load = {"promised_rate": params.promised_rate, "rates": [params.promised_rate]}
     stress = StressParams.check({**facts, **load, "step_seconds": params.step_seconds})
     residents = {"challenger": Resident(rivals.number, rivals.challenger)}

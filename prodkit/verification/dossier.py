@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from prodkit.errors import ParameterError, RunError
-from prodkit.params import kind_of
+from prodkit.params import params_model
 from prodkit.runs.account import file_digest, opened, said
 from prodkit.runs.basis import INJECTED, cells_digest, unchecked_cells
 from prodkit.settings import outputs_folder
@@ -120,7 +120,7 @@ class Dossier:
         yield from _named("parameter", injected, self.given, "papermill's note")
         expected, found = {**defaults, **injected}, self.document.get("params", {})
         told = said(self.folder / "notebook.ipynb")
-        if (kind := kind_of(self.document.get("notebook", ""), defaults)) is not None:
+        if (kind := params_model(self.document.get("notebook", ""), defaults)) is not None:
             try:
                 expected = kind.check(expected).plain()
             except ParameterError as error:

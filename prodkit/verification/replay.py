@@ -12,7 +12,7 @@ from prodkit.decisions.limits import held_against
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest, decision_record, evidence_of
 from prodkit.errors import RunError
 from prodkit.evidence import Evidence
-from prodkit.params import NOTEBOOKS, Facts
+from prodkit.params import NOTEBOOKS, ProjectParams
 from prodkit.store.history import Event, chain_problems
 from prodkit.store.registry import Store
 from prodkit.verification.dossier import Dossier
@@ -99,7 +99,7 @@ def _require_decision(document: Mapping[str, Any]) -> None:
         raise RunError(str(document.get("run_id")), rule=f"must say its {missing[0]}", fix=fix)
 
 
-def _finding(item: Evidence, params: Facts) -> Iterator[Difference]:
+def _finding(item: Evidence, params: ProjectParams) -> Iterator[Difference]:
     """Where a finding is held against another limit than the parameter's, or its numbers come to something else."""
     held = held_against(params.notebook, item.name)
     limit = held.limit(params) if held else None

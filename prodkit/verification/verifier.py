@@ -18,7 +18,7 @@ from prodkit.data.dataset import source_digest
 from prodkit.decisions.answers import MEASURED, RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.environment import environment
-from prodkit.params import kind_of
+from prodkit.params import params_model
 from prodkit.redaction import Redaction, references
 from prodkit.runs.basis import code_digest, files_digest, working_folder
 from prodkit.settings import REAL_STORE, names_read, outputs_folder, resolve
@@ -112,7 +112,7 @@ def _store_of(dossier: Dossier) -> tuple[str, str]:
 
 def _require_data(dossier: Dossier) -> None:
     """DataError when the data is not what the run has read."""
-    kind, then = kind_of(dossier.document["notebook"], dossier.values), dossier.basis["data"]
+    kind, then = params_model(dossier.document["notebook"], dossier.values), dossier.basis["data"]
     if kind is not None:
         params = kind.check(dossier.document["params"])
         found, place = source_digest(params), params.data
@@ -129,7 +129,7 @@ def _changes(dossier: Dossier) -> Iterator[str]:
     """What is not as it was, and may explain a difference."""
     if code_digest() != dossier.basis["code"]:
         yield "prodkit's own code has changed since the run was recorded"
-    if kind_of(dossier.document["notebook"], dossier.values) is None:
+    if params_model(dossier.document["notebook"], dossier.values) is None:
         yield "what the notebook reads beyond what its parameters name is not known, and may have changed since"
     then, now = dossier.document.get("environment") or {}, environment()
     for name in then:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from prodkit.data.windows import read_window
 from prodkit.evidence import Window
-from prodkit.params import Facts
+from prodkit.params import ProjectParams
 
 __all__ = ["DAYS", "START", "TABLES", "Table"]
 
@@ -74,7 +74,7 @@ def _source(name: str) -> pd.DataFrame:
 @cache
 def _flights() -> Table:
     """Is a flight late? Binary."""
-    facts = Facts(window=Window.parse("2013-01-01/2014-01-01"))
+    facts = ProjectParams(window=Window.parse("2013-01-01/2014-01-01"))
     rows = read_window(facts)
     day = rows["time"].dt.dayofyear
     return Table(rows[[*facts.features, "late"]].assign(day=day), "late")
