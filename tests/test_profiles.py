@@ -211,7 +211,7 @@ def test_one_bad_column_is_counted_not_raised(column: str, content: str) -> None
     blocks = np.zeros(3)
     made = profile(frame, SCHEMA, blocks=blocks, like=REFERENCE)
     assert made.columns[column].rows == 3
-    assert made.columns[column].n in ({3} if column == "city" and content in ("infinite", "garbage") else {0})
+    assert made.columns[column].n in ({3} if column == "city" and content == "infinite" else {0})
     assert all(made.columns[other].n == 3 for other in SCHEMA.names if other != column)
     json.dumps(profile(frame, SCHEMA, blocks=blocks).to_dict(), allow_nan=False)
 

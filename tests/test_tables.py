@@ -226,7 +226,7 @@ ODD: dict[str, tuple[pa.Array, str, int, int]] = {
     "clock": (pa.array([1, 2, 3, None], pa.time32("s")), "categorical", 3, 0),
     "bytes": (pa.array([b"a", b"b", None, b"\xff"]), "categorical", 3, 0),
     "category": (pa.array(["1", "2", None, "1"]).dictionary_encode(), "categorical", 3, 0),
-    "list": (pa.array([[1], [2], None, [3]]), "categorical", 3, 0),
+    "list": (pa.array([[1], [2], None, [3]]), "categorical", 0, 3),
     "digits": (pa.array(["1", "2.5", None, ""]), "numeric", 2, 0),
     "dates": (pa.array(["2020-01-01", "2020-01-02", None, ""]), "datetime", 2, 0),
     "words": (pa.array(["1", "two", None, ""]), "categorical", 2, 0),

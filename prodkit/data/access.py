@@ -42,10 +42,9 @@ def reading(shown: str) -> Iterator[None]:
 
 def read_times(values: pd.Series, name: str) -> pd.Series:
     """The cells of a time column (n,) as naive datetime64[us]; SchemaError where one cannot be read."""
-    from prodkit.data.cells import moments, present
+    from prodkit.data.cells import read
 
-    times = moments(values)
-    unread = times.isna().to_numpy() & present(values)
+    times, unread = read(values, "datetime")
     if unread.any():
         found = f"{values[unread].iloc[0]!r} ({unread.sum()} such values)"
         fix = "Set `time_column` to a column of times, dates or ISO texts."

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prodkit.data.access import read_times, reading
+from prodkit.data.arrays import without_missing
+from prodkit.data.cells import MISSING
 from prodkit.data.dataset import open_table
 from prodkit.data.flatfiles import ROW, Files, Group
 from prodkit.data.staging import row_names, staged
@@ -91,7 +93,10 @@ class Chunk:
             there = [name for name in wanted if name in known.names]
             first = group.first
             for batch in file.iter_batches(rows, [group.number], there, use_threads=False):
-                columns = dict(zip(there, batch.columns, strict=True))
+                columns = {
+                    name: without_missing(cells, MISSING)
+                    for name, cells in zip(there, batch.columns, strict=True)
+                }
                 columns |= {
                     name: pa.array([value] * len(batch))
                     for name, value in group.added.items()

@@ -252,10 +252,10 @@ class Files:
 
     def span(self, time: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment."""
-        from prodkit.data.cells import moments
+        from prodkit.data.cells import read
 
         with reading(self._shown):
-            times = moments(self._table.to_table(columns=[time]).to_pandas()[time]).dropna()
+            times = read(self._table.to_table(columns=[time]).to_pandas()[time], "datetime")[0].dropna()
         return (times.min().to_pydatetime(), times.max().to_pydatetime()) if len(times) else None
 
     def digest(self, time: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prodkit.data.arrays import without_missing
+from prodkit.data.cells import MISSING
 from prodkit.data.codes import code_columns
 from prodkit.errors import DataError
 
@@ -183,7 +185,7 @@ class _Parquet(Parts):
                 for batch in self._reader(part.path).iter_batches(
                     batch_size=_ROWS, row_groups=[part.group], columns=[name], use_threads=False
                 ):
-                    yield name, done, batch.column(0)
+                    yield name, done, without_missing(batch.column(0), MISSING)
                     done += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 yield name, done, Unreadable(part.rows - done, _reason(error))
@@ -247,5 +249,5 @@ class _Csv(Parts):
                 there = set(batch.schema.names)
                 for name in names:
                     cells = batch.column(name) if name in there else pa.nulls(batch.num_rows)
-                    yield name, done, cells
+                    yield name, done, without_missing(cells, MISSING)
                 done += batch.num_rows

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from prodkit.data.cells import Kind, Label, booleans, kind_of, labels, moments, numbers, present, texts
+from prodkit.data.cells import (
+    MISSING,
+    Kind,
+    Label,
+    boolean,
+    distinct,
+    is_missing,
+    is_nested,
+    kind_of,
+    kind_of_cells,
+    label,
+    number,
+    numbers,
+    present,
+    read,
+    read_cells,
+    text,
+    texts,
+)
 from prodkit.errors import LabelError, ParameterError, SchemaError, missing_column
 
 __all__ = ["MAX_LEVELS", "Column", "Kind", "Label", "Schema"]
@@ -18,7 +37,6 @@ _Task = Literal["binary", "multiclass", "regression"]
 
 MAX_LEVELS = 1000  # of a categorical column, the most frequent; also the most classes of a target
 _MAX_INTEGER_CLASSES = 20  # an integer target with more distinct values is a quantity
-_READ = {"numeric": numbers, "boolean": booleans, "categorical": texts, "datetime": moments}
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,7 @@ class Schema:
         task: ``binary``, ``multiclass`` or ``regression``.
         classes: the labels, sorted, as plain values (the second is the positive one of ``binary``); empty for
             ``regression``.
+        missing: texts that mean a missing value, in whatever is read by this schema.
 
     >>> rows = pd.DataFrame({"height": ["1.5", None, "2"], "city": ["Rome", "Oslo", "Rome"], "y": [1, 0, 1]})
     >>> schema = Schema.infer(rows, features=["height", "city"], target="y")
@@ -61,15 +80,23 @@ class Schema:
     target: str
     task: _Task
     classes: tuple[Label, ...] = ()
+    missing: tuple[str, ...] = tuple(sorted(MISSING))
 
     @classmethod
     def infer(
-        cls, frame: pd.DataFrame, *, features: Sequence[str], target: str, task: _Task | None = None
+        cls,
+        frame: pd.DataFrame,
+        *,
+        features: Sequence[str],
+        target: str,
+        task: _Task | None = None,
+        missing: Collection[str] = MISSING,
     ) -> Schema:
         """Freeze what labelled training rows hold.
 
         Raises:
-            SchemaError: a column is missing or occurs twice, or the target is among the features.
+            SchemaError: a column is missing, occurs twice or holds several values in a cell, or the target is among
+                the features.
             LabelError: one class only, or labels that contradict ``task``.
             ParameterError: no features at all.
         """
@@ -78,9 +105,10 @@ class Schema:
         if target in features:
             fix = "Remove it from `features`: a model that is told the answer learns nothing."
             raise SchemaError(target, rule="must not be both target and feature", fix=fix)
-        columns = tuple(_column(_values(frame, name)) for name in features)
-        task, classes = _task(_values(frame, target), task)
-        return cls(columns, target, task, classes)
+        nothing = frozenset(missing)
+        columns = tuple(_column(_values(frame, name), nothing) for name in features)
+        task, classes = _task(_values(frame, target), task, nothing)
+        return cls(columns, target, task, classes, tuple(sorted(nothing)))
 
     @property
     def names(self) -> list[str]:
@@ -103,17 +131,18 @@ class Schema:
         Raises:
             SchemaError: a feature is missing or occurs twice.
         """
-        read = {column.name: _READ[column.kind](_values(frame, column.name)) for column in self.features}
-        return pd.DataFrame(read, index=frame.index)
+        columns = {
+            column.name: read(_values(frame, column.name), column.kind, frozenset(self.missing))[0]
+            for column in self.features
+        }
+        return pd.DataFrame(columns, index=frame.index)
 
     def malformed(self, frame: pd.DataFrame) -> dict[str, int]:
         """Per feature, how many values are there but cannot be read as its frozen kind."""
-        counts = {}
-        for column in self.features:
-            values = _values(frame, column.name)
-            lost = _READ[column.kind](values).isna().to_numpy() & present(values)
-            counts[column.name] = int(lost.sum())
-        return counts
+        return {
+            column.name: int(read(_values(frame, column.name), column.kind, frozenset(self.missing))[1].sum())
+            for column in self.features
+        }
 
     def encode(self, given: pd.Series | np.ndarray | Sequence[Any]) -> np.ndarray:
         """Labels (n,) as class numbers 0..k-1 (int64), or as float64 for ``regression``.
@@ -139,11 +168,20 @@ class Schema:
 
     def _coded(self, values: pd.Series) -> pd.Series:
         if self.task == "regression":
-            return numbers(values)
-        lookup: dict[Any, int] = {str(label): code for code, label in enumerate(self.classes)}
-        lookup |= {label: code for code, label in enumerate(self.classes)}  # the value before its name
-        plain = labels(values)
-        return plain.map(lookup).fillna(plain.map(str).map(lookup))
+            return numbers(values, frozenset(self.missing))
+        codes, cells = distinct(values)
+        known = [self._code(cell) for cell in cells]
+        return pd.Series(np.array(known, dtype="float64")[codes], index=values.index)
+
+    def _code(self, cell: Any) -> float:
+        """The number of the class that a cell names, however it is written; NaN of none."""
+        if is_missing(cell, frozenset(self.missing)) or is_nested(cell):
+            return np.nan
+        names = [label(cell), text(cell)]
+        for reader in (number, boolean):
+            with suppress(ValueError, ArithmeticError):
+                names += [reader(cell), text(reader(cell))]
+        return next((float(self.classes.index(name)) for name in names if name in self.classes), np.nan)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -156,7 +194,8 @@ class Schema:
             Column(**(entry | {"levels": None if entry["levels"] is None else tuple(entry["levels"])}))
             for entry in document["features"]
         ]
-        return cls(tuple(columns), document["target"], document["task"], tuple(document["classes"]))
+        missing = tuple(sorted(document.get("missing", MISSING)))
+        return cls(tuple(columns), document["target"], document["task"], tuple(document["classes"]), missing)
 
 
 def _values(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -168,43 +207,57 @@ def _values(frame: pd.DataFrame, name: str) -> pd.Series:
     return values
 
 
-def _column(values: pd.Series) -> Column:
-    name, kind = str(values.name), kind_of(values)
+def _column(values: pd.Series, missing: frozenset[str]) -> Column:
+    name, kind = str(values.name), kind_of(values, missing)
     if kind == "numeric":
-        seen = numbers(values).dropna()
-        return Column(name, kind, integer=bool(len(seen) and (seen % 1 == 0).all()))
+        there = numbers(values, missing).dropna()
+        return Column(name, kind, integer=bool(len(there) and (there % 1 == 0).all()))
     if kind == "categorical":
-        counts = texts(values).value_counts()
+        if any(map(is_nested, distinct(values)[1])):
+            fix = "Leave it out of `features`, or make columns of its parts."
+            raise SchemaError(name, rule="must hold one value in each cell", value="lists", fix=fix)
+        counts = texts(values, missing).value_counts()
         frequent = sorted(counts.items(), key=lambda level: (-level[1], str(level[0])))[:MAX_LEVELS]
         return Column(name, kind, levels=tuple(sorted(str(level) for level, _ in frequent)))
     return Column(name, kind)
 
 
-def _task(values: pd.Series, given: _Task | None) -> tuple[_Task, tuple[Label, ...]]:
+def _task(values: pd.Series, given: _Task | None, missing: frozenset[str]) -> tuple[_Task, tuple[Label, ...]]:
     """The task and the sorted classes of a target's values."""
-    name, seen = str(values.name), values[present(values)]
-    plain = labels(seen)
-    texts_too = any(isinstance(label, str) for label in set(plain))
-    distinct: set[Label] = set(plain.map(str) if texts_too else plain)  # among texts, False and 0 are two
-    if len(distinct) < 2:
+    name, cells = str(values.name), distinct(values[present(values, missing)])[1][:-1]
+    labels = _one_type([label(cell) for cell in cells])
+    if len(labels) < 2:
         rule, fix = "must hold at least two classes", "Choose a longer `window`, or another `target`."
-        raise LabelError(name, rule=rule, value=", ".join(map(str, distinct)) or "no label at all", fix=fix)
-    fractions = any(isinstance(label, float) for label in distinct)
-    measured = numbers(seen).notna().all() and not any(isinstance(label, bool) for label in distinct)
+        raise LabelError(name, rule=rule, value=", ".join(map(str, labels)) or "no label at all", fix=fix)
+    fractions = any(isinstance(each, float) for each in labels)
+    measured = (
+        not any(isinstance(each, bool) for each in labels) and not read_cells(labels, "numeric")[1].any()
+    )
     task: _Task = given or "multiclass"
-    if not given and len(distinct) == 2:
+    if not given and len(labels) == 2:
         task = "binary"
-    elif not given and measured and (fractions or len(distinct) > _MAX_INTEGER_CLASSES):
+    elif not given and measured and (fractions or len(labels) > _MAX_INTEGER_CLASSES):
         task = "regression"
     rule, holds = {
-        "binary": ("must hold exactly two classes", len(distinct) == 2),
-        "multiclass": (f"must hold at most {MAX_LEVELS} classes", len(distinct) <= MAX_LEVELS),
+        "binary": ("must hold exactly two classes", len(labels) == 2),
+        "multiclass": (f"must hold at most {MAX_LEVELS} classes", len(labels) <= MAX_LEVELS),
         "regression": ("must hold finite numbers", measured),
     }[task]
     if task == "multiclass" and fractions:
         rule, holds = "must hold no fractions", False
     if not holds:
-        found = f"{len(distinct)} distinct values such as {min(map(str, distinct))}"
+        shown = f"{len(labels)} distinct values such as {min(map(str, labels))}"
         fix = "Set `task` to binary, multiclass or regression as fits, or choose another `target`."
-        raise LabelError(name, rule=f"{rule} for the task {task}", value=found, fix=fix)
-    return task, () if task == "regression" else tuple(sorted(distinct))
+        raise LabelError(name, rule=f"{rule} for the task {task}", value=shown, fix=fix)
+    return task, () if task == "regression" else tuple(sorted(labels))
+
+
+def _one_type(labels: Sequence[Label]) -> set[Label]:
+    """Labels of several types as those of one: 0 and 1 beside truths are truths, digits beside numbers are numbers."""
+    kinds = {type(each) for each in labels}
+    if bool in kinds and all(str(each) in ("True", "False", "0", "1") for each in labels):
+        return {bool(boolean(each)) for each in labels}
+    digits = str in kinds and bool not in kinds and kind_of_cells(labels) == "numeric"
+    if (len(kinds) > 1 and digits) or (bool in kinds and str not in kinds):
+        return {label(number(each)) for each in labels}
+    return {text(each) for each in labels} if str in kinds else set(labels)

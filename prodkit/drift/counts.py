@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prodkit.data.parts import Part, Parts, Unreadable
-from prodkit.drift.arrays import (
+from prodkit.data.arrays import (
     coded_floats,
     every,
     floats,
@@ -23,6 +22,7 @@ from prodkit.drift.arrays import (
     mask_array,
     text_array,
 )
+from prodkit.data.parts import Part, Parts, Unreadable
 from prodkit.drift.bins import Bins
 from prodkit.drift.columns import ColumnProfile, level_profile, number_profile
 from prodkit.drift.profiles import Profile
@@ -84,6 +84,9 @@ def _counted(
         return missing(bins, blocks), ""
     try:
         cells = cells if kept is None else cells.filter(mask_array(kept))
+        if pa.types.is_nested(cells.type):
+            note = f"could not be read as {bins.kind}: cells hold several values"
+            return missing(bins, blocks, malformed=len(cells) - cells.null_count), note
         if bins.kind == "categorical":
             codes, levels = level_codes(cells)
             places = _places(levels, bins, known=known)

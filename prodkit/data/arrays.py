@@ -1,0 +1,266 @@
+"""Arrow arrays read as `cells` reads them, without pandas and, where their type allows it, without Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prodkit.data.cells import Kind, column_of, kind_of_cells, read_cells, sentinels
+
+# Arrays come from `tables`, where texts that mean a missing value have become nulls: null and NaN are missing here.
+
+__all__ = [
+    "coded_floats",
+    "every",
+    "floats",
+    "is_plain",
+    "is_text",
+    "kind_of",
+    "level_codes",
+    "level_counts",
+    "mask_array",
+    "text_array",
+    "without_missing",
+]
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"  # that Arrow reads as Python does
+_ISO = r"^[12]\d{3}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?$"
+_NOTHING = frozenset[str]()
+
+
+def kind_of(array: Any) -> Kind:
+    """Numeric, categorical, boolean or datetime: by type, and of text by what all of it can be read as."""
+    kind, types = _plain_type(array.type), pa.types
+    if types.is_boolean(kind):
+        return "boolean"
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return "datetime"
+    if types.is_null(kind) or _is_number(kind) or types.is_duration(kind):
+        return "numeric"
+    return kind_of_cells(list(level_counts(*level_codes(array)))) if is_text(kind) else "categorical"
+
+
+def floats(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values (n,) as floats, NaN where missing, and which are there but cannot be read; None if all can.
+
+    A date is in seconds since 1970, a length of time in seconds. NaN is missing, as null is.
+    """
+    given, types = array.type, pa.types
+    if types.is_null(given):
+        return np.full(len(array), np.nan), None
+    if kind == "datetime" and (types.is_timestamp(given) or types.is_date(given)):
+        return _masked(_seconds(array), array), None
+    if is_text(given) and (cast := _cast_texts(array, kind)) is not None:
+        return floats(cast, kind)
+    if kind == "datetime" or not (types.is_boolean(given) or types.is_duration(given) or _is_number(given)):
+        return _cells(array, kind)
+    if types.is_duration(given):
+        values = _plain(array.cast(pa.int64()), np.int64) / _PER_SECOND[given.unit]
+    else:
+        numbers = array.cast(pa.uint8()) if types.is_boolean(given) else array
+        values = _plain(pc.cast(numbers, pa.float64(), safe=False), np.float64)
+    values = _masked(values, array)
+    if kind == "numeric":
+        return values, None
+    wrong = ~((values == 0) | (values == 1) | np.isnan(values))
+    return np.where(wrong, np.nan, values), wrong
+
+
+def coded_floats(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """The values, each once (d,), the code of each row (n,), and how many are there but cannot be read.
+
+    Of cells that have no dictionary the values come as they are (n,), and codes are None.
+    """
+    if pa.types.is_nested(array.type) or pa.types.is_null(array.type):
+        values, lost = floats(array, kind)
+        return values, None, 0 if lost is None else int(lost.sum())
+    if not pa.types.is_dictionary(array.type):
+        array = pc.dictionary_encode(array, null_encoding="encode")
+    values, lost = floats(array.dictionary, kind)
+    codes = _plain(array.indices, np.dtype(str(array.indices.type)))
+    if array.indices.null_count:
+        values = np.append(values, np.nan)
+        codes = np.where(_valid(array.indices), codes, len(values) - 1)
+    counts = 0 if lost is None else np.bincount(codes, minlength=len(values))[: len(lost)][lost].sum()
+    return values, codes, int(counts)
+
+
+def level_codes(array: Any) -> tuple[np.ndarray, Any]:
+    """The code of each row (n,), and the texts (d + 1,) that codes stand for, null where missing or of several values.
+
+    >>> codes, levels = level_codes(pa.array(["b", None, "a", "true", "b"]))
+    >>> codes.tolist(), levels.to_pylist()
+    ([0, 3, 1, 2, 0], ['b', 'a', 'True', None])
+    """
+    if pa.types.is_null(array.type) or pa.types.is_nested(_plain_type(array.type)):
+        return np.zeros(len(array), np.int64), text_array([None])
+    if not pa.types.is_dictionary(array.type) and is_text(array.type):
+        array = array.dictionary_encode()
+    if pa.types.is_dictionary(array.type) and is_text(array.type.value_type):
+        names = _renamed(array.dictionary.cast(pa.string()))
+        codes = _plain(array.indices.cast(pa.int32()), np.int32)
+    else:
+        codes, cells = _uniques(array)
+        names = text_array(read_cells(cells, "categorical", missing=_NOTHING)[0])
+    if array.null_count:
+        codes = np.where(_valid(array), codes, np.int32(len(names)))
+    return codes, pa.concat_arrays([names, pa.nulls(1, pa.string())])
+
+
+def level_counts(codes: np.ndarray, levels: Any) -> dict[str, int]:
+    """How often each text occurs."""
+    counts: dict[str, int] = {}
+    occurring = np.bincount(codes, minlength=len(levels)).tolist()
+    for name, n in zip(levels.to_pylist(), occurring, strict=True):
+        if n and name is not None:
+            counts[name] = counts.get(name, 0) + n
+    return counts
+
+
+def without_missing(array: Any, missing: frozenset[str]) -> Any:
+    """An array in which the texts that mean a missing value, and the numbers among them, are null."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        levels = without_missing(array.dictionary, missing)
+        if levels.null_count == array.dictionary.null_count:
+            return array
+        gone = pc.is_null(levels).take(array.indices)
+        indices = pc.if_else(pc.fill_null(gone, True), pa.scalar(None, array.indices.type), array.indices)
+        return pa.DictionaryArray.from_arrays(indices, array.dictionary)
+    if is_text(kind):
+        gone = pc.is_in(pc.utf8_trim_whitespace(array), value_set=_texts(tuple(sorted(missing))))
+    elif _is_number(kind) and sentinels(missing):
+        values, _ = floats(array, "numeric")
+        gone = mask_array(np.isin(values, list(sentinels(missing))))
+    else:
+        return array
+    return pc.if_else(gone, pa.scalar(None, kind), array) if pc.any(gone).as_py() else array
+
+
+@lru_cache(maxsize=128)
+def _texts(levels: tuple[str, ...]) -> Any:
+    return text_array(levels)
+
+
+def text_array(texts: Sequence[str | None]) -> Any:
+    """An Arrow array of texts; ``pa.array`` would import pandas to ask whether it is given some of it."""
+    encoded = [(text or "").encode("utf-8", "replace") for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    mask = np.packbits([text is not None for text in texts], bitorder="little")
+    buffers = [pa.py_buffer(part) for part in (mask.tobytes(), ends.tobytes(), b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def mask_array(flags: np.ndarray) -> Any:
+    """An Arrow array of truths (n,)."""
+    bits = np.packbits(flags, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(flags), [None, pa.py_buffer(bits.tobytes())])
+
+
+def every(array: Any, stride: int) -> Any:
+    """Every ``stride``-th cell."""
+    if stride == 1 or not isinstance(array, pa.Array):
+        return array
+    places = np.arange(0, len(array), stride)
+    return array.take(pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)]))
+
+
+def is_plain(array: Any) -> bool:
+    """Are cells numbers, dates or times without a dictionary, which need no look at each?"""
+    return _is_number(array.type) or bool(pa.types.is_temporal(array.type))
+
+
+def is_text(kind: Any) -> bool:
+    """Is an Arrow type one of texts?"""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _plain_type(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _plain(array: Any, dtype: Any) -> np.ndarray:
+    """The buffer of an array of fixed width, whatever it holds where there is no value."""
+    values = np.frombuffer(array.buffers()[1] or b"", dtype)
+    return values[array.offset : array.offset + len(array)]
+
+
+def _valid(array: Any) -> np.ndarray:
+    """Where an array is not null (n,)."""
+    buffer = array.buffers()[0]
+    if buffer is None:
+        return np.ones(len(array), dtype=bool)
+    bits = np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little", count=array.offset + len(array))
+    return bits[array.offset :].astype(bool)
+
+
+def _masked(values: np.ndarray, array: Any) -> np.ndarray:
+    return np.where(_valid(array), values, np.nan) if array.null_count else values
+
+
+def _seconds(array: Any) -> np.ndarray:
+    if pa.types.is_date32(array.type):
+        return _plain(array, np.int32) * 86_400.0
+    if pa.types.is_date64(array.type):
+        return _plain(array, np.int64) / 1e3
+    ticks = _plain(array.cast(pa.int64()), np.int64)
+    if array.type.unit == "ns":
+        return np.asarray((ticks // 1000) / 1e6)
+    return np.asarray(ticks / _PER_SECOND[array.type.unit])
+
+
+def _cast_texts(array: Any, kind: Kind) -> Any:
+    """Texts as Arrow reads them, where it reads all of them as `cells` does; else None."""
+    pattern, wanted = (_ISO, pa.timestamp("us")) if kind == "datetime" else (_NUMBER, pa.float64())
+    if len(array) < 64 or not pc.all(pc.match_substring_regex(array, pattern)).as_py():
+        return None
+    try:
+        cast = pc.cast(array, wanted)
+    except pa.ArrowException:  # such as the 30th of February
+        return None
+    return None if kind != "datetime" and pc.any(pc.is_inf(cast)).as_py() else cast
+
+
+def _renamed(levels: Any) -> Any:
+    """Texts with one name for each truth."""
+    words = pc.is_in(levels, value_set=_texts(("true", "TRUE", "false", "FALSE")))
+    return pc.if_else(words, pc.utf8_capitalize(levels), levels) if pc.any(words).as_py() else levels
+
+
+def _uniques(array: Any) -> tuple[np.ndarray, list[Any]]:
+    """Codes (n,) and the Python values that they stand for; each row has its own where Arrow cannot tell."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    try:
+        coded = pc.dictionary_encode(array, null_encoding="encode")
+    except pa.ArrowNotImplementedError:
+        return np.arange(len(array)), array.to_pylist()
+    levels = coded.dictionary
+    if pa.types.is_timestamp(levels.type):
+        ticks = _plain(pc.cast(levels, pa.timestamp("us", levels.type.tz), safe=False), np.int64)
+        cells = [
+            time if valid else None for time, valid in zip(ticks.view("M8[us]"), _valid(levels), strict=True)
+        ]
+        return _plain(coded.indices, np.int32), cells
+    return _plain(coded.indices, np.int32), levels.to_pylist()
+
+
+def _cells(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    """Values of another type than their kind, read one by one."""
+    codes, cells = _uniques(array)
+    read, lost = read_cells(cells, kind, missing=_NOTHING)
+    values = column_of(read, kind)
+    if kind == "datetime":
+        values = np.where(np.isnat(values), np.nan, values.astype("int64") / 1e6)
+    return values[codes], lost[codes]
