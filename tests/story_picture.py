@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from prodkit.figures.chart import Chart
-from prodkit.figures.windows import draw_daily
+from prodkit.canvas import Chart
+from prodkit.charts import draw_daily
 
 PICTURE = Path(__file__).parent.parent / "notebooks" / "story.png"
 

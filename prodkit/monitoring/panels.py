@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prodkit.figures.chart import Chart
-from prodkit.figures.windows import draw_panels
+from prodkit.canvas import Chart
+from prodkit.charts import draw_panels
 from prodkit.monitoring.vitals import Vitals
 from prodkit.monitoring.wider import KINDS
 from prodkit.params import MonitorParams

@@ -1,1 +1,0 @@
-"""One line that lets a reader look around: controls beside a figure, a still figure where nothing can be moved."""
