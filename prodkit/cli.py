@@ -39,8 +39,8 @@ from prodkit.settings import outputs_folder, typed_value
 
 if TYPE_CHECKING:
     from prodkit.runs.backfill import Filled
+    from prodkit.runs.verify import Verdict
     from prodkit.store.registry import Champion, Store
-    from prodkit.verification.verdict import Verdict
 
 # A command imports what it needs when it is called: help and a mistyped name are answered at once.
 
@@ -220,7 +220,7 @@ def report(store: str, artifacts: str, open_page: bool, compare: tuple[str, str]
 @json_option
 def verify(run_id: str, as_json: bool) -> None:
     """Execute a recorded RUN again in a cold kernel and compare; ends with 1 if it is not as recorded."""
-    from prodkit.verification.verifier import verify_run
+    from prodkit.runs.verify import verify_run
 
     _end(verify_run(run_id), as_json=as_json)
 
@@ -231,7 +231,7 @@ def verify(run_id: str, as_json: bool) -> None:
 @json_option
 def replay(run_id: str, as_json: bool) -> None:
     """Make the decision of a recorded RUN again from its evidence; ends with 1 if it is not as recorded."""
-    from prodkit.verification.replay import replay_run
+    from prodkit.runs.replay import replay_run
 
     _end(replay_run(run_id), as_json=as_json)
 

@@ -30,9 +30,10 @@ from test_whatif import CHALLENGER, HEALTH, LABELS, PREDECESSOR, contest, decide
 
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest
 from prodkit.errors import ProdkitError
+from prodkit.runs.replay import contradictions, replay_run
 from prodkit.runs.runner import run_notebook
+from prodkit.runs.verify import Verdict
 from prodkit.settings import using_outputs
-from prodkit.verification.replay import Replay, contradictions, replay_run
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -64,7 +65,7 @@ def forged(made: dict[str, Record], tmp_path: Path) -> Record:
     return Record(tmp_path / "out", made["rollback"].run_id, made["rollback"].home)
 
 
-def replayed(record: Record) -> Replay:
+def replayed(record: Record) -> Verdict:
     """Replay a run where it lies."""
     with using_outputs(record.out):
         return replay_run(record.run_id)

@@ -1,0 +1,122 @@
+"""Whether a recorded decision follows from its recorded evidence: decided again by its rule, and compared exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prodkit.decisions.limits import held_against
+from prodkit.decisions.record import DECIDED, decided_again, decision_digest, decision_record, evidence_of
+from prodkit.errors import RunError
+from prodkit.evidence import Evidence
+from prodkit.params import NOTEBOOKS, ProjectParams
+from prodkit.runs.comparison import Difference
+from prodkit.runs.verify import Verdict, check_record, refusing
+from prodkit.store.history import Event, chain_problems
+from prodkit.store.registry import Store
+
+__all__ = ["contradictions", "replay_run"]
+
+
+def replay_run(run: str) -> Verdict:
+    """Decide a recorded run again from what is on record, and compare: no data is read, no model opened.
+
+    Compared are ``result.json`` with the notebook and with the store's record; the digest of the decision with the
+    one in the store's history, whose chain is verified; each finding with its limit and the parameter it comes from;
+    and action, outcome, reasons, target and generation with what the rule makes of the evidence.
+
+    Args:
+        run: id of a run of ``rollback`` or ``validate`` in the outputs folder, or the path of its folder.
+
+    Raises:
+        ParameterError: there is no such run.
+    """
+    verdict = Verdict(Path(run).name)
+    record = check_record(run, verdict)
+    if record is None:
+        return verdict
+    with refusing(verdict):
+        _require_decision(record.document)
+        if record.basis["store"] is None:
+            verdict.notes.append("it worked in a store of its own, which is gone: there is no history of it")
+        else:
+            with Store.open(*record.places) as store:
+                verdict.differences += _in_history(record.document, store.history())
+        verdict.differences += contradictions(record.document)
+        verdict.decided = decided_again(record.document).action
+    return verdict
+
+
+def contradictions(document: Mapping[str, Any]) -> list[Difference]:
+    """Where a decision's document contradicts itself: limits, findings, and what the rule makes of them.
+
+    Raises:
+        RunError: it does not hold what the rule needs, or evidence that cannot be read.
+        ParameterError: its parameters cannot have run.
+    """
+    _require_decision(document)
+    params = NOTEBOOKS[document["notebook"]].check(document["params"])
+    evidence = evidence_of(document)
+    again = decision_record(params, decided_again(document, evidence))
+    differences = [difference for item in evidence for difference in _finding(item, params)]
+    for name in DECIDED:
+        then, now = _text(document.get(name)), _text(again[name])
+        if then != now:
+            differences.append(Difference(f"{name}, which the evidence does not lead to", then, now))
+    moves = document["action"] in ("promote", "rollback", "retrain")
+    if moves and params.approval == "required" and document.get("approval") is None:
+        differences.append(Difference("approval, which the parameters require", "null", '"proposed"'))
+    return differences
+
+
+def _require_decision(document: Mapping[str, Any]) -> None:
+    run_id = str(document.get("run_id"))
+    if document.get("notebook") not in ("rollback", "validate") or not document.get("judged"):
+        rule, value = "must be a run that decided something", str(document.get("notebook"))
+        fix = "Runs of rollback and validate do; one of an older prodkit does not say on what: run it with --force."
+        raise RunError(run_id, rule=rule, value=value, fix=fix)
+    if missing := [name for name in DECIDED if name not in document]:
+        fix = "It was changed or damaged: restore it."
+        raise RunError(run_id, rule=f"must say its {missing[0]}", fix=fix)
+
+
+def _finding(item: Evidence, params: ProjectParams) -> Iterator[Difference]:
+    """Where a finding has another limit than the parameter's, or its numbers lead to another outcome."""
+    held = held_against(params.notebook, item.name)
+    limit = held.limit(params) if held else None
+    if held is None or limit is None or item.limit is None or item.outcome == "error":
+        return
+    own = item.limit == limit if held.exact else item.limit >= limit
+    if not own:
+        # the other limit that a finding of this name may have: too few labels to make it
+        if not (item.limit == getattr(params, "min_rows", None) and item.value == item.n):
+            what = f"{item.name}, limit, which {held.parameter} does not give"
+            yield Difference(what, _text(item.limit), _text(limit))
+        return
+    outcome = held.comes_to(item, limit, limit)
+    if outcome is not None and outcome != item.outcome:
+        yield Difference(f"{item.name}, outcome, which its numbers do not lead to", item.outcome, outcome)
+
+
+def _in_history(document: Mapping[str, Any], events: Sequence[Event]) -> Iterator[Difference]:
+    """Where the history has another decision, or its chain is broken: nobody can change both unseen."""
+    for problem in chain_problems(events):
+        yield Difference("the history", "an unbroken chain", problem)
+    decided = [event for event in events if (event.kind, event.run_id) == ("decide", document["run_id"])]
+    if not decided:
+        yield Difference("the history", "an event of this decision", "none")
+        return
+    event = decided[-1]
+    for name, then, now in (
+        ("action", document["action"], event.detail.get("action")),
+        ("generation", document["generation"], event.generation),
+        ("digest of the decision", decision_digest(document), event.detail.get("decision")),
+    ):
+        if then != now:
+            yield Difference(f"{name}, the history has another", _text(then), _text(now))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

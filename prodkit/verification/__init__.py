@@ -1,1 +1,0 @@
-"""Whether a recorded run can be believed."""
