@@ -34,7 +34,7 @@ from prodkit.canvas import (
     range_text,
 )
 from prodkit.drift.columns import ColumnProfile
-from prodkit.models.reliability import calibration_curve
+from prodkit.models.metrics import calibration_curve
 from prodkit.params import Task
 
 __all__ = [

@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from prodkit.canvas import Chart
 from prodkit.charts import (
@@ -29,9 +30,7 @@ from prodkit.decisions.whatif import what_if
 from prodkit.drift.comparison import compare_columns
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Evidence
-from prodkit.models.confusion import confusion, threshold_cost
-from prodkit.models.diagnostics import Withheld
-from prodkit.models.training import OutOfTime
+from prodkit.models.training import OutOfTime, Withheld
 from prodkit.monitoring.panels import sign_limits
 from prodkit.monitoring.vitals import Vitals
 from prodkit.params import MonitorParams, RollbackParams, StressParams, Task, TrainParams
@@ -41,12 +40,14 @@ from prodkit.stress.load import Step, knee
 
 __all__ = [
     "Explorer",
+    "confusion",
     "explore_columns",
     "explore_limits",
     "explore_loads",
     "explore_signs",
     "explore_training",
     "explore_trial",
+    "threshold_cost",
 ]
 
 _View = tuple[Chart, str]  # a figure, and the HTML beneath it
@@ -271,11 +272,11 @@ def explore_training(tested: OutOfTime, *, params: TrainParams) -> Explorer:
     withheld, task = Withheld.of(tested, params=params), tested.schema.task
     answers = lru_cache(maxsize=32)(withheld.predicted)  # the other sliders ask no model
     columns = ipywidgets.SelectMultiple(options=tested.schema.names, description="take away", rows=5)
-    predicted = {"model": answers(()), "simple rule": withheld.simple}
+    predicted = {"model": answers(()), "simple rule": withheld.baseline}
     controls = {"without": columns, **_threshold_controls(task, withheld.truth, predicted)}
 
     def view(without: tuple[str, ...], **choice: Any) -> _View:
-        predicted = {"model": answers(without), "simple rule": withheld.simple}
+        predicted = {"model": answers(without), "simple rule": withheld.baseline}
         title = "What it costs, on the newest fold"
         chart, facts = _threshold_view(task, withheld.truth, predicted, title=title, **choice)
         losses = {name: withheld.loss(each) for name, each in predicted.items()}
@@ -336,3 +337,54 @@ def _threshold_view(
         matrices += _as_html(matrix.map("{:,}".format), caption=caption)
     chart = draw_threshold_costs(pd.DataFrame(costs), threshold=threshold, title=title)
     return chart, f'<div style="display: flex; flex-wrap: wrap; gap: 2em">{matrices}</div>'
+
+
+def confusion(
+    y_true: ArrayLike, y_pred: ArrayLike, *, thresholds: ArrayLike, task: Task, positive: int = 1
+) -> pd.DataFrame:
+    """How many rows are called at each threshold, and whether they should have been.
+
+    A row is called if its prediction reaches the threshold, and should be if it is of the ``positive`` class; of a
+    quantity, if the true value reaches the threshold. Rows without a prediction are left out.
+
+    Args:
+        y_true: (n,) class indices, or numbers.
+        y_pred: (n,) probability of class 1, (n, k) probabilities, or (n,) numbers.
+        thresholds: (t,).
+        task: binary, multiclass or regression.
+        positive: the class that is looked for.
+
+    Returns:
+        A row for each threshold: hits, false_alarms, misses, rests (rightly not called).
+
+    >>> confusion([0, 0, 1, 1], [0.1, 0.6, 0.3, 0.8], thresholds=[0.2, 0.5], task="binary").loc[0.5].to_dict()
+    {'hits': 1, 'false_alarms': 1, 'misses': 1, 'rests': 1}
+    """
+    actual, score = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
+    if task != "regression":
+        score = score[:, positive] if score.ndim == 2 else score
+        actual = np.where(actual == positive, np.inf, -np.inf)
+    known = ~np.isnan(score) & ~np.isnan(actual)
+    actual, score, cuts = actual[known], score[known], np.asarray(thresholds, dtype=float)
+    # Both reach a threshold if the smaller of them does.
+    called, due, both = (
+        len(some) - np.searchsorted(np.sort(some), cuts, side="left")
+        for some in (score, actual, np.minimum(score, actual))
+    )
+    counts = {"hits": both, "false_alarms": called - both, "misses": due - both}
+    table = pd.DataFrame(counts | {"rests": len(score) - called - due + both}, index=cuts)
+    return table.rename_axis("threshold")
+
+
+def threshold_cost(counts: pd.DataFrame, *, miss: float) -> pd.Series[float]:
+    """Cost of a hundred rows at each threshold, in false alarms, where a miss costs as much as so many of them.
+
+    With calibrated probabilities, 1 / (1 + miss) is the cheapest threshold (Elkan 2001, The foundations of
+    cost-sensitive learning). NaN without rows.
+
+    >>> counts = confusion([0, 0, 1, 1], [0.1, 0.6, 0.3, 0.8], thresholds=[0.2, 0.5], task="binary")
+    >>> threshold_cost(counts, miss=4).tolist()
+    [25.0, 125.0]
+    """
+    spent = counts["false_alarms"] + miss * counts["misses"]
+    return (100 * spent / counts.sum(axis="columns").replace(0, np.nan)).astype(float)

@@ -110,7 +110,7 @@ OptionalTask = Annotated[
 FLIGHTS = "flights"  # names the bundled table
 
 PRIMARY: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
-"""The loss that decides: the mean of :func:`prodkit.models.losses.row_losses`."""
+"""The loss that decides: the mean of :func:`prodkit.models.metrics.row_losses`."""
 
 LEAD: dict[Task, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "mae"}
 """The score that a reader looks at first."""

@@ -14,8 +14,7 @@ from tables import WINDOWS, orders, params_for, version_of
 
 from prodkit.errors import ModelError
 from prodkit.evidence import Estimate, Window
-from prodkit.models.bundle import _MOVED, lead_score, manifest, pack, unpack
-from prodkit.models.environment import environment
+from prodkit.models.bundle import _MOVED, environment, lead_score, manifest, pack, unpack
 
 
 @pytest.fixture
@@ -189,5 +188,5 @@ def test_no_part_of_a_bundle_is_untested(bundle):
     assert {field.name for field in fields(bundle)} == {
         *("model", "schema", "fallback", "trained", "holdout", "profile", "recent", "scores"),
         *("importance", "golden", "golden_predictions", "environment", "digest", "drill"),
-        *("calibration", "memory"),
+        *("calibration", "autocorrelation"),
     }

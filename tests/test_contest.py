@@ -13,7 +13,7 @@ from prodkit.decisions.decide import promotion
 from prodkit.errors import LabelError, VersionError, WindowError
 from prodkit.evidence import overall
 from prodkit.models.bundle import pack
-from prodkit.models.losses import row_losses
+from prodkit.models.metrics import row_losses
 from prodkit.store.workspace import load_version
 from prodkit.stress.gate import load_budget
 

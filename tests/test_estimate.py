@@ -16,13 +16,18 @@ from tables import params_for, version_of
 from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import read_window
 from prodkit.decisions.decide import judgement
-from prodkit.decisions.estimate import Estimated, estimate_evidence, estimated, window_estimate
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate, Evidence
-from prodkit.models.bundle import measured, unpack
-from prodkit.models.calibration import CalibrationSet, LossModel, encoded
-from prodkit.models.domain import domain
-from prodkit.models.expected import Calibration, class_chances, expected_scores
+from prodkit.models.bundle import measured, unpack, window_estimate
+from prodkit.models.calibration import (
+    Calibration,
+    CalibrationSet,
+    LossModel,
+    class_chances,
+    encoded,
+    expected_scores,
+)
+from prodkit.models.estimate import Estimated, domain, estimate_evidence, estimated
 from prodkit.models.metrics import scores
 from prodkit.models.training import OutOfTime
 from prodkit.store.history import Champion

@@ -16,9 +16,16 @@ from prodkit.decisions.trial import Trial
 from prodkit.drift.comparison import compare_columns
 from prodkit.drift.profiles import Profile, column_profile
 from prodkit.evidence import Evidence
-from prodkit.explore import Explorer, explore_columns, explore_limits, explore_loads, explore_trial
-from prodkit.models.confusion import confusion, threshold_cost
-from prodkit.models.losses import business_value
+from prodkit.explore import (
+    Explorer,
+    confusion,
+    explore_columns,
+    explore_limits,
+    explore_loads,
+    explore_trial,
+    threshold_cost,
+)
+from prodkit.models.metrics import row_values
 from prodkit.params import RollbackParams, StressParams
 from prodkit.store.history import Champion
 from prodkit.stress.load import Step
@@ -160,7 +167,7 @@ def test_the_cost_of_a_threshold_is_the_business_value_with_its_sign_turned(rows
     said = np.where(np.isclose(said, cut), 0.0 if cut > 0.01 else 1.0, said)  # a tie may go either way
     counts = confusion(truth, said, thresholds=[cut], task="binary")
     costs = {"no": {"wait": 0, "call": -1}, "yes": {"wait": -miss, "call": 0}}
-    value = business_value(truth, said, costs=costs, classes=["no", "yes"])
+    value = row_values(truth, said, costs=costs, classes=["no", "yes"]).mean()
     assert threshold_cost(counts, miss=miss).iloc[0] == pytest.approx(-100 * value)
 
 

@@ -19,7 +19,7 @@ from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import unpack
-from prodkit.models.losses import row_losses
+from prodkit.models.metrics import row_losses
 from prodkit.params import RollbackParams
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store

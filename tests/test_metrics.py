@@ -12,9 +12,7 @@ from sklearn import metrics as known
 
 from prodkit.decisions.paired import always_valid, difference
 from prodkit.errors import DataError, LabelError, ParameterError
-from prodkit.models.losses import business_value, row_losses
-from prodkit.models.metrics import intervals, scores
-from prodkit.models.reliability import calibration_curve, calibration_error
+from prodkit.models.metrics import calibration_curve, intervals, row_losses, row_values, scores
 from prodkit.params import LEAD, PRIMARY
 
 
@@ -31,6 +29,12 @@ def multiclass(n, *, seed=0):
     rng = np.random.default_rng(seed)
     chances = rng.dirichlet([1.0, 2.0, 3.0], n)
     return (chances.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(0, 2), chances
+
+
+def calibration_error(y, p):
+    """Mean gap between predicted and observed share over the bins of the curve."""
+    curve = calibration_curve(y, p)
+    return float(np.average((curve["predicted"] - curve["observed"]).abs(), weights=curve["n"]))
 
 
 def clustered(lives, days, *, seed, effect=0.01, noise=0.1, rows=(20, 60)):
@@ -194,7 +198,9 @@ def test_calibration_survives_any_table(rows):
     """Whatever the ties and however few the rows, bins partition them and the error lies within 0..1."""
     y, p = [row[0] for row in rows], [row[1] for row in rows]
     assert calibration_curve(y, p)["n"].sum() == len(rows)
-    assert not rows or 0 <= calibration_error(y, p) <= 1
+    assert not rows or scores(y, p, task="binary")["calibration_error"] == pytest.approx(
+        calibration_error(y, p)
+    )
 
 
 def test_intervals_hold_their_value_and_the_range_of_the_score():
@@ -422,14 +428,14 @@ def test_windows_are_counted_from_one():
         always_valid([1.0], [1.0], blocks=[0], look=0)
 
 
-def test_business_value_takes_the_best_decision():
-    """Each row gets the decision of highest expected value, and the mean is over what then happened."""
+def test_a_row_gets_the_value_of_the_best_decision():
+    """Each row gets the decision of highest expected value, and what then happened counts."""
     costs = {"no": {"wait": 0.0, "call": -1.0}, "yes": {"wait": -10.0, "call": -1.0}}
-    y, p = np.array([0, 1, 1]), np.array([0.05, 0.2, 0.05])
-    assert business_value(y, p, costs=costs, classes=["no", "yes"]) == pytest.approx((0 - 1 - 10) / 3)
-    both = np.column_stack([1 - p, p])
-    assert business_value(y, both, costs=costs, classes=["no", "yes"]) == pytest.approx(-11 / 3)
-    assert np.isnan(business_value([0, 1], [0.1, np.nan], costs=costs, classes=["no", "yes"]))
+    y, p = np.array([0, 1, 1, 1]), np.array([0.05, 0.2, 0.05, np.nan])
+    for guess in (p, np.column_stack([1 - p, p])):
+        values = row_values(y, guess, costs=costs, classes=["no", "yes"])
+        assert values.tolist()[:3] == [0, -1, -10]
+        assert np.isnan(values[3])
 
 
 @pytest.mark.parametrize(
@@ -443,4 +449,4 @@ def test_business_value_takes_the_best_decision():
 def test_an_incomplete_cost_matrix_is_refused(costs, match):
     """A class without values, or with other decisions than the rest, raises a ParameterError."""
     with pytest.raises(ParameterError, match=match):
-        business_value([0, 1], [0.1, 0.9], costs=costs, classes=["no", "yes"])
+        row_values([0, 1], [0.1, 0.9], costs=costs, classes=["no", "yes"])

@@ -254,9 +254,13 @@ def test_a_pipeline_of_ones_own_is_used_as_it_is():
         ("", {}, "must name something that can be imported"),
         ("test_models:", {}, "must name something that can be imported"),
         ("test_models:failing_factory", {}, r"must suit test_models:failing_factory: KeyError"),
-        ("test_models:estimator_class", {}, r"must be, or make, a scikit-learn estimator; found type"),
-        ("collections.Counter", {}, r"must be, or make, a scikit-learn estimator; found Counter"),
-        ("sklearn.preprocessing.StandardScaler", {}, "must suit the task binary"),
+        (
+            "test_models:estimator_class",
+            {},
+            "must be, or make, an estimator; found the class LogisticRegression",
+        ),
+        ("collections.Counter", {}, "must be, or make, an estimator; found Counter without fit, predict"),
+        ("sklearn.preprocessing.StandardScaler", {}, "found StandardScaler without predict"),
         ("sklearn.linear_model.Ridge", {}, r"must suit the task binary; found sklearn.linear_model.Ridge"),
         ("sklearn.svm.LinearSVC", {}, r"must give probabilities \(predict_proba\).*CalibratedClassifierCV"),
         ("auto", {"max_itr": 3}, r"model_args must suit sklearn.ensemble.Hist.*unexpected keyword.*max_itr"),
@@ -277,10 +281,10 @@ def test_a_classifier_is_refused_for_a_regression():
         build_model("sklearn.tree.DecisionTreeClassifier", schema=schema)
 
 
-@pytest.mark.parametrize(("small", "threads"), [(1000, 1), (100, 3)])
+@pytest.mark.parametrize(("small", "threads"), [(2001, 1), (2000, 3)])
 def test_small_work_has_one_thread_and_large_work_has_all(monkeypatch, small, threads):
     """Where small ends decides for fitting and predicting alike, and afterwards the threads are as before."""
-    monkeypatch.setattr("prodkit.models.estimators._SMALL_ROWS", small)
+    monkeypatch.setattr("prodkit.models.estimators._SMALL_CELLS", small)
     frame = table(500).assign(label=np.arange(500) % 2)
     with threadpool_limits(limits=3):
         model, schema = learned("test_models:Counting", frame, arguments={})

@@ -13,7 +13,7 @@ from prodkit.decisions.paired import always_valid, running_mean
 from prodkit.decisions.sequential import loss_rise, rise_path
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate
-from prodkit.models.blocks import dependence
+from prodkit.models.metrics import autocorrelation
 
 KNOWN = Estimate(0.6, 0.57, 0.63, n=45_000, blocks=45)
 
@@ -50,9 +50,9 @@ def test_a_running_mean_is_the_sequence_of_the_loss_itself():
 def test_dependence_is_found_within_its_error(phi):
     """Of a year of days it is told to a tenth or so, and a few days are taken for usual ones."""
     random = np.random.default_rng(1)
-    found = [dependence(resembling(phi, 365, random)) for _ in range(20)]
+    found = [autocorrelation(resembling(phi, 365, random)) for _ in range(20)]
     assert np.mean(found) == pytest.approx(phi, abs=0.05)
-    assert dependence(np.array([0.5, 0.6])) == dependence(np.array([])) == 0.7
+    assert autocorrelation(np.array([0.5, 0.6])) == autocorrelation(np.array([])) == 0.7
 
 
 def test_a_rise_is_found_and_its_absence_is_too():

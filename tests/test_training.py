@@ -11,9 +11,17 @@ from tables import orders, params_for
 
 from prodkit.data.schema import Schema
 from prodkit.errors import LabelError, ModelError, WindowError
-from prodkit.models.diagnostics import importance, learning_curve
-from prodkit.models.losses import row_losses
-from prodkit.models.training import folds, model_for, out_of_time, search_arguments, split_window, thinned
+from prodkit.models.metrics import row_losses
+from prodkit.models.training import (
+    folds,
+    importance,
+    learning_curve,
+    model_for,
+    out_of_time,
+    search_arguments,
+    split_window,
+    subsample,
+)
 
 WINDOW = "2024-01-01/2024-02-10"
 TREES = {"window": WINDOW, "model_args": {"max_iter": 15}, "folds": 3}
@@ -266,7 +274,7 @@ def test_a_fold_without_a_positive_is_no_crash():
 @given(st.integers(1, 300), st.integers(1, 100))
 def test_thinning_keeps_at_most_so_many_rows_over_the_whole_span(rows, most):
     """The first row stays, gaps are even, and a short table stays whole."""
-    kept = thinned(pd.DataFrame({"x": np.arange(rows)}), most)["x"].to_numpy()
+    kept = subsample(pd.DataFrame({"x": np.arange(rows)}), most)["x"].to_numpy()
     assert 1 <= len(kept) <= most
     assert kept[0] == 0
     assert len(np.unique(np.diff(kept))) <= 1

@@ -18,7 +18,7 @@ from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overall
 from prodkit.models.bundle import unpack
-from prodkit.models.losses import row_losses
+from prodkit.models.metrics import row_losses
 from prodkit.monitoring.findings import standing, steady, vital_evidence
 from prodkit.monitoring.outcomes import judge_matured, served_parts
 from prodkit.monitoring.pending import estimate_pending

@@ -18,9 +18,8 @@ from prodkit.drift.shifts import combined, mean_shift_p
 from prodkit.errors import DataError, ProdkitError
 from prodkit.evidence import Evidence, Outcome
 from prodkit.models.bundle import Bundle
-from prodkit.models.calibration import CalibrationSet
-from prodkit.models.domain import Domain, domain
-from prodkit.models.expected import class_chances, class_shares
+from prodkit.models.calibration import CalibrationSet, class_chances, class_shares
+from prodkit.models.estimate import Domain, domain
 from prodkit.params import DriftParams, MonitorParams, RollbackParams
 
 __all__ = ["concept_drift", "joint_drift", "label_drift", "wider_drift"]

@@ -15,8 +15,8 @@ from prodkit.drift.profiles import Profile
 from prodkit.drift.shifts import shift
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.models.calibration import CalibrationSet
-from prodkit.models.losses import row_losses
-from prodkit.models.training import thinned
+from prodkit.models.metrics import row_losses
+from prodkit.models.training import subsample
 from prodkit.params import DriftParams
 
 __all__ = ["damage_table", "put_back", "segment"]
@@ -49,7 +49,7 @@ def damage_table(
         than before costs, and less telling of a world that changed; ``where``, the segment in which it moved, if it
         did in one above all.
     """
-    part = thinned(rows, _MOST_ROWS).reset_index(drop=True)
+    part = subsample(rows, _MOST_ROWS).reset_index(drop=True)
     schema = bundle.schema
     coerced, days = schema.coerce(part), blocks(part[params.time_column])
     known = schema.knows(part[schema.target]) if schema.target in part else np.zeros(len(part), dtype=bool)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from prodkit.errors import DataError, ParameterError
-from prodkit.models.blocks import block_codes, dependence
+from prodkit.models.metrics import autocorrelation, block_codes
 
 __all__ = ["Retraining", "chance_worse", "worth_retraining"]
 
@@ -135,7 +135,7 @@ def chance_worse(
     if count > 1:
         days, mean = np.bincount(codes, values, count), float(values.mean())
         rest = days - mean * rows
-        phi = dependence(days / rows)
+        phi = autocorrelation(days / rows)
         variance = float(rest @ rest) / len(values) ** 2 * count / (count - 1) * (1 + phi) / (1 - phi)
         weight = 1 / max(variance, 1e-18)
         prior, precision = (precision * expected + weight * mean) / (precision + weight), precision + weight

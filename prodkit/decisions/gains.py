@@ -12,7 +12,7 @@ from prodkit.decisions.counterfactual import Counterfactuals
 from prodkit.decisions.result import metric
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Window
-from prodkit.models.blocks import daily_auc
+from prodkit.models.metrics import daily_auc
 from prodkit.params import RollbackParams
 from prodkit.store.registry import Store
 

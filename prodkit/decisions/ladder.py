@@ -11,7 +11,6 @@ import pandas as pd
 from prodkit.data.windows import label_coverage
 from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.counterfactual import Counterfactuals, labelled_window
-from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gains import earlier_gains
 from prodkit.decisions.gates import alternative, at_most, enough, share_at_most
 from prodkit.decisions.performance import performance_evidence
@@ -19,6 +18,7 @@ from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
 from prodkit.evidence import Evidence
 from prodkit.models.bundle import Bundle, measured
+from prodkit.models.estimate import Estimated, estimate_evidence
 from prodkit.models.metrics import intervals
 from prodkit.params import PRIMARY, ProjectParams, RollbackParams
 from prodkit.store.registry import Store
@@ -56,7 +56,7 @@ def ladder_evidence(
         look=look_number(params, bundle),
         since=bundle.holdout.end,
         earlier=earlier_gains(store, params, version=version, before=before),
-        memory=bundle.memory,
+        memory=bundle.autocorrelation,
     )
     worth = _worth(params, trials, look=look_number(params, bundle), known=store.version(version).manifest)
     estimates = []

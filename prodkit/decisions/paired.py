@@ -10,7 +10,7 @@ from scipy import stats
 
 from prodkit.errors import DataError, ParameterError
 from prodkit.evidence import Estimate
-from prodkit.models.blocks import block_codes, dependence
+from prodkit.models.metrics import autocorrelation, block_codes
 
 __all__ = ["always_valid", "difference", "running_mean"]
 
@@ -72,7 +72,7 @@ def always_valid(
     normal blocks of unknown variance (Lai 1976; Wang & Ramdas 2025, "Anytime-valid t-tests and confidence
     sequences for Gaussian means with unknown variance"); with many blocks it is the asymptotic one of
     Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021. What a block takes after the one before it
-    (:func:`prodkit.models.metrics.dependence`) is taken out first, so that days may resemble each other. Within a
+    (:func:`prodkit.models.metrics.autocorrelation`) is taken out first, so that days may resemble each other. Within a
     window one may look after each block. Window number ``look`` spends alpha / (look (look + 1)), which adds up to less
     than alpha over all windows.
 
@@ -94,7 +94,7 @@ def always_valid(
     pair = _paired(loss_a, loss_b, blocks)
     if pair.count < 2 or not np.isfinite(pair.mean):
         return pair.unbounded()
-    found = dependence(pair.figures) if memory is None else memory
+    found = autocorrelation(pair.figures) if memory is None else memory
     return _whitened(pair, phi=found, alpha=(1 - confidence) / (look * (look + 1)), horizon=horizon)
 
 
@@ -123,7 +123,7 @@ def running_mean(
     pair = _Pair(totals, sizes)
     if pair.count < 2 or not np.isfinite(pair.mean) or sizes.sum() <= 0:
         return pair.unbounded()
-    phi = dependence(pair.figures, usual=usual)
+    phi = autocorrelation(pair.figures, usual=usual)
     return _whitened(pair, phi=phi, alpha=1 - confidence, horizon=horizon)
 
 

@@ -16,7 +16,7 @@ from prodkit.decisions.gains import daily_gains, ranking_gain
 from prodkit.decisions.gates import alternative, enough, known_classes, once
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
-from prodkit.models.blocks import dependence
+from prodkit.models.metrics import autocorrelation
 from prodkit.params import RollbackParams
 
 __all__ = ["performance_evidence"]
@@ -184,8 +184,8 @@ def _recalled(days: pd.Series[float], memory: Memory) -> float:
     """How much a day's gain takes after that of the day before: by these days, and by what training knows."""
     figures = days.to_numpy(dtype=float)
     if memory is None:
-        return dependence(figures)
-    return dependence(figures, usual=memory[0], weight=min(memory[1], _TRUSTED))
+        return autocorrelation(figures)
+    return autocorrelation(figures, usual=memory[0], weight=min(memory[1], _TRUSTED))
 
 
 def _joined(past: pd.Series[float] | None, gains: pd.Series[float]) -> pd.Series[float]:

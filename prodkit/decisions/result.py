@@ -17,7 +17,7 @@ from prodkit.decisions.answers import ACTIONS, FINDINGS, MEASURED, RESULT_MIME
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.record import decision_record
 from prodkit.evidence import Estimate, Evidence, Outcome, Window, overall
-from prodkit.models.environment import environment
+from prodkit.models.bundle import environment
 from prodkit.params import ProjectParams
 
 __all__ = [

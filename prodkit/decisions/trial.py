@@ -12,9 +12,7 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import WindowError
 from prodkit.models.bundle import Bundle
-from prodkit.models.losses import row_losses
-from prodkit.models.metrics import scores
-from prodkit.models.worth import row_worth
+from prodkit.models.metrics import row_losses, row_worth, scores
 from prodkit.params import ProjectParams, Task
 
 __all__ = ["Trial", "joined", "run_trial", "unseen_rows"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,32 +11,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import joblib
 import numpy as np
 import pandas as pd
 
 from prodkit.data.schema import Schema
+from prodkit.data.windows import blocks, digest
 from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
-from prodkit.errors import ModelError
+from prodkit.errors import ModelError, ProdkitError
 from prodkit.evidence import Estimate, Window
 from prodkit.models.calibration import CalibrationSet
-from prodkit.models.environment import environment
+from prodkit.models.estimate import Estimated, estimated
 from prodkit.models.estimators import Fallback, predictions
+from prodkit.models.training import OutOfTime, Split
+from prodkit.params import ProjectParams, TrainParams
 
-if TYPE_CHECKING:
-    from prodkit.models.training import OutOfTime, Split
-    from prodkit.params import TrainParams
-
-__all__ = ["Bundle", "assemble", "lead_score", "manifest", "measured", "pack", "unpack"]
+__all__ = [
+    "Bundle",
+    "assemble",
+    "environment",
+    "lead_score",
+    "manifest",
+    "measured",
+    "pack",
+    "unpack",
+    "window_estimate",
+]
 
 # Artifacts name their classes by module. Where those went since: "old.module": "new.module" for all of a module that is
 # gone, "old.module:Name": "new.module:Name" for one class. A renamed attribute is the business of __setstate__.
 _MOVED: dict[str, str] = {"prodkit.spans": "prodkit.evidence"}
+_RENAMED = {"memory": "autocorrelation"}  # attributes of a bundle
 _READING = threading.Lock()
 
+_LIBRARIES = ("notebook-prodkit", "scikit-learn", "numpy", "scipy", "pandas", "joblib")
 _GOLDEN_ROWS = 16
 _RECENT = timedelta(days=14)
 
@@ -47,7 +60,7 @@ class Bundle:
     Attributes:
         model: fitted pipeline; takes ``schema.coerce(rows)``.
         schema: columns and types, frozen at training.
-        fallback: the simple rule for rows that the model must not answer.
+        fallback: the baseline, for rows that the model must not answer.
         trained: the window it has seen; rows inside it never judge it.
         holdout: the window left for validation.
         profile: summary of the rows it learned from.
@@ -55,13 +68,14 @@ class Bundle:
         scores: summary of its out-of-time predictions, to see predictions drift.
         importance: rise of the loss when the column is shuffled, for each feature.
         golden: a few rows, with
-        golden_predictions: what the model said of them when it was made.
+        golden_predictions: their predictions when the model was made.
         environment: versions of Python and of the libraries it was made with.
         digest: SHA-256 of the artifact that it was read from; empty before it is one.
         drill: the faults that were put into its training on purpose; empty for a real version.
-        calibration: out-of-time rows that say what its answers are worth while labels are to come; None for a version
-            from before these were kept.
-        memory: how much a day's mean loss takes after that of the day before, and the days it was learned of.
+        calibration: out-of-time rows that say what its predictions are worth while labels are missing; None for a
+            version from before these were kept.
+        autocorrelation: how much a day's mean loss resembles that of the day before, and the number of days it was
+            estimated from.
     """
 
     model: Any
@@ -79,7 +93,10 @@ class Bundle:
     digest: str = ""
     drill: dict[str, str] = field(default_factory=dict)
     calibration: CalibrationSet | None = None
-    memory: tuple[float, int] | None = None
+    autocorrelation: tuple[float, int] | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({_RENAMED.get(name, name): value for name, value in state.items()})
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predictions of the model, as :func:`prodkit.models.estimators.predictions`."""
@@ -100,13 +117,11 @@ def assemble(
     Args:
         model: fitted on ``split.rows``.
         split: the rows it learned from, and the windows they and the holdout fill.
-        tested: what models that had not seen the rows said of them: the reference of its scores.
+        tested: predictions by models that had not seen the rows: the reference of its scores.
         schema: frozen types of the columns.
         params: of the training.
         importance: of each feature, in units of the loss.
     """
-    from prodkit.data.windows import blocks  # here, since versions are read back without what reads tables
-
     rows, feed = split.rows, split.feed
     days = blocks(feed[params.time_column])
     whole = profile(feed, schema, blocks=days)
@@ -126,8 +141,8 @@ def assemble(
         golden_predictions=predictions(model, golden, schema=schema),
         environment=environment(),
         drill=params.drill,
-        calibration=CalibrationSet.of(tested, importance=dict(importance)),
-        memory=tested.memory,
+        calibration=CalibrationSet.of(tested, importance=importance),
+        autocorrelation=tested.autocorrelation,
     )
 
 
@@ -136,12 +151,19 @@ def lead_score(predicted: np.ndarray) -> np.ndarray:
     return predicted if predicted.ndim == 1 else predicted.max(axis=1)
 
 
+def environment() -> dict[str, str]:
+    """The versions of Python and of the libraries that shape a prediction, by name."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
 def manifest(
     bundle: Bundle, rows: pd.DataFrame, *, params: TrainParams, metrics: Mapping[str, Estimate]
 ) -> dict[str, Any]:
-    """What the store says of a version, as JSON: its data, parameters, figures and environment."""
-    from prodkit.data.windows import digest
-
+    """What the store keeps of a version, as JSON: its data, parameters, figures and environment."""
+    figures = {
+        name: {end: _finite(getattr(each, end)) for end in ("value", "low", "high")}
+        for name, each in metrics.items()
+    }
     return {
         "task": bundle.schema.task,
         "schema": bundle.schema.to_dict(),
@@ -150,29 +172,52 @@ def manifest(
         "rows": len(rows),
         "data_digest": digest(rows),
         "params": params.plain(),
-        "metrics": {name: _plain(each) for name, each in metrics.items()},
+        "metrics": figures,
         "importance": bundle.importance,
         "environment": bundle.environment,
     }
 
 
-def _plain(estimate: Estimate) -> dict[str, float | None]:
-    """A figure for JSON, which knows no NaN and no infinity: none is there where a score cannot be had."""
-    figures = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-    return {name: float(number) if np.isfinite(number) else None for name, number in figures.items()}
+def _finite(number: float) -> float | None:
+    """JSON knows no NaN and no infinity."""
+    return float(number) if np.isfinite(number) else None
 
 
 def measured(manifest: Mapping[str, Any]) -> dict[str, Estimate]:
     """The figures of a version from before it served, out of its manifest; NaN where one is not known."""
-    found = {}
-    for name, kept in manifest.get("metrics", {}).items():
-        value, low, high = (_number(kept.get(end)) for end in ("value", "low", "high"))
-        found[name] = Estimate(value, low, high, n=0, blocks=0)
-    return found
+    figures = {}
+    for name, ends in manifest.get("metrics", {}).items():
+        given = (ends.get(end) for end in ("value", "low", "high"))
+        value, low, high = (float(each) if isinstance(each, int | float) else float("nan") for each in given)
+        figures[name] = Estimate(value, low, high, n=0, blocks=0)
+    return figures
 
 
-def _number(given: Any) -> float:
-    return float(given) if isinstance(given, int | float | np.number) else float("nan")
+def window_estimate(
+    rows: pd.DataFrame, params: ProjectParams, *, bundle: Bundle, confidence: float = 0.95, distrust: str = ""
+) -> Estimated:
+    """Estimate the performance of a version on a window, from the rows alone, without a look at any label.
+
+    Args:
+        rows: of the window.
+        params: of the run.
+        bundle: the version that answered.
+        confidence: of the intervals.
+        distrust: why it was not asked; then nothing is estimated.
+    """
+    if distrust:
+        return Estimated(abstained=f"the model was not asked: {distrust}", rows=len(rows))
+    if bundle.calibration is None:
+        why = "the version was trained before calibration rows were kept with it: train it again"
+        return Estimated(abstained=why, rows=len(rows))
+    try:
+        predicted, columns = bundle.predict(rows), bundle.calibration.encode(rows)
+    except ProdkitError as error:
+        return Estimated(abstained=f"the model does not answer: {error}", rows=len(rows))
+    days = blocks(rows[params.time_column])
+    return estimated(
+        bundle.calibration, columns, predicted, days=days, confidence=confidence, seed=params.seed
+    )
 
 
 def pack(bundle: Bundle) -> bytes:

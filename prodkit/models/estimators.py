@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -22,8 +22,18 @@ from threadpoolctl import ThreadpoolController
 from prodkit.data.cells import texts
 from prodkit.data.schema import Schema
 from prodkit.errors import ModelError, ProdkitError
+from prodkit.models.metrics import row_losses
 
-__all__ = ["Fallback", "build_model", "fit_model", "predictions", "threads_for"]
+__all__ = [
+    "Fallback",
+    "ForeignEstimator",
+    "build_model",
+    "clock_parts",
+    "fit_model",
+    "predictions",
+    "require_sound",
+    "threads_for",
+]
 
 _AUTO = {
     "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
@@ -32,8 +42,10 @@ _AUTO = {
 }
 _AUTO_ARGUMENTS = {"learning_rate": 0.05}  # half of scikit-learn's: noisy tables are soon learned by heart
 _AUTO_ONLY = {"multiclass": {"early_stopping": False}}  # which needs two rows of each class, however rare
-_SMALL_ROWS = 50_000
+_STOPPING_ROWS = 20  # of the rarest class: early stopping takes a tenth of them to judge by
+_SMALL_CELLS = 800_000
 _MOST_LEVELS = 250  # histogram trees take at most 255 levels of a category; rarer ones share a bin
+_EXTREME = 1e100  # the square of a number beyond that is no number
 
 
 def build_model(
@@ -43,11 +55,12 @@ def build_model(
 
     Args:
         path: ``auto`` (histogram trees that learn slowly), the import path of an estimator class, or
-            ``package.module:factory``. A factory that returns a whole ``Pipeline`` is used as it is; anything else
-            is wrapped with the usual encoding: ordinal codes for histogram trees, else one-hot codes and imputed
-            and scaled numbers.
+            ``package.module:factory``. An estimator is whatever has ``fit``, ``predict``, ``get_params`` and
+            ``set_params``, and ``predict_proba`` and ``classes_`` for classes. A factory that returns a whole
+            ``Pipeline`` is used as it is; anything else is wrapped with the usual encoding: ordinal codes for
+            histogram trees, else one-hot codes and imputed and scaled numbers.
         schema: the frozen columns; the pipeline takes ``schema.coerce(rows)``.
-        arguments: keyword arguments of the class or factory.
+        arguments: keyword arguments of the class or factory; ``class_weight`` may name the classes as the table does.
         seed: random state, where the estimator has one that is not set in ``arguments``.
 
     Raises:
@@ -56,13 +69,28 @@ def build_model(
     given = dict(arguments or {})
     if path == "auto":
         path, given = _AUTO[schema.task], _AUTO_ARGUMENTS | _AUTO_ONLY.get(schema.task, {}) | given
+    if isinstance(given.get("class_weight"), Mapping):
+        given["class_weight"] = _class_weight(given["class_weight"], schema)
     estimator = _construct(path, given)
     _require_task(estimator, schema, path)
     if "random_state" in estimator.get_params(deep=False) and "random_state" not in given:
         estimator.set_params(random_state=seed)
     if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        estimator.steps[-1] = name, _adapted(last)
         return estimator
+    estimator = _adapted(estimator)
     return Pipeline([("encode", _encoder(estimator, schema)), ("model", estimator)])
+
+
+def _class_weight(weights: Mapping[Any, float], schema: Schema) -> dict[int, float]:
+    """The weights by class number, which is what an estimator learns from."""
+    codes = {str(label): code for code, label in enumerate(schema.classes)}
+    unknown = [name for name in weights if str(name) not in codes]
+    if unknown:
+        rule, fix = "must name classes of the target", f"There are: {', '.join(codes)}."
+        raise ModelError("model_args.class_weight", rule=rule, value=unknown[0], fix=fix)
+    return {codes[str(name)]: float(weight) for name, weight in weights.items()}
 
 
 def _construct(path: str, arguments: dict[str, Any]) -> Any:
@@ -78,21 +106,64 @@ def _construct(path: str, arguments: dict[str, Any]) -> Any:
     except Exception as error:  # and so may a factory
         rule = f"must suit {path}: {type(error).__name__}: {error}"
         raise ModelError("model_args", rule=rule, value=arguments) from error
-    if not isinstance(made, BaseEstimator):
-        raise ModelError(
-            "model", rule="must be, or make, a scikit-learn estimator", value=type(made).__name__
-        )
+    lacking = [name for name in ("fit", "predict", "get_params", "set_params") if not hasattr(made, name)]
+    if lacking or isinstance(made, type):
+        value = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
+        value += f" without {', '.join(lacking)}" if lacking else ""
+        raise ModelError("model", rule="must be, or make, an estimator", value=value)
     return made
 
 
 def _require_task(estimator: Any, schema: Schema, path: str) -> None:
-    suits = is_regressor(estimator) if schema.task == "regression" else is_classifier(estimator)
-    if not suits:
+    kind = getattr(estimator, "_estimator_type", None)  # how a class says it that knows no tags
+    classes = hasattr(estimator, "predict_proba")
+    if hasattr(estimator, "__sklearn_tags__") and get_tags(estimator).estimator_type:
+        kind = (
+            "regressor" if is_regressor(estimator) else "classifier" if is_classifier(estimator) else "other"
+        )
+    wanted = "regressor" if schema.task == "regression" else "classifier"
+    if (kind or ("classifier" if classes else "regressor")) != wanted:
         fix = "Choose another `model`, or set `task` if it was inferred wrongly."
         raise ModelError("model", rule=f"must suit the task {schema.task}", value=path, fix=fix)
-    if schema.task != "regression" and not hasattr(estimator, "predict_proba"):
+    if wanted == "classifier" and not classes:
         fix = "Decisions rest on probabilities: wrap it in CalibratedClassifierCV."
         raise ModelError("model", rule="must give probabilities (predict_proba)", value=path, fix=fix)
+
+
+class ForeignEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """What scikit-learn's pipelines need around an estimator that knows nothing of scikit-learn's tags."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "model" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def __sklearn_clone__(self) -> ForeignEstimator:
+        return ForeignEstimator(clone(self.model))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Those of the estimator."""
+        return dict(self.model.get_params(deep=deep))
+
+    def set_params(self, **params: Any) -> ForeignEstimator:
+        """Set those of the estimator."""
+        self.model.set_params(**params)
+        return self
+
+    def fit(self, X: Any, y: Any) -> ForeignEstimator:
+        """Fit the estimator."""
+        self.model.fit(X, y)
+        return self
+
+
+def _adapted(estimator: Any) -> Any:
+    return estimator if hasattr(estimator, "__sklearn_tags__") else ForeignEstimator(estimator)
 
 
 def _encoder(estimator: Any, schema: Schema) -> ColumnTransformer:
@@ -156,21 +227,28 @@ def _clock_names(_: Any, names: list[str]) -> list[str]:
 def fit_model(model: Pipeline, frame: pd.DataFrame, *, schema: Schema) -> Pipeline:
     """Fit in place on labelled rows and return the model.
 
+    Early stopping, which sets rows of each class apart to judge by, is off where a class has too few of them.
+
     Raises:
         LabelError: a label that the schema does not know.
         ModelError: the estimator refuses; its own words are kept.
     """
-    labels = schema.encode(frame[schema.target])
+    labels, columns = schema.encode(frame[schema.target]), schema.coerce(frame)
+    last = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    rarest = (
+        np.unique(labels, return_counts=True)[1].min(initial=_STOPPING_ROWS) if schema.classes else np.inf
+    )
+    if rarest < _STOPPING_ROWS and last.get_params(deep=False).get("early_stopping"):
+        last.set_params(early_stopping=False)
     try:
-        with threads_for(len(frame)):
-            return model.fit(schema.coerce(frame), labels)
+        with threads_for(columns.size):
+            return model.fit(columns, labels)
     except ProdkitError:
         raise
     except Exception as error:
         rule = f"could not be fitted: {type(error).__name__}: {error}"
-        raise ModelError(
-            "model", rule=rule, value=f"{len(frame)} rows", fix="See the cause above."
-        ) from error
+        fix = _extremes(columns) or "See the cause above."
+        raise ModelError("model", rule=rule, value=f"{len(frame)} rows", fix=fix) from error
 
 
 def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema, coerced: bool = False) -> np.ndarray:
@@ -187,25 +265,73 @@ def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema, coerced: boo
         ``schema.classes`` for ``multiclass``, (n,) values for ``regression``.
 
     Raises:
-        ModelError: it does not answer each row once.
+        ModelError: its answer is not of the shape of the task.
     """
     columns, regression = frame if coerced else schema.coerce(frame), schema.task == "regression"
-    with threads_for(len(frame)):
-        said = np.asarray(model.predict(columns) if regression else model.predict_proba(columns), dtype=float)
-    if len(said) != len(columns):
-        found = f"{len(said)} answers to {len(columns)} rows"
-        raise ModelError("model", rule="must answer each row once", value=found)
-    if regression:
-        return said
-    shares, seen = np.zeros((len(columns), len(schema.classes))), np.asarray(model.classes_, dtype=int)
+    with threads_for(columns.size):
+        answer = np.asarray(
+            model.predict(columns) if regression else model.predict_proba(columns), dtype=float
+        )
+    if regression and answer.size == len(columns):
+        return answer.reshape(-1)
+    seen = np.array([], dtype=int) if regression else _seen_classes(model, schema)
+    shape = (len(columns),) if regression else (len(columns), len(seen))
+    # of one class only, some give two columns
+    if answer.shape != shape and not (len(seen) == 1 and answer.shape[:1] == shape[:1]):
+        rule = f"must answer {len(columns)} rows with an array of shape {shape}"
+        fix = "" if regression else "It must have a column of probabilities for each class in classes_."
+        raise ModelError(_named(model), rule=rule, value=f"shape {answer.shape}", fix=fix)
+    shares = np.zeros((len(columns), len(schema.classes)))
     # A model that saw only some of the classes gives only their columns; of one class, it knows no other.
-    shares[:, seen] = said if len(seen) > 1 else 1.0
+    shares[:, seen] = answer if len(seen) > 1 else 1.0
     return shares[:, 1] if schema.task == "binary" else shares
 
 
-def threads_for(rows: int) -> Any:
+def _seen_classes(model: Any, schema: Schema) -> np.ndarray:
+    """The class numbers that the columns of an answer are about."""
+    seen = getattr(model, "classes_", None)
+    known = np.arange(len(schema.classes))
+    if seen is None or not np.isin(np.asarray(seen), known).all():
+        rule = f"must have the labels that it learned, of 0 to {known[-1]}, as classes_"
+        fix = "Set them in fit: self.classes_ = numpy.unique(y)."
+        raise ModelError(_named(model), rule=rule, value=seen if seen is not None else "no classes_", fix=fix)
+    return np.asarray(seen, dtype=int)
+
+
+def require_sound(
+    predicted: np.ndarray, columns: pd.DataFrame, *, truth: np.ndarray, model: Any, schema: Schema
+) -> None:
+    """Refuse a model whose answers (n,) or (n, k) to rows it was tested on are none.
+
+    Raises:
+        ModelError: an answer is not finite, or no probability.
+    """
+    wrong = np.flatnonzero(~np.isfinite(row_losses(truth, predicted, task=schema.task)))
+    if len(wrong):
+        rule = "must answer with finite numbers"
+        if schema.classes:
+            rule = "must answer with probabilities, from 0 to 1 and one in all"
+        value = f"{predicted[wrong[0]]} for row {wrong[0]} ({len(wrong)} of {len(predicted)} such rows)"
+        fix = _extremes(columns) or "Choose another `model`, or mend its answers in a factory of your own."
+        raise ModelError(_named(model), rule=rule, value=value, fix=fix)
+
+
+def _named(model: Any) -> str:
+    last = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    return f"model {type(last.model if isinstance(last, ForeignEstimator) else last).__name__}"
+
+
+def _extremes(columns: pd.DataFrame) -> str:
+    """Advice on a column that holds numbers too large to compute with; empty if there is none."""
+    largest = columns.select_dtypes("float").abs().max()
+    if not len(largest) or not largest.max() > _EXTREME:
+        return ""
+    return f"Column {largest.idxmax()} holds {largest.max():g}: correct it, or leave it out of `features`."
+
+
+def threads_for(cells: int) -> Any:
     """One thread for small work: waiting for one another on a busy machine makes it fifty times slower."""
-    return _pools().limit(limits=1) if rows < _SMALL_ROWS else nullcontext()
+    return _pools().limit(limits=1) if cells < _SMALL_CELLS else nullcontext()
 
 
 @cache
@@ -216,7 +342,7 @@ def _pools() -> ThreadpoolController:
 
 @dataclass(frozen=True)
 class Fallback:
-    """The simple rule that answers when the model must not: the usual outcome, by segment.
+    """The baseline, which answers when the model must not: the usual outcome, by segment.
 
     Attributes:
         column: the categorical column whose levels are told apart; empty for none.

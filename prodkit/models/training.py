@@ -1,11 +1,11 @@
-"""How a challenger is made and looked at: rows set apart, folds in time, search."""
+"""How a challenger is made and examined: rows set apart, folds in time, search, importance, learning curve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,23 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate, Window
-from prodkit.models.blocks import dependence
-from prodkit.models.estimators import Fallback, build_model, fit_model, predictions
-from prodkit.models.losses import row_losses
-from prodkit.models.metrics import intervals
-from prodkit.models.worth import mean_worth, row_worth
+from prodkit.models.estimators import Fallback, build_model, fit_model, predictions, require_sound
+from prodkit.models.metrics import autocorrelation, intervals, mean_worth, row_losses, row_worth
 from prodkit.params import LEAD, PRIMARY, TrainParams
 
 __all__ = [
     "OutOfTime",
     "Split",
+    "Withheld",
+    "folds",
+    "importance",
+    "learning_curve",
     "mean_loss",
     "model_for",
     "out_of_time",
     "search_arguments",
     "split_window",
-    "thinned",
+    "subsample",
 ]
 
 
@@ -100,26 +101,26 @@ def folds(times: pd.Series, *, n: int, gap: timedelta) -> Iterator[tuple[np.ndar
 
 @dataclass(frozen=True)
 class OutOfTime:
-    """What models that had not seen a row said of it: the only figures of training that promise anything.
+    """Predictions by models that had not seen the rows: the only figures of training that promise anything.
 
     Attributes:
         schema: the frozen types.
         frame: the tested rows of all folds, in time order.
         truth: (n,) their labels, encoded.
-        predicted: (n,) or (n, k) what the folds' models said.
-        simple: the same from the simple rule, learned from the same pasts.
+        predicted: (n,) or (n, k) by the folds' models.
+        baseline: the same by the baseline, learned from the same pasts.
         days: (n,) day of each row.
         folds: a row for each fold: train_end, rows, value, low, high of the lead metric.
         last: the model of the last fold, and
         newest: (n,) true for the rows of the last fold, which that model had not seen.
-        worth: (n,) business value of each row; None if nobody said what that is.
+        worth: (n,) business value of each row; None if the parameters name none.
     """
 
     schema: Schema
     frame: pd.DataFrame
     truth: np.ndarray
     predicted: np.ndarray
-    simple: np.ndarray
+    baseline: np.ndarray
     days: np.ndarray
     folds: pd.DataFrame
     last: Pipeline
@@ -138,60 +139,67 @@ class OutOfTime:
 
     @property
     def losses(self) -> tuple[np.ndarray, np.ndarray]:
-        """Loss of each row (n,) under the simple rule, and under the model."""
-        task = self.schema.task
-        return row_losses(self.truth, self.simple, task=task), row_losses(
-            self.truth, self.predicted, task=task
+        """Loss of each row (n,) under the baseline, and under the model."""
+        baseline, model = (
+            row_losses(self.truth, each, task=self.schema.task) for each in (self.baseline, self.predicted)
         )
+        return baseline, model
 
     @property
     def lost(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same in units of the simple rule's mean loss: their difference is a gain in skill (Murphy 1988)."""
-        simple, model = self.losses
-        unit = simple.mean() if simple.sum() > 0 else np.nan
-        return simple / unit, model / unit
+        """The same in units of the baseline's mean loss: their difference is a gain in skill (Murphy 1988)."""
+        baseline, model = self.losses
+        unit = baseline.mean() if baseline.sum() > 0 else np.nan
+        return baseline / unit, model / unit
 
     @property
-    def memory(self) -> tuple[float, int]:
-        """How much a day's mean loss takes after that of the day before, and of how many days that was learned."""
+    def autocorrelation(self) -> tuple[float, int]:
+        """How much a day's mean loss resembles that of the day before, and the number of days it was estimated from."""
         daily = pd.Series(self.losses[1]).groupby(self.days).mean().to_numpy()
-        return dependence(daily), len(daily)
+        return autocorrelation(daily), len(daily)
 
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
         """Every score of the task with its interval, and the mean business value."""
-        found = intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
+        figures = intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
         worth = {} if self.worth is None else {"value": mean_worth(self.worth, blocks=self.days)}
-        return found | worth
+        return figures | worth
 
 
 def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: TrainParams) -> OutOfTime:
-    """Fit a fresh copy on each fold's past and predict its future."""
+    """Fit a fresh copy on each fold's past and predict its future.
+
+    Raises:
+        WindowError: there are fewer days than folds need.
+        ModelError: the model cannot be fitted, or an answer is no prediction.
+    """
     times, metric = rows[params.time_column], LEAD[schema.task]
-    parts, said, simple, table = [], [], [], []
+    parts, predicted, baseline, table = [], [], [], []
     for train, test in folds(times, n=params.folds, gap=params.label_delay):
         past, future = rows.iloc[train], rows.iloc[test]
         last = fit_model(clone(model), past, schema=schema)
-        predicted = predictions(last, future, schema=schema)
-        truth, days = schema.encode(future[schema.target]), blocks(future[params.time_column])
-        lead = intervals(truth, predicted, task=schema.task, blocks=days, seed=params.seed)[metric]
+        columns, truth = schema.coerce(future), schema.encode(future[schema.target])
+        answer = predictions(last, columns, schema=schema, coerced=True)
+        require_sound(answer, columns, truth=truth, model=last, schema=schema)
+        days = blocks(future[params.time_column])
+        lead = intervals(truth, answer, task=schema.task, blocks=days, seed=params.seed)[metric]
         table.append((times.iloc[train].max(), len(test), lead.value, lead.low, lead.high))
         parts.append(future)
-        said.append(predicted)
-        simple.append(Fallback.fit(past, schema=schema).predict(future, schema=schema))
-    frame = pd.concat(parts, ignore_index=True)
-    truth, predicted = schema.encode(frame[schema.target]), np.concatenate(said)
+        predicted.append(answer)
+        baseline.append(Fallback.fit(past, schema=schema).predict(future, schema=schema))
+    frame, answers = pd.concat(parts, ignore_index=True), np.concatenate(predicted)
+    truth = schema.encode(frame[schema.target])
     summary = pd.DataFrame(table, columns=["train_end", "rows", "value", "low", "high"])
     return OutOfTime(
         schema=schema,
         frame=frame,
         truth=truth,
-        predicted=predicted,
-        simple=np.concatenate(simple),
+        predicted=answers,
+        baseline=np.concatenate(baseline),
         days=blocks(frame[params.time_column]),
         folds=summary.set_index(pd.RangeIndex(1, len(table) + 1, name="fold")),
         last=last,
         newest=np.arange(len(frame)) >= len(frame) - len(parts[-1]),
-        worth=row_worth(params.value, frame, truth=truth, predicted=predicted, schema=schema),
+        worth=row_worth(params.value, frame, truth=truth, predicted=answers, schema=schema),
     )
 
 
@@ -216,7 +224,7 @@ def search_arguments(
     prefix = f"{model.steps[-1][0]}__"
     settings: dict[str, Any] = {
         "param_distributions": {prefix + name: values for name, values in params.search_space.items()},
-        "scoring": partial(_negative_loss, schema=schema),
+        "scoring": lambda fitted, columns, truth: -mean_loss(fitted, columns, truth, schema),
         "cv": list(folds(rows[params.time_column], n=params.folds, gap=params.label_delay)),
         "random_state": params.seed,
         "refit": False,
@@ -234,23 +242,15 @@ def search_arguments(
     try:
         finder.fit(schema.coerce(rows), schema.encode(rows[schema.target]))
     except ValueError as error:
-        raise ModelError(
-            "search_space", rule=f"could not be searched: {error}", value=params.search_space
-        ) from error
+        rule = f"could not be searched: {error}"
+        raise ModelError("search_space", rule=rule, value=params.search_space) from error
     # halving judges its last round on the most rows: only that round is compared
     tried = pd.DataFrame(finder.cv_results_)
     last = tried[tried["iter"] == tried["iter"].max()] if "iter" in tried else tried
     best = last.sort_values("mean_test_score", ascending=False, kind="stable")
-    table = pd.DataFrame(
-        [{name.removeprefix(prefix): v for name, v in row.items()} for row in best["params"]]
-    )
-    table["loss"] = -best["mean_test_score"].to_numpy()
+    table = pd.DataFrame(list(best["params"])).rename(columns=lambda name: name.removeprefix(prefix))
     chosen = {name.removeprefix(prefix): value for name, value in best["params"].iloc[0].items()}
-    return {**params.model_args, **chosen}, table
-
-
-def _negative_loss(model: Pipeline, columns: pd.DataFrame, truth: np.ndarray, *, schema: Schema) -> float:
-    return -mean_loss(model, columns, truth, schema)
+    return {**params.model_args, **chosen}, table.assign(loss=-best["mean_test_score"].to_numpy())
 
 
 def model_for(params: TrainParams, arguments: dict[str, Any], *, schema: Schema) -> Pipeline:
@@ -263,6 +263,91 @@ def mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: S
     return float(row_losses(truth, predictions(model, frame, schema=schema), task=schema.task).mean())
 
 
-def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+def subsample(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most ``most`` rows, evenly taken."""
     return frame.iloc[:: max(1, -(-len(frame) // most))]
+
+
+def importance(tested: OutOfTime, *, params: TrainParams, repeats: int = 3) -> pd.DataFrame:
+    """Rise of the loss when a column is shuffled (Breiman 2001), on the newest fold, which its model never saw.
+
+    Returns:
+        A row for each feature, the most important first: mean and sd over the repeats, in units of the loss.
+    """
+    withheld, generator = Withheld.of(tested, params=params), np.random.default_rng(params.seed)
+    before, table = withheld.loss(withheld.predicted()), {}
+    for name in tested.schema.names:
+        rises = []
+        for _ in range(repeats):
+            rises.append(withheld.loss(withheld.predicted((name,), generator=generator)) - before)
+        table[name] = (np.mean(rises), np.std(rises))
+    result = pd.DataFrame.from_dict(table, orient="index", columns=["mean", "sd"]).rename_axis("column")
+    return result.sort_values("mean", ascending=False, kind="stable")
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """The newest fold, predicted by its model with columns shuffled.
+
+    Attributes:
+        tested: all folds.
+        columns: (n, features) rows of the newest fold, at most a quarter of ``diagnostic_rows``.
+        truth: (n,) their labels, encoded.
+        baseline: (n,) or (n, k) predictions of the baseline.
+        seed: of the shuffling.
+    """
+
+    tested: OutOfTime
+    columns: pd.DataFrame
+    truth: np.ndarray
+    baseline: np.ndarray
+    seed: int
+
+    @classmethod
+    def of(cls, tested: OutOfTime, *, params: TrainParams) -> Withheld:
+        """Rows evenly taken from the newest fold."""
+        places = subsample(pd.DataFrame({"row": np.flatnonzero(tested.newest)}), params.diagnostic_rows // 4)
+        rows, schema = places["row"].to_numpy(), tested.schema
+        columns = schema.coerce(tested.frame.iloc[rows])
+        return cls(tested, columns, tested.truth[rows], tested.baseline[rows], params.seed)
+
+    def predicted(
+        self, without: Sequence[str] = (), *, generator: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Predictions, (n,) or (n, k), when each of these columns is shuffled."""
+        generator = generator or np.random.default_rng(self.seed)
+        shuffled = {
+            name: self.columns[name].to_numpy()[generator.permutation(len(self.columns))] for name in without
+        }
+        columns = self.columns.assign(**shuffled)
+        return predictions(self.tested.last, columns, schema=self.tested.schema, coerced=True)
+
+    def loss(self, predicted: np.ndarray) -> float:
+        """Mean loss of such predictions."""
+        return float(row_losses(self.truth, predicted, task=self.tested.schema.task).mean())
+
+
+def learning_curve(
+    model: Pipeline, rows: pd.DataFrame, tested: OutOfTime, *, params: TrainParams
+) -> pd.DataFrame:
+    """Loss on the newest fold, and on the rows learned from, for models fitted on the newest share of the past.
+
+    Returns:
+        A row for each share of the past, at most ``diagnostic_rows`` of it: rows, train, validation. The losses are NaN
+        where a share is too small to fit the model.
+    """
+    schema, time = tested.schema, params.time_column
+    test = tested.frame[tested.newest]
+    past = rows[rows[time] < test[time].min() - params.label_delay].tail(params.diagnostic_rows)
+    test = subsample(test, params.diagnostic_rows // 4)
+    table = []
+    for share in (0.1, 0.25, 0.5, 1.0):
+        part = past.tail(max(2, int(len(past) * share)))
+        losses = [np.nan, np.nan]
+        with suppress(ModelError):
+            fitted = fit_model(clone(model), part, schema=schema)
+            losses = [
+                mean_loss(fitted, some, schema.encode(some[schema.target]), schema) for some in (part, test)
+            ]
+        table.append((len(part), *losses))
+    return pd.DataFrame(table, columns=["rows", "train", "validation"])

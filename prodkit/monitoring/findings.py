@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from prodkit.decisions.decide import Decision, sentence
-from prodkit.decisions.estimate import Estimated, estimate_evidence
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.sequential import loss_rise
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
+from prodkit.models.estimate import Estimated, estimate_evidence
 from prodkit.monitoring.vitals import Vitals, known_number
 from prodkit.params import MonitorParams
 from prodkit.store.history import Champion

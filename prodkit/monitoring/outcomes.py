@@ -21,9 +21,7 @@ from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate, Window, earlier_windows
 from prodkit.models.bundle import Bundle
-from prodkit.models.losses import row_losses
-from prodkit.models.metrics import intervals
-from prodkit.models.worth import row_worth
+from prodkit.models.metrics import intervals, row_losses, row_worth
 from prodkit.params import MonitorParams
 from prodkit.scoring.guard import guarded
 from prodkit.store.registry import Store

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from prodkit.data.windows import read_window
-from prodkit.decisions.estimate import Estimated, window_estimate
 from prodkit.decisions.result import metric
 from prodkit.errors import ProdkitError
 from prodkit.evidence import Window, earlier_windows
+from prodkit.models.bundle import window_estimate
+from prodkit.models.estimate import Estimated
 from prodkit.monitoring.outcomes import aged_share, distrusted, served_parts
 from prodkit.params import MonitorParams
 from prodkit.store.registry import Store

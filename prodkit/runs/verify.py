@@ -19,7 +19,7 @@ import nbformat
 from prodkit.data.dataset import source_digest
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
-from prodkit.models.environment import environment
+from prodkit.models.bundle import environment
 from prodkit.params import params_model
 from prodkit.redaction import Redaction, references
 from prodkit.runs.basis import (

@@ -11,9 +11,8 @@ from prodkit.data.windows import feature_columns, labelled, read_window
 from prodkit.errors import WindowError
 from prodkit.evidence import Window, earlier_windows
 from prodkit.models.bundle import assemble, manifest, pack
-from prodkit.models.diagnostics import importance
 from prodkit.models.estimators import fit_model
-from prodkit.models.training import Split, model_for, out_of_time, thinned
+from prodkit.models.training import Split, importance, model_for, out_of_time, subsample
 from prodkit.params import MonitorParams, ProjectParams, TrainParams
 from prodkit.store.registry import Store
 
@@ -53,12 +52,12 @@ def furnish(store: Store, params: ProjectParams) -> None:
 
 
 def _add_version(store: Store, params: ProjectParams, rows: pd.DataFrame, trained: Window) -> None:
-    """Register a version trained on a thinned part of the rows."""
+    """Register a version trained on a subsample of the rows."""
     facts = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
     settings = TrainParams.check(
         {**facts, "window": str(trained), "folds": 2, "model_args": {"max_iter": 40}}
     )
-    kept = thinned(rows, _ROWS).reset_index(drop=True)
+    kept = subsample(rows, _ROWS).reset_index(drop=True)
     schema = Schema.infer(
         kept, features=feature_columns(kept, params), target=params.target, task=params.task
     )

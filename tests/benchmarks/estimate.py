@@ -89,8 +89,8 @@ def simulated(rows: int, seed: int) -> pd.DataFrame:
 def ours(folder: Path, name: str) -> None:
     """One line a table."""
     from prodkit.data.schema import Schema
-    from prodkit.decisions.estimate import estimated
     from prodkit.models.calibration import CalibrationSet, encoded
+    from prodkit.models.estimate import estimated
 
     _, label, score, said, moment = TABLES[name]
     reference, analysis = (
@@ -132,7 +132,7 @@ def ours(folder: Path, name: str) -> None:
 
 def million(folder: Path) -> None:
     """The same calibration and AUC, timed."""
-    from prodkit.models.expected import class_chances, class_shares, expected_scores
+    from prodkit.models.calibration import class_chances, class_shares, expected_scores
 
     reference, analysis = (pd.read_parquet(folder / f"{part}.parquet") for part in ("before", "after"))
     began = time.perf_counter()

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from prodkit.data.schema import Column, Schema
-from prodkit.decisions.estimate import estimated
 from prodkit.models.calibration import CalibrationSet, LossModel
+from prodkit.models.estimate import estimated
 from prodkit.models.metrics import scores
 
 WINDOWS, DAYS, LATER, A_DAY = 60, 40, 10, 50

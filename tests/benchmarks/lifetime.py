@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from prodkit.decisions.paired import always_valid
 from prodkit.decisions.performance import _EVERY, _FEW, _HORIZON
-from prodkit.models.blocks import MOST, PRIOR_BLOCKS, USUAL
+from prodkit.models.metrics import MOST, PRIOR_BLOCKS, USUAL
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Gains:
         )
 
     def memory(self, begin: int, end: int) -> Floats:
-        """How much a day resembles the one before (lives,), as :func:`prodkit.models.metrics.dependence` has it."""
+        """How much a day resembles the one before (lives,): :func:`prodkit.models.metrics.autocorrelation`."""
         days, first, last = end - begin, self.gains[:, begin], self.gains[:, end - 1]
         total, squares = (part[:, end] - part[:, begin] for part in (self.sums, self.squares))
         products, mean = self.steps[:, end] - self.steps[:, begin + 1], total / days

@@ -35,7 +35,7 @@ def pair(correlation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def prodkit_score() -> Score:
     """The AUC of rows of either side."""
-    from prodkit.models.domain import domain
+    from prodkit.models.estimate import domain
 
     days = np.repeat(np.arange(DAYS), A_DAY), DAYS + np.repeat(np.arange(LATER), A_DAY)
     return lambda before, now: domain(before, now, days=days, most_rows=4000).auc.value

@@ -51,7 +51,7 @@ from prodkit.drift.profiles import Profile, profile
 from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import fit_model, predictions
-from prodkit.models.losses import row_losses, row_values
+from prodkit.models.metrics import row_losses, row_values
 from prodkit.models.training import model_for
 from prodkit.params import NOTEBOOKS, RollbackParams, ScoreParams, TrainParams, ValidateParams
 from prodkit.settings import read_files

@@ -1,9 +1,9 @@
 """How well a model does where no label is known yet: what can be estimated, how surely, and when nothing can be.
 
-Classes: the chance of each is what came of rows with the same score (confidence-based performance estimation, with
-isotonic calibration on rows that the model had not seen). Quantities: a model of the loss (direct loss estimation).
-Both take it that rows with the same score, or the same columns, still behave as they did. What no estimate can see is a
-change in that: only labels can.
+Classes: the chance of each is the share of rows with the same score that came true (confidence-based performance
+estimation, with isotonic calibration on rows that the model had not seen). Quantities: a model of the loss (direct loss
+estimation). Both assume that rows with the same score, or the same columns, still behave as they did. No estimate can
+see a change in that: only labels can.
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
+from sklearn.ensemble import HistGradientBoostingClassifier
 
-from prodkit.data.windows import blocks
-from prodkit.errors import DataError, ProdkitError
+from prodkit.errors import DataError
 from prodkit.evidence import Estimate, Evidence, Outcome
-from prodkit.models.blocks import dependence
-from prodkit.models.bundle import Bundle
-from prodkit.models.calibration import CalibrationSet
-from prodkit.models.domain import Domain, domain
-from prodkit.models.expected import class_chances, class_shares, expected_worth
-from prodkit.params import PRIMARY, ProjectParams, Task
+from prodkit.models.calibration import (
+    Calibration,
+    CalibrationSet,
+    class_chances,
+    class_shares,
+    expected_worth,
+)
+from prodkit.models.estimators import threads_for
+from prodkit.models.metrics import Floats, autocorrelation, intervals
+from prodkit.params import PRIMARY, Task
 
-__all__ = ["Estimated", "estimate_evidence", "estimated", "window_estimate"]
+__all__ = ["Domain", "Estimated", "domain", "estimate_evidence", "estimated"]
 
-Floats = NDArray[np.float64]
-
+_FOLDS = 3
+_LEAF_ROWS, _LEAF_DAYS = 40, 3  # that a leaf holds at least: trees that can name a day learn days by heart
+_TREES: dict[str, Any] = {"max_iter": 40, "max_leaf_nodes": 15, "l2_regularization": 1.0,
+                          "early_stopping": False}  # fmt: skip
 _LEAST_ROWS, _LEAST_DAYS, _LEAST_OF_CLASS = 300, 5, 20  # of the calibration set
 _LEAST_WINDOW = 50  # rows
 _MOST_WEIGHT = 20.0
@@ -38,6 +42,104 @@ _STRANGE = 20.0  # times as frequent as in the reference: a row that it does not
 _MOST_STRANGE = 1 / 3  # share of such rows
 _MOST_APART = 0.95  # AUC at which nearly every row of a window can be told from the reference
 _SPREAD_BINS = 20
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How surely a window can be told from the reference, as a whole and row by row.
+
+    Attributes:
+        auc: of rows of either side, by trees that had not seen their days: .5 if they are alike, 1 if no row is.
+        weights: (n,) how much more frequent rows like each of the reference are in the window; mean 1.
+        odds: (k,) the same of the window's rows that were tried.
+    """
+
+    auc: Estimate
+    weights: Floats
+    odds: Floats
+
+    @property
+    def effective_share(self) -> float:
+        """Kish's effective sample size of the weighted reference, as a share of its rows."""
+        return float(self.weights.sum() ** 2 / (self.weights**2).sum() / len(self.weights))
+
+    def beyond(self, times: float = _STRANGE) -> float:
+        """Share of the window's rows that are this many times as frequent there as in the reference."""
+        return float((self.odds > times).mean())
+
+
+def domain(
+    reference: np.ndarray,
+    current: np.ndarray,
+    *,
+    days: tuple[np.ndarray, np.ndarray],
+    categorical: np.ndarray | None = None,
+    seed: int = 0,
+    most_rows: int = 10_000,
+) -> Domain:
+    """Tell two tables apart by histogram trees, cross-fitted over whole days.
+
+    A row is judged by trees that have seen no row of its day, for rows of one day resemble each other. Each side counts
+    half.
+
+    Args:
+        reference: (n, m) numbers, NaN where missing.
+        current: (k, m) the same of the window.
+        days: day of each row, (n,) and (k,).
+        categorical: (m,) which columns are codes below 255.
+        seed: of the folds.
+        most_rows: of either side that are used, evenly taken.
+
+    Raises:
+        DataError: a side has rows of fewer than two days.
+
+    Source: Lopez-Paz & Oquab (2017), Revisiting classifier two-sample tests; the odds as density ratio: Qin (1998).
+    """
+    for name, labels in zip(("reference", "window"), days, strict=True):
+        if len(np.unique(labels)) < 2:
+            raise DataError(name, rule="must hold rows of two days or more", value=f"{len(labels)} rows")
+    taken = [np.arange(0, len(side), -(-len(side) // most_rows)) for side in (reference, current)]
+    parts = [labels[part] for labels, part in zip(days, taken, strict=True)]
+    given = np.vstack([reference[taken[0]], current[taken[1]]])
+    later = np.repeat([0, 1], [len(part) for part in taken])
+    halves = np.where(later == 1, len(taken[0]) / len(taken[1]), 1.0)
+    fold = np.concatenate([_day_folds(labels, seed) for labels in parts])
+    chances, others = np.full(len(given), 0.5), np.zeros(len(reference))
+    a_day = max(len(labels) / len(np.unique(labels)) for labels in parts)
+    leaf = int(min(max(_LEAF_ROWS, _LEAF_DAYS * a_day), len(given) / 10))
+    with threads_for(given.size):
+        for each in range(_FOLDS):
+            rest = fold != each
+            if rest.all() or len(np.unique(later[rest])) < 2:
+                others += 0.5 / _FOLDS
+                continue
+            # Without weights, by which trees take ten times as long to find their bins; the calibration below has them.
+            trees = HistGradientBoostingClassifier(
+                **_TREES, min_samples_leaf=leaf, categorical_features=categorical, random_state=seed
+            ).fit(given[rest], later[rest])
+            chances[~rest] = trees.predict_proba(given[~rest])[:, 1]
+            if len(reference) > len(taken[0]):
+                others += trees.predict_proba(reference)[:, 1] / _FOLDS
+    others[taken[0]] = chances[later == 0]  # by the trees that had not seen them
+    labels = np.concatenate(parts)
+    auc = intervals(later, chances, task="binary", blocks=labels * 2 + later, seed=seed)["roc_auc"]
+    # calibrated on days that were not learned from, so that trees which know nothing weigh all rows the same
+    honest = Calibration.fit(chances, later.astype(float), weights=halves)
+    odds = _odds(honest(others))
+    return Domain(auc, odds / odds.mean(), _odds(honest(chances[later == 1])))
+
+
+def _day_folds(days: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each row (n,): whole days, dealt out evenly in a random order."""
+    labels, place = np.unique(days, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return np.asarray((order % _FOLDS)[place])
+
+
+def _odds(chances: Floats) -> Floats:
+    inside = np.clip(chances, 1e-3, 1 - 1e-3)
+    odds: Floats = inside / (1 - inside)
+    return odds
 
 
 @dataclass(frozen=True)
@@ -57,33 +159,8 @@ class Estimated:
     rows: int = 0
 
 
-def window_estimate(
-    rows: pd.DataFrame, params: ProjectParams, *, bundle: Bundle, confidence: float = 0.95, distrust: str = ""
-) -> Estimated:
-    """Estimate what a version's answers to a window are worth: of the rows alone, without a look at any label.
-
-    Args:
-        rows: of the window.
-        params: of the run.
-        bundle: the version that answered.
-        confidence: of the intervals.
-        distrust: why it was not asked; then nothing is estimated.
-    """
-    if distrust:
-        return Estimated(abstained=f"the model was not asked: {distrust}", rows=len(rows))
-    if bundle.calibration is None:
-        why = "the version was trained before calibration rows were kept with it: train it again"
-        return Estimated(abstained=why, rows=len(rows))
-    try:
-        said, columns = bundle.predict(rows), bundle.calibration.encode(rows)
-    except ProdkitError as error:
-        return Estimated(abstained=f"the model does not answer: {error}", rows=len(rows))
-    days = blocks(rows[params.time_column])
-    return estimated(bundle.calibration, columns, said, days=days, confidence=confidence, seed=params.seed)
-
-
 def estimate_evidence(
-    found: Estimated, *, task: Task, reference: Mapping[str, Estimate], margin: float, window: str
+    estimate: Estimated, *, task: Task, reference: Mapping[str, Estimate], margin: float, window: str
 ) -> Evidence:
     """Rung 4: is the estimated loss credibly higher than it was before the version served?
 
@@ -91,24 +168,31 @@ def estimate_evidence(
     margin; ``pass`` if its value does not; ``inconclusive`` between, and where nothing could be estimated.
 
     Args:
-        found: what was estimated.
+        estimate: of the window.
         task: of the version.
         reference: figures from before it served, by name.
-        margin: rise of the loss that is nobody's business, as a share of the reference.
+        margin: rise of the loss that is tolerated, as a share of the reference.
         window: which one, in words.
     """
     name = "estimated.loss"
-    if found.abstained:
-        note = f"performance on {window} is not estimated: {found.abstained}"
-        return Evidence(name, "inconclusive", n=found.rows, rung=4, note=note)
-    loss, known = found.scores[PRIMARY[task]], reference.get(PRIMARY[task])
+    if estimate.abstained:
+        note = f"performance on {window} is not estimated: {estimate.abstained}"
+        return Evidence(name, "inconclusive", n=estimate.rows, rung=4, note=note)
+    loss, known = estimate.scores[PRIMARY[task]], reference.get(PRIMARY[task])
     note = f"mean loss on {window} as estimated without its labels"
-    ends: dict[str, Any] = {"n": found.rows, "rung": 4}
+    ends: dict[str, Any] = {"n": estimate.rows, "rung": 4}
     if known is None or not np.isfinite(known.high):
         return Evidence.of(name, "inconclusive", loss, **ends, note=f"{note}; nothing to hold it against")
     limit = known.high + margin * known.value
     outcome: Outcome = "fail" if loss.low > limit else "pass" if loss.value <= limit else "inconclusive"
     return Evidence.of(name, outcome, loss, limit=limit, **ends, note=note)
+
+
+@dataclass(frozen=True)
+class _Window:
+    predicted: Floats
+    columns: Floats
+    days: np.ndarray
 
 
 def estimated(
@@ -122,7 +206,7 @@ def estimated(
 ) -> Estimated:
     """Estimate the performance on a window without its labels, or say why that cannot be done.
 
-    The value rests on what the model says; where the inputs have moved, the same is estimated once more from the rows
+    The value rests on the predictions; where the inputs have moved, the same is estimated once more from the rows
     of the calibration set that resemble the window's (importance weighting by a domain classifier), and the interval
     holds both. It is one for the realised figure: it counts the chance of labels, what rows of one day have in
     common, and the error of the calibration.
@@ -130,7 +214,7 @@ def estimated(
     Args:
         calibration: kept with the version.
         columns: (n, m) the window's, by ``calibration.encode``.
-        predicted: (n,) or (n, k) what the model said.
+        predicted: (n,) or (n, k) predictions of the version.
         days: (n,) day of each row.
         confidence: of the intervals.
         seed: of the folds.
@@ -140,16 +224,16 @@ def estimated(
     if why:
         return Estimated(abstained=why, rows=rows)
     try:
-        found = domain(calibration.columns, columns, days=(calibration.days, days),
+        apart = domain(calibration.columns, columns, days=(calibration.days, days),
                        categorical=calibration.categorical, seed=seed)  # fmt: skip
     except DataError as error:
         return Estimated(abstained=str(error), rows=rows)
-    strange = found.beyond(_STRANGE)
-    if found.auc.value > _MOST_APART or strange > _MOST_STRANGE:
-        told = f"its rows can be told from them with an AUC of {found.auc.value:.2f}"
-        why = f"the window lies outside what the calibration rows support: {told}, and {strange:.0%} resemble none"
-        return Estimated(abstained=why, domain=found, rows=rows)
-    weights = np.minimum(found.weights, _MOST_WEIGHT)
+    strange = apart.beyond()
+    if apart.auc.value > _MOST_APART or strange > _MOST_STRANGE:
+        how = f"its rows can be told from them with an AUC of {apart.auc.value:.2f}"
+        why = f"the window lies outside what the calibration rows support: {how}, and {strange:.0%} resemble none"
+        return Estimated(abstained=why, domain=apart, rows=rows)
+    weights = np.minimum(apart.weights, _MOST_WEIGHT)
     window = _Window(np.asarray(predicted, dtype=float), np.asarray(columns, dtype=float), days)
     plain, moved = (
         (_quantities if task == "regression" else _classes)(calibration, window, each, confidence)
@@ -161,7 +245,7 @@ def estimated(
         )
         for name, each in plain.items()
     }
-    return Estimated(both, domain=found, rows=rows)
+    return Estimated(both, domain=apart, rows=rows)
 
 
 def _unfit(calibration: CalibrationSet, predicted: Floats) -> str:
@@ -174,19 +258,12 @@ def _unfit(calibration: CalibrationSet, predicted: Floats) -> str:
     if rows < _LEAST_ROWS or days < _LEAST_DAYS:
         return f"{rows} calibration rows on {days} days; needed are {_LEAST_ROWS} on {_LEAST_DAYS}"
     if calibration.task != "regression":
-        k = len(calibration.schema.classes)
-        fewest = np.bincount(calibration.truth.astype(int), minlength=k)
+        classes = calibration.schema.classes
+        fewest = np.bincount(calibration.truth.astype(int), minlength=len(classes))
         if fewest.min() < _LEAST_OF_CLASS:
-            rare = calibration.schema.classes[int(fewest.argmin())]
+            rare = classes[int(fewest.argmin())]
             return f"{fewest.min()} calibration rows of class {rare}; needed are {_LEAST_OF_CLASS}"
     return ""
-
-
-@dataclass(frozen=True)
-class _Window:
-    predicted: Floats
-    columns: Floats
-    days: np.ndarray
 
 
 def _classes(
@@ -195,11 +272,11 @@ def _classes(
     """Every score of a classification."""
     truth = calibration.truth.astype(np.int64)
     then, now = (
-        class_shares(np.asarray(said, dtype=float)) for said in (calibration.predicted, window.predicted)
+        class_shares(np.asarray(each, dtype=float)) for each in (calibration.predicted, window.predicted)
     )
     chances, known = class_chances(truth, then, [now, then], weights=weights)
     ratio = _score_ratio(then, now) * weights
-    found = {}
+    figures = {}
     for name, (value, worth) in expected_worth(chances, now, task=calibration.task).items():
         mean = (chances * worth(now)).sum(axis=1)
         noise = (chances * worth(now) ** 2).sum(axis=1) - mean**2
@@ -207,8 +284,8 @@ def _classes(
         rest = at[np.arange(len(at)), truth] - (known * at).sum(axis=1)
         spread = (known * at**2).sum(axis=1) - (known * at).sum(axis=1) ** 2
         error = _error(rest, spread, calibration.days, ratio, noise=noise, days=window.days)
-        found[name] = _around(name, value, error, window, calibration, confidence)
-    return found
+        figures[name] = _around(name, value, error, window, calibration, confidence)
+    return figures
 
 
 def _quantities(
@@ -218,10 +295,10 @@ def _quantities(
     model = calibration.loss_model
     assert model is not None
     losses = np.abs(calibration.truth - calibration.predicted)
-    said = model.predict(window.columns, window.predicted)
-    parts = {"mae": (losses, model.expected, said),
-             "rmse": (losses**2, model.square * model.expected**2, model.square * said**2)}  # fmt: skip
-    found = {}
+    errors = model.predict(window.columns, window.predicted)
+    parts = {"mae": (losses, model.expected, errors),
+             "rmse": (losses**2, model.square * model.expected**2, model.square * errors**2)}  # fmt: skip
+    figures = {}
     for name, (then, expected, now) in parts.items():
         rest = then - expected
         bias = float((weights * rest).sum() / weights.sum())
@@ -229,14 +306,13 @@ def _quantities(
         rest = rest - bias
         # the error of a row is as large as its expectation is
         scale = float((rest**2).sum() / max(float((expected**2).sum()), 1e-300))
-        error = _error(
-            rest, scale * expected**2, calibration.days, weights, noise=scale * now**2, days=window.days
-        )
+        spread, noise = scale * expected**2, scale * now**2
+        error = _error(rest, spread, calibration.days, weights, noise=noise, days=window.days)
         if name == "rmse":
             value = float(np.sqrt(value))
             error = error / (2 * value) if value > 0 else error
-        found[name] = _around(name, value, error, window, calibration, confidence)
-    return found
+        figures[name] = _around(name, value, error, window, calibration, confidence)
+    return figures
 
 
 def _error(
@@ -256,11 +332,10 @@ def _error(
     sums, chance, sizes = (np.bincount(place, each) for each in (rest, spread, np.ones(len(rest))))
     count = len(sums)
     shared = max(0.0, float(((sums**2) * count / (count - 1) - chance).sum() / (sizes**2).sum()))
-    phi = dependence(sums / sizes) if shared > 0 else 0.0
+    phi = autocorrelation(sums / sizes) if shared > 0 else 0.0
     inflation = (1 + phi) / (1 - phi)
     weighted = np.bincount(place, ratio * rest) / ratio.sum()
-    calibrating = float((weighted**2).sum()) * count / (count - 1)
-    calibrating *= inflation if shared > 0 else 1.0
+    calibrating = float((weighted**2).sum()) * count / (count - 1) * inflation
     _, now = np.unique(days, return_counts=True)
     common = shared * inflation * float((now**2).sum())
     return float(np.sqrt(calibrating + (float(noise.sum()) + common) / len(days) ** 2))
