@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 from collections.abc import Container, Mapping
@@ -87,6 +88,25 @@ def rising(numbers: list[Any]) -> list[Any]:
     return numbers
 
 
+def _csv_format(given: dict[str, str]) -> dict[str, str]:
+    """The dialect, if its names are known and its signs are one character each."""
+    if unknown := set(given) - {"delimiter", "decimal", "thousands", "encoding"}:
+        raise ValueError(f"{unknown.pop()} is none of delimiter, decimal, thousands, encoding")
+    if wrong := [name for name, sign in given.items() if name != "encoding" and len(sign) != 1]:
+        raise ValueError(f"{wrong[0]} must be one character")
+    try:
+        codecs.lookup(given.get("encoding", "utf-8"))
+    except LookupError as error:
+        raise ValueError(str(error)) from error
+    return given
+
+
+def _time_format(given: str) -> str:
+    if given and given not in ("epoch_s", "epoch_ms", "date_int") and "%" not in given:
+        raise ValueError("it must be a strptime format such as %d/%m/%Y, or epoch_s, epoch_ms or date_int")
+    return given
+
+
 Reference = Annotated[
     Window | Like | None,
     _from_text(lambda text: text if text in get_args(Like) else Window.parse(text)),
@@ -107,6 +127,9 @@ OptionalTask = Annotated[
 ]
 
 
+CsvFormat = Annotated[dict[str, str], AfterValidator(_csv_format)]
+TimeFormat = Annotated[str, AfterValidator(_time_format)]
+
 FLIGHTS = "flights"  # names the bundled table
 
 PRIMARY: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
@@ -121,6 +144,9 @@ _FLIGHTS_FEATURES = [
     *("origin", "carrier", "dest", "weekday", "distance", "departure_minute", "arrival_minute"),
     *("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"),
 ]
+
+# As `prodkit.data.cells` has them for whoever names none.
+_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "None"]
 
 
 class ProjectParams(BaseModel):
@@ -139,7 +165,14 @@ class ProjectParams(BaseModel):
     moves_champion: ClassVar[bool] = False  # whether its runs depend on the order in which they are made
 
     data: str = Field(FLIGHTS, min_length=1, description="table to read: path, folder, URL or `flights`")
+    csv: CsvFormat = Field(
+        {}, description="how CSV is written, where not `,` `.` UTF-8: delimiter, decimal, thousands, encoding"
+    )
+    missing: list[str] = Field(_MISSING, description="texts that mean a missing value")
     time_column: str = Field("time", min_length=1, description="column that says when a row happened")
+    time_format: TimeFormat = Field(
+        "", description="how times are written, where not ISO: strptime format, epoch_s, epoch_ms, date_int"
+    )
     target: str = Field("late", min_length=1, description="column to predict")
     task: OptionalTask = Field(None, description="binary, multiclass or regression; inferred if empty")
     features: list[str] = Field(_FLIGHTS_FEATURES, description="columns to learn from; all others if empty")

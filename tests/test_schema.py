@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-from prodkit.data.cells import is_missing
+from prodkit.data.cells import MISSING, is_missing
 from prodkit.data.schema import MAX_LEVELS, Column, Schema
 from prodkit.errors import LabelError, ParameterError, SchemaError
+from prodkit.params import TrainParams
 
 
 def objects(*cells: object) -> pd.Series:
@@ -75,6 +76,11 @@ def test_levels_are_alike() -> None:
     schema = Schema.infer(frame, features=["x"], target="y")
     assert schema.column("x").levels == ("1", "True", "a")
     assert schema.coerce(frame)["x"].fillna("?").tolist() == ["1", "1", "1", "True", "a", "a", "?", "?"]
+
+
+def test_one_list_says_what_is_missing() -> None:
+    """The list that a project has if it names none is the one that cells are read by."""
+    assert frozenset(TrainParams().missing) == MISSING == frozenset(frozen("numeric").missing)
 
 
 def test_levels_are_limited() -> None:
