@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from prodkit.errors import RequestError
-from prodkit.scoring.guard import Answers, Standing
+from prodkit.scoring.guard import Answers, Route
 from prodkit.serving.microbatches import Batches
 
-STANDING = Standing(None)
+STANDING = Route(None)
 
 
 class Slow:
@@ -24,12 +24,13 @@ class Slow:
         self.batches, self.standings, self.left = [], [], []
         self.go, self.pause = threading.Event(), 0.0
 
-    def answer_rows(self, rows, *, standing, seconds):
-        """Each row is its own prediction."""
+    def answer(self, rows, *, route, seconds):
+        """Each row is its own prediction; of a table its first column."""
+        rows = rows if isinstance(rows, list) else rows.iloc[:, 0].tolist()
         self.go.wait(10)
         time.sleep(self.pause)
         self.batches.append(len(rows))
-        self.standings.append(standing)
+        self.standings.append(route)
         self.left.append(seconds)
         if "bad" in rows:
             raise RuntimeError("a bug")
@@ -38,10 +39,6 @@ class Slow:
         return Answers(
             np.array(rows, dtype=float), np.zeros(n, bool), nothing, np.ones(n, int), nothing, cells
         )
-
-    def answer(self, frame, *, standing, seconds):
-        """A table's first column."""
-        return self.answer_rows(frame.iloc[:, 0].tolist(), standing=standing, seconds=seconds)
 
 
 def batches_of(guard, **changes):
@@ -112,8 +109,8 @@ def test_a_table_goes_by_itself():
 
 
 def test_a_change_of_champion_never_falls_into_a_batch():
-    """Requests of before and after are put to their own standing."""
-    guard, after = Slow(), Standing(None, generation=1)
+    """Requests of before and after are put to their own route."""
+    guard, after = Slow(), Route(None, generation=1)
 
     async def story():
         batches = batches_of(guard)
@@ -122,7 +119,7 @@ def test_a_change_of_champion_never_falls_into_a_batch():
         batches.close()
 
     asyncio.run(story())
-    assert [standing.generation for standing in guard.standings] == [0, 0, 1, 0]
+    assert [route.generation for route in guard.standings] == [0, 0, 1, 0]
     assert guard.batches == [1, 1, 2, 1]
 
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prodkit.scoring.breaker import Breaker, Limits
-from prodkit.scoring.calls import Calls, LateError, ShedError
+from prodkit.scoring.breaker import Breaker, Calls, LateError, Limits, ShedError
 
 FEW = Limits(least_calls=4, window_calls=10, window_seconds=30.0, open_seconds=5.0, slow_seconds=0.5)
 
@@ -43,7 +42,7 @@ def breaker(clock):
 def calls(breaker, *outcomes):
     """Make calls that fail (x), are slow (s), or are fine (.)."""
     for outcome in outcomes:
-        breaker.told(breaker.ticket(), failed=outcome == "x", seconds=0.6 if outcome == "s" else 0.01)
+        breaker.record(breaker.permit(), failed=outcome == "x", seconds=0.6 if outcome == "s" else 0.01)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def calls(breaker, *outcomes):
 def test_it_opens_by_shares_of_the_window(breaker, outcomes, state):
     """Errors or slow calls, not in a row but by share, and not before there are enough calls."""
     for outcome in outcomes:
-        if breaker.ticket() is not None:
+        if breaker.permit() is not None:
             calls(breaker, outcome)
     assert breaker.state == state
     assert bool(breaker.why) == (state == "open")
@@ -78,13 +77,13 @@ def test_what_is_long_ago_does_not_count(breaker, clock):
 def test_one_call_alone_is_tried_after_the_rest(breaker, clock):
     """While it is open nobody is let through; after that one call, and nobody else until it is back."""
     calls(breaker, "x", "x", "x", "x")
-    assert breaker.ticket() is None
+    assert breaker.permit() is None
     clock.now += 5.1
-    probe = breaker.ticket()
+    probe = breaker.permit()
     assert probe is not None
     assert breaker.state == "probing"
-    assert [breaker.ticket() for _ in range(3)] == [None] * 3
-    breaker.told(probe, failed=False, seconds=0.01)
+    assert [breaker.permit() for _ in range(3)] == [None] * 3
+    breaker.record(probe, failed=False, seconds=0.01)
     assert breaker.state == "closed"
     calls(breaker, "x", "x", "x")
     assert breaker.state == "closed", "it begins to count anew"
@@ -98,23 +97,23 @@ def test_a_bad_probe_opens_it_for_as_long_again(breaker, clock, outcome):
     calls(breaker, outcome)
     assert breaker.state == "open"
     clock.now += 4
-    assert breaker.ticket() is None
+    assert breaker.permit() is None
     clock.now += 1.1
-    assert breaker.ticket() is not None
+    assert breaker.permit() is not None
 
 
 def test_a_call_from_before_does_not_decide_for_the_probe(breaker, clock):
     """Who began before the breaker opened and ends after counts for nothing."""
-    early = [breaker.ticket() for _ in range(3)]
+    early = [breaker.permit() for _ in range(3)]
     calls(breaker, "x", "x", "x", "x")
-    breaker.told(early[0], failed=False, seconds=0.01)
+    breaker.record(early[0], failed=False, seconds=0.01)
     assert breaker.state == "open"
     clock.now += 5.1
-    probe = breaker.ticket()
-    breaker.told(early[1], failed=True, seconds=0.01)
+    probe = breaker.permit()
+    breaker.record(early[1], failed=True, seconds=0.01)
     assert breaker.state == "probing"
-    breaker.told(probe, failed=False, seconds=0.01)
-    breaker.told(early[2], failed=True, seconds=0.01)
+    breaker.record(probe, failed=False, seconds=0.01)
+    breaker.record(early[2], failed=True, seconds=0.01)
     assert breaker.state == "closed"
 
 
@@ -126,11 +125,11 @@ def test_it_is_open_exactly_when_the_window_says_so(events):
     breaker, window, opened = Breaker(FEW, clock=clock), deque(), None
     for wait, failed, slow in events:
         clock.now += wait
-        ticket = breaker.ticket()
-        assert (ticket is not None) == (opened is None or clock.now - opened >= FEW.open_seconds)
-        if ticket is None:
+        permit = breaker.permit()
+        assert (permit is not None) == (opened is None or clock.now - opened >= FEW.open_seconds)
+        if permit is None:
             continue
-        breaker.told(ticket, failed=failed, seconds=0.6 if slow else 0.1)
+        breaker.record(permit, failed=failed, seconds=0.6 if slow else 0.1)
         if opened is not None:
             opened = clock.now if failed or slow else None
             continue
@@ -148,9 +147,9 @@ def test_no_call_waits_for_another():
     breaker, meeting = Breaker(FEW), threading.Barrier(8)
 
     def call():
-        ticket = breaker.ticket()
+        permit = breaker.permit()
         meeting.wait(30)  # nobody comes through unless all are here
-        breaker.told(ticket, failed=False, seconds=0.01)
+        breaker.record(permit, failed=False, seconds=0.01)
         return True
 
     with ThreadPoolExecutor(8) as threads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -14,13 +15,21 @@ from prodkit.data.schema import Schema
 from prodkit.errors import ModelError
 from prodkit.models.bundle import unpack
 from prodkit.models.estimators import build_model, fit_model, predictions
+from prodkit.scoring import compiled as scoring_compiled
+from prodkit.scoring.bits import BitTrees
 from prodkit.scoring.compiled import compiled
 from prodkit.scoring.mutations import mutated
 from prodkit.scoring.rows import Reader
 
 FEATURES = ["amount", "city", "member", "when", "street"]
+ENSEMBLE = "sklearn.ensemble."
 TREES, LOGISTIC, RIDGE = "auto", "sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"
 FITTING = {LOGISTIC: {"max_iter": 2000}, TREES: {"max_iter": 25}}
+
+
+def cells(frame):
+    """The columns of a table."""
+    return [frame[name].to_numpy() for name in frame]
 
 
 def streets(rows=1200, seed=0):
@@ -43,7 +52,11 @@ def learned(path, task, frame):
     """A fitted model of the kit and its schema."""
     frame = frame.assign(label=label(frame, task))
     schema = Schema.infer(frame, features=FEATURES, target="label", task=task)
-    model = build_model(path, schema=schema, arguments=FITTING.get(path, {}))
+    model = build_model(
+        path,
+        schema=schema,
+        arguments=FITTING.get(path, {"n_estimators": 9} if path.startswith(ENSEMBLE) else {}),
+    )
     return fit_model(model, frame, schema=schema), schema
 
 
@@ -56,6 +69,11 @@ def learned(path, task, frame):
         (LOGISTIC, "binary"),
         (LOGISTIC, "multiclass"),
         (RIDGE, "regression"),
+        (f"{ENSEMBLE}RandomForestClassifier", "binary"),
+        (f"{ENSEMBLE}ExtraTreesClassifier", "multiclass"),
+        (f"{ENSEMBLE}RandomForestRegressor", "regression"),
+        (f"{ENSEMBLE}GradientBoostingClassifier", "multiclass"),
+        (f"{ENSEMBLE}GradientBoostingRegressor", "regression"),
     ],
 )
 def test_it_gives_the_answers_of_the_pipeline(path, task):
@@ -66,10 +84,9 @@ def test_it_gives_the_answers_of_the_pipeline(path, task):
     reader = Reader(schema)
     rows = [reader.read(row)[0] for row in mutated(later, schema=schema, rows=800, seed=7)]
     expected = predictions(model, reader.frame(rows), schema=schema)
-    assert np.allclose(quick.predict_rows(rows), expected, rtol=1e-10, atol=1e-12)
-    assert np.allclose(quick.predict(schema.coerce(reader.frame(rows))), expected, rtol=1e-10, atol=1e-12)
-    assert np.allclose([quick.predict_row(row) for row in rows], expected, rtol=1e-10, atol=1e-12)
-    assert quick.predict_rows([]).shape == (0, *expected.shape[1:])
+    assert np.allclose(quick.predict(list(zip(*rows, strict=True))), expected, rtol=1e-9, atol=1e-12)
+    assert np.allclose(quick.predict(cells(reader.frame(rows))), expected, rtol=1e-9, atol=1e-12)
+    assert np.allclose([quick.predict_row(row) for row in rows], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_model_that_saw_only_some_of_the_classes_gives_the_others_nothing():
@@ -91,13 +108,13 @@ def test_a_registered_version_has_a_compiled_path():
     bundle = unpack(version_of(2)[0])
     quick = compiled(bundle.model, schema=bundle.schema, golden=bundle.golden)
     frame = orders(days=5, seed=3)
-    assert np.allclose(quick.predict(bundle.schema.coerce(frame)), bundle.predict(frame), rtol=1e-12)
+    assert np.allclose(quick.predict(cells(bundle.schema.coerce(frame))), bundle.predict(frame), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("path", "task", "why"),
     [
-        ("sklearn.ensemble.RandomForestClassifier", "binary", "RandomForestClassifier is neither"),
+        ("sklearn.naive_bayes.GaussianNB", "binary", "GaussianNB is neither linear nor trees"),
         ("sklearn.linear_model.PoissonRegressor", "regression", "answers differ from the pipeline's"),
     ],
 )
@@ -120,37 +137,51 @@ def test_a_pipeline_of_somebody_elses_making_is_refused():
         compiled(model, schema=schema, golden=frame.head())
 
 
-@pytest.mark.parametrize("spoil", ["leaf", "threshold", "missing", "level"])
-def test_a_path_that_answers_otherwise_is_found_out(spoil, monkeypatch):
-    """One wrong leaf, threshold, direction or level is enough: the comparison refuses the path."""
+@pytest.mark.parametrize("faulty", ["leaf", "threshold", "row", "level"])
+def test_a_path_that_answers_otherwise_is_refused(faulty, monkeypatch):
+    """One wrong leaf, threshold or level is enough, for many rows or for one: the comparison refuses the path."""
     frame = streets()
     model, schema = learned(TREES, "binary", frame)
-    from prodkit.scoring import compiled as module
+    made, asked, imported = BitTrees.of, scoring_compiled._asked, treelite.sklearn.import_model
 
-    class Spoiled(module.Forest):
-        def __init__(self, estimator):
-            super().__init__(estimator)
-            used = [
-                column for column, first in enumerate(self.first) if first >= 0 and self.thresholds[column]
-            ]
-            if spoil == "leaf":
-                self._values[1:60] += 1e-6
-            elif spoil == "threshold":
-                self.thresholds[used[0]] = [cut + 0.5 for cut in self.thresholds[used[0]]]
-            elif spoil == "missing":
-                self.missing[used[0]] = self.first[used[0]]
-            else:
-                self.categories[0] -= 1
+    def spoiled(trees):
+        bits = made(trees)
+        if faulty == "leaf":
+            bits._values[1:60] += 1e-6
+        else:
+            column = next(column for column, cuts in bits._cuts.items() if not isinstance(cuts, int))
+            bits._cuts[column] = bits._cuts[column] + 0.5
+        return bits
 
-    monkeypatch.setattr(module, "Forest", Spoiled)
+    if faulty == "level":
+        monkeypatch.setattr(scoring_compiled, "_asked", lambda *args, **given: asked(*args, **given) * 0)
+    elif faulty == "row":
+        monkeypatch.setattr(
+            treelite.sklearn,
+            "import_model",
+            lambda _: imported(learned(TREES, "binary", frame.head(900))[0][1]),
+        )
+    else:
+        monkeypatch.setattr(BitTrees, "of", spoiled)
     with pytest.raises(ModelError, match="answers differ from the pipeline's"):
         compiled(model, schema=schema, golden=frame.head(16))
 
 
-def test_whatever_is_strange_inside_scikit_learn_refuses_the_path():
-    """A release that names its private attributes otherwise means no path, and no crash."""
+def test_a_level_that_only_the_schema_knows_is_answered_as_by_the_pipeline():
+    """A level that no row had when the model was fitted is missing to it, and so it is to the path."""
+    frame = streets().assign(label=lambda rows: label(rows, "binary"))
+    schema = Schema.infer(frame, features=FEATURES, target="label")
+    model = build_model(TREES, schema=schema, arguments={"max_iter": 40, "min_samples_leaf": 3})
+    fit_model(model, frame[frame["city"] != "Lisbon"], schema=schema)
+    columns = schema.coerce(frame)
+    path = compiled(model, schema=schema, golden=frame[frame["city"] == "Rome"].head(3))
+    assert np.allclose(path.predict(cells(columns)), predictions(model, frame, schema=schema), rtol=1e-9)
+
+
+def test_whatever_is_strange_inside_a_library_refuses_the_path(monkeypatch):
+    """A release that treelite cannot read means no path, and no crash."""
     frame = streets(600)
     model, schema = learned(TREES, "binary", frame)
-    del model.named_steps["model"]._baseline_prediction
-    with pytest.raises(ModelError, match="has no compiled row path: AttributeError"):
+    monkeypatch.setattr(treelite.sklearn, "import_model", lambda _: 1 / 0)
+    with pytest.raises(ModelError, match="has no compiled row path: ZeroDivisionError"):
         compiled(model, schema=schema, golden=frame.head())

@@ -38,9 +38,9 @@ class Followed:
     @property
     def now(self):
         """Champion, predecessor and generation."""
-        standing = self.follower.standing
-        versions = [each and each.version for each in (standing.champion, standing.predecessor)]
-        return (*versions, standing.generation)
+        route = self.follower.route
+        versions = [each and each.version for each in (route.champion, route.predecessor)]
+        return (*versions, route.generation)
 
 
 @pytest.fixture
@@ -63,30 +63,30 @@ def test_it_begins_with_the_champion_and_has_its_predecessor_at_hand(places, fol
     """Both versions are in memory when it has looked, each with its compiled path."""
     followed = follow(places)
     assert followed.now == (2, 1, 2)
-    assert followed.follower.standing.quick
+    assert followed.follower.route.quick
 
 
 def test_a_rollback_is_a_change_of_pointers(places, follow):
     """The version that comes back is the very one in memory, and nobody waits for the next look into the database."""
     followed = follow(places, poll_seconds=3600)
-    before = followed.follower.standing
+    before = followed.follower.route
     with opened(places) as store:
         store.rollback(expected_generation=2, reason="test")
-        followed.until(lambda f: f.standing.generation == 3)
-    assert followed.follower.standing.champion is before.predecessor
+        followed.until(lambda f: f.route.generation == 3)
+    assert followed.follower.route.champion is before.predecessor
 
 
 def test_a_promotion_is_loaded_before_the_old_one_is_let_go(tmp_path, follow):
-    """There is never a standing without a champion, and each goes with its generation."""
+    """There is never a route without a champion, and each goes with its generation."""
     places = stocked(tmp_path, promoted=[1])
     followed = follow(places)
     assert followed.now == (1, None, 1)
     with opened(places) as store:
         store.promote(2, expected_generation=1, reason="test")
-    followed.until(lambda f: f.standing.generation == 2)
+    followed.until(lambda f: f.route.generation == 2)
     assert followed.now == (2, 1, 2)
-    assert all(standing.champion is not None for standing in followed.told)
-    assert [standing.generation for standing in followed.told] == sorted(s.generation for s in followed.told)
+    assert all(route.champion is not None for route in followed.told)
+    assert [route.generation for route in followed.told] == sorted(s.generation for s in followed.told)
 
 
 def test_a_hold_and_its_release_are_followed(places, follow):
@@ -94,9 +94,9 @@ def test_a_hold_and_its_release_are_followed(places, follow):
     followed = follow(places)
     with opened(places) as store:
         store.hold(expected_generation=2, reason="price is empty")
-        followed.until(lambda f: f.standing.distrust == "on hold: price is empty")
+        followed.until(lambda f: f.route.distrust == "on hold: price is empty")
         store.release(expected_generation=2, reason="clean again")
-        followed.until(lambda f: f.standing.distrust == "")
+        followed.until(lambda f: f.route.distrust == "")
     assert followed.now == (2, 1, 2)
 
 
@@ -118,11 +118,9 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_in_place(tmp_path, f
         store.promote(2, expected_generation=1, reason="test")
     followed.until(lambda f: f.load_problem)
     assert followed.now == (None, 1, 2)
-    assert (
-        "version 2 could not be loaded: version 2 must have the SHA-256" in followed.follower.standing.problem
-    )
+    assert "version 2 could not be loaded: version 2 must have the SHA-256" in followed.follower.route.problem
     path.write_bytes(whole)
-    followed.until(lambda f: f.standing.champion is not None)
+    followed.until(lambda f: f.route.champion is not None)
     assert followed.now == (2, 1, 2)
     assert followed.follower.load_problem == ""
 
@@ -154,13 +152,13 @@ def test_a_locked_store_changes_nothing_but_is_told(places, follow):
 
 
 def test_a_store_that_is_not_there_yet_is_waited_for(tmp_path, follow):
-    """No champion, no standing; the first promotion brings one."""
+    """No champion, no route; the first promotion brings one."""
     places = stocked(tmp_path, promoted=[])
     followed = follow(places)
-    assert followed.follower.standing is None
+    assert followed.follower.route is None
     with opened(places) as store:
         store.promote(1, expected_generation=0, reason="test")
-    followed.until(lambda f: f.standing is not None)
+    followed.until(lambda f: f.route is not None)
     assert followed.now == (1, None, 1)
 
 
@@ -170,5 +168,5 @@ def test_no_more_than_two_versions_stay_in_memory(places, follow):
     with opened(places) as store:
         number = store.register(version_of(2)[0], version_of(2)[1], run_id="again").number
         store.promote(number, expected_generation=2, reason="test")
-    followed.until(lambda f: f.standing.generation == 3)
-    followed.until(lambda f: set(f._residents) == {2, 3})
+    followed.until(lambda f: f.route.generation == 3)
+    followed.until(lambda f: set(f._models) == {2, 3})

@@ -16,8 +16,7 @@ from tables import FEATURES, orders, version_of
 from prodkit.errors import ModelError
 from prodkit.models.bundle import unpack
 from prodkit.scoring.breaker import Limits
-from prodkit.scoring.guard import Guard, Standing, guarded
-from prodkit.scoring.resident import Resident
+from prodkit.scoring.guard import Guard, LoadedModel, Route, guarded
 
 ROWS = orders(days=1, seed=9)
 
@@ -200,18 +199,18 @@ def older():
 def moody(bundle):
     """A champion whose model can be spoiled, with no compiled path around it."""
     limits = Limits(least_calls=4, open_seconds=60.0, slow_seconds=0.2)
-    return Resident(2, replace(bundle, model=Moody(bundle.model)), limits=limits)
+    return LoadedModel(2, replace(bundle, model=Moody(bundle.model)), limits=limits)
 
 
 @pytest.fixture
 def predecessor(older):
     """Version 1, sound."""
-    return Resident(1, older)
+    return LoadedModel(1, older)
 
 
 def test_one_row_is_answered_through_the_compiled_path(bundle):
     """The number of the pipeline, with version and source, and nothing degraded."""
-    guard = Guard(Standing(Resident(2, bundle)))
+    guard = Guard(Route(LoadedModel(2, bundle)))
     expected = bundle.predict(ROWS)
     for row, number in zip(records(ROWS), expected, strict=True):
         answer = guard.answer_row(row)
@@ -221,9 +220,9 @@ def test_one_row_is_answered_through_the_compiled_path(bundle):
 
 def test_many_rows_are_answered_as_one_table_or_singly(moody, bundle):
     """Rows, a table of them, and each row alone get the same answers."""
-    guard = Guard(Standing(moody))
+    guard = Guard(Route(moody))
     rows = records(ROWS)
-    together, table = guard.answer_rows(rows), guard.answer(ROWS)
+    together, table = guard.answer(rows), guard.answer(ROWS)
     assert np.allclose(together.predicted, bundle.predict(ROWS), rtol=1e-12)
     assert np.allclose(table.predicted, together.predicted, rtol=1e-12)
     assert [guard.answer_row(row).predicted for row in rows[:5]] == pytest.approx(together.predicted[:5])
@@ -232,7 +231,7 @@ def test_many_rows_are_answered_as_one_table_or_singly(moody, bundle):
 def test_the_predecessor_answers_where_the_champion_does_not(moody, predecessor, older):
     """A champion that is down is stood in for by the version before it, and each row says so."""
     moody.bundle.model.mood = raising
-    answers = Guard(Standing(moody, predecessor)).answer_rows(records(ROWS))
+    answers = Guard(Route(moody, predecessor)).answer(records(ROWS))
     assert np.allclose(answers.predicted, older.predict(ROWS), rtol=1e-12)
     assert set(answers.version) == {1}
     assert set(answers.source) == {"predecessor"}
@@ -242,9 +241,9 @@ def test_the_predecessor_answers_where_the_champion_does_not(moody, predecessor,
 
 def test_the_simple_rule_answers_where_nobody_else_does(moody, older):
     """With both models down the rule of the champion answers, with the reasons of both."""
-    down = Resident(1, replace(older, model=Moody(older.model)))
+    down = LoadedModel(1, replace(older, model=Moody(older.model)))
     moody.bundle.model.mood = down.bundle.model.mood = raising
-    answers = Guard(Standing(moody, down)).answer_rows(records(ROWS))
+    answers = Guard(Route(moody, down)).answer(records(ROWS))
     assert np.array_equal(answers.predicted, simple(moody.bundle))
     assert set(answers.version) == {2}
     assert set(answers.source) == {"rule"}
@@ -262,7 +261,7 @@ def test_one_bad_row_never_fails_its_batch(moody, predecessor, older, bundle):
             raise ArithmeticError("a price that breaks the model")
 
     moody.bundle.model.mood = breaks
-    answers = Guard(Standing(moody, predecessor)).answer_rows(records(ROWS))
+    answers = Guard(Route(moody, predecessor)).answer(records(ROWS))
     hit = ROWS["price"].isin(prices).to_numpy()
     assert np.array_equal(answers.source == "predecessor", hit)
     assert np.allclose(answers.predicted[~hit], bundle.predict(ROWS)[~hit])
@@ -277,7 +276,7 @@ def test_a_row_that_nobody_can_read_is_not_put_to_any_model(moody, predecessor):
     rows[3] |= {"price": "a lot"}
     del rows[4]["weight"]
     rows[5] = "no row"
-    answers = Guard(Standing(moody, predecessor)).answer_rows(rows)
+    answers = Guard(Route(moody, predecessor)).answer(rows)
     assert np.flatnonzero(answers.degraded).tolist() == [3, 4, 5]
     assert set(answers.source[3:6]) == {"rule"}
     assert answers.reason[3:6].tolist() == [
@@ -290,9 +289,7 @@ def test_a_row_that_nobody_can_read_is_not_put_to_any_model(moody, predecessor):
 
 def test_a_hold_keeps_every_model_from_being_asked(moody, predecessor):
     """With distrust the rule answers all rows, and says why."""
-    answers = Guard(Standing(moody, predecessor, distrust="on hold: price is empty")).answer_rows(
-        records(ROWS)
-    )
+    answers = Guard(Route(moody, predecessor, distrust="on hold: price is empty")).answer(records(ROWS))
     assert moody.bundle.model.asked == 0
     assert set(answers.reason) == {"on hold: price is empty"}
     assert np.array_equal(answers.predicted, simple(moody.bundle))
@@ -300,8 +297,8 @@ def test_a_hold_keeps_every_model_from_being_asked(moody, predecessor):
 
 def test_a_champion_that_could_not_be_loaded_is_stood_in_for(predecessor, older):
     """The predecessor answers all rows, degraded, and says what became of the champion."""
-    guard = Guard(Standing(None, predecessor, problem="version 2 could not be loaded"))
-    answers = guard.answer_rows(records(ROWS))
+    guard = Guard(Route(None, predecessor, problem="version 2 could not be loaded"))
+    answers = guard.answer(records(ROWS))
     assert np.allclose(answers.predicted, older.predict(ROWS))
     assert set(answers.reason) == {"version 2 could not be loaded"}
     assert answers.degraded.all()
@@ -311,26 +308,26 @@ def test_a_champion_that_could_not_be_loaded_is_stood_in_for(predecessor, older)
 def test_without_any_version_there_is_an_error_that_says_why():
     """Nobody to ask is the one thing that a guard cannot help."""
     with pytest.raises(ModelError, match=r"champion must be loaded .* found the store is empty"):
-        Guard(Standing(None, problem="the store is empty")).answer_row({})
+        Guard(Route(None, problem="the store is empty")).answer_row({})
 
 
 def test_a_predecessor_of_other_classes_is_not_asked(moody, predecessor):
     """Its shares would mean something else."""
     schema = replace(predecessor.bundle.schema, classes=("kept", "returned"))
-    other = Resident(1, replace(predecessor.bundle, schema=schema), quick=False)
+    other = LoadedModel(1, replace(predecessor.bundle, schema=schema), quick=False)
     moody.bundle.model.mood = raising
-    assert set(Guard(Standing(moody, other)).answer_rows(records(ROWS)).source) == {"rule"}
+    assert set(Guard(Route(moody, other)).answer(records(ROWS)).source) == {"rule"}
 
 
 def test_a_model_that_hangs_is_not_waited_for(moody, predecessor, older):
     """At the deadline the next rung answers; hung calls use up their places, and then nothing more is started."""
     hang = threading.Event()
     moody.bundle.model.mood = lambda columns: hang.wait()
-    guard = Guard(Standing(moody, predecessor), deadline_seconds=0.15, most_calls=2)
+    guard = Guard(Route(moody, predecessor), deadline_seconds=0.15, most_calls=2)
     try:
-        late = guard.answer_rows(records(ROWS))
-        again = guard.answer_rows(records(ROWS))
-        shed = guard.answer_rows(records(ROWS))
+        late = guard.answer(records(ROWS))
+        again = guard.answer(records(ROWS))
+        shed = guard.answer(records(ROWS))
         assert "model did not answer within 0.15 seconds." in late.reason[0]
         assert set(late.source) | set(again.source) <= {"predecessor", "rule"}
         assert "model was not asked: too many calls have not come back yet." in shed.reason[0]
@@ -343,7 +340,7 @@ def test_a_model_that_hangs_is_not_waited_for(moody, predecessor, older):
 def test_a_model_that_fails_or_dawdles_is_left_in_peace(moody, predecessor, mood):
     """After a few bad calls the breaker keeps further ones away, and the reason says so."""
     moody.bundle.model.mood = raising if mood == "down" else lambda columns: time.sleep(0.21)
-    guard = Guard(Standing(moody, predecessor))
+    guard = Guard(Route(moody, predecessor))
     for row in records(ROWS)[:4]:
         guard.answer_row(row)
     asked = moody.bundle.model.asked
@@ -362,22 +359,22 @@ def test_a_bad_row_among_good_ones_does_not_open_the_breaker(moody):
             raise ArithmeticError("that price")
 
     moody.bundle.model.mood = breaks
-    guard = Guard(Standing(moody))
+    guard = Guard(Route(moody))
     for _ in range(6):
-        guard.answer_rows(records(ROWS.head(8)))
+        guard.answer(records(ROWS.head(8)))
     assert moody.breaker.state == "closed"
 
 
 def test_a_change_of_standing_is_never_seen_half(moody, predecessor, older, bundle):
     """While champion and predecessor are swapped to and fro, each answer is wholly of one of them."""
-    one, other = Standing(moody, predecessor), Standing(predecessor, moody)
+    one, other = Route(moody, predecessor), Route(predecessor, moody)
     guard, row = Guard(one), records(ROWS)[0]
     numbers = {2: bundle.predict(ROWS.head(1))[0], 1: older.predict(ROWS.head(1))[0]}
     stop = threading.Event()
 
     def swap():
         while not stop.is_set():
-            guard.standing = other if guard.standing is one else one
+            guard.route = other if guard.route is one else one
 
     swapper = threading.Thread(target=swap)
     swapper.start()
@@ -402,8 +399,8 @@ json = st.recursive(
 @given(st.lists(json | st.fixed_dictionaries(dict.fromkeys(FEATURES, json)), max_size=4), st.booleans())
 def test_any_rows_of_any_json_are_answered(bundle, older, rows, quick):
     """Whatever is sent: as many finite answers as rows, each with version and source, and a reason if degraded."""
-    guard = Guard(Standing(Resident(2, bundle, quick=quick), Resident(1, older, quick=quick)))
-    answers = guard.answer_rows(rows)
+    guard = Guard(Route(LoadedModel(2, bundle, quick=quick), LoadedModel(1, older, quick=quick)))
+    answers = guard.answer(rows)
     assert len(answers.predicted) == len(answers.reason) == len(rows)
     assert ((answers.predicted >= 0) & (answers.predicted <= 1)).all()
     assert [bool(reason) for reason in answers.reason] == answers.degraded.tolist()

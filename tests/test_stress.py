@@ -18,14 +18,14 @@ from tables import contents, opened, orders, params_for, places, stocked
 from prodkit.data.windows import read_window
 from prodkit.errors import ParameterError, RunError, VersionError
 from prodkit.evidence import overall
+from prodkit.scoring.guard import LoadedModel
 from prodkit.scoring.mutations import records
-from prodkit.scoring.resident import Resident
 from prodkit.store.artifacts import Artifacts
 from prodkit.store.database import Database
 from prodkit.store.registry import Store
 from prodkit.stress.course import ServiceTrial, contenders, load_guards, stress_guard, stress_service
 from prodkit.stress.endurance import fault_table, load_table, stress_evidence, stress_outputs
-from prodkit.stress.faults import Spoiled, guard_faults, tame_faults
+from prodkit.stress.faults import FaultyModel, guard_faults, tame_faults
 from prodkit.stress.load import Step
 from prodkit.stress.stage import Stage, peak_mb
 from prodkit.stress.volumes import cost_curve, foreseen, mix_table, volume_table
@@ -126,16 +126,16 @@ def test_a_service_that_could_not_be_tried_passes_nothing(params):
 def test_the_guard_bears_load_volume_mixes_and_faults(params, places, rows):
     """Champion and predecessor side by side; every volume and mix is answered; each fault ends as it should."""
     with opened(places) as store:
-        residents = contenders(store, params)
-    assert list(residents) == ["champion", "predecessor"]
-    guards = load_guards(params, residents, rows)
+        models = contenders(store, params)
+    assert list(models) == ["champion", "predecessor"]
+    guards = load_guards(params, models, rows)
     assert [[step.rate for step in steps] for steps in guards.values()] == [[50.0, 100.0]] * 2
     assert {step.share("answered") for steps in guards.values() for step in steps} == {1.0}
-    volumes, mixes = volume_table(params, residents["champion"], rows), mix_table(params, residents, rows)
+    volumes, mixes = volume_table(params, models["champion"], rows), mix_table(params, models, rows)
     assert list(volumes.index) == list(volumes["answered"]) == [100, 300, 1000]
     assert (mixes["answered"] == 50).all()
     assert len(mixes) == 4
-    faults = stress_guard(params, residents, rows)
+    faults = stress_guard(params, models, rows)
     assert {each.name: each.outcome for each in faults} == dict.fromkeys(
         [
             "guard.stall",
@@ -166,12 +166,12 @@ def test_a_newer_version_is_loaded_as_challenger(params, tmp_path):
 def test_a_champion_that_cannot_answer_fails_where_it_should(params, places, rows):
     """A champion that is broken itself is not taken for one that survives."""
     with opened(places) as store:
-        residents = contenders(store, params)
-    sick = residents["champion"]
-    model = Spoiled(sick.bundle.model, "nan")
-    sick = Resident(sick.version, replace(sick.bundle, model=model), quick=False)
+        models = contenders(store, params)
+    sick = models["champion"]
+    model = FaultyModel(sick.bundle.model, "nan")
+    sick = LoadedModel(sick.version, replace(sick.bundle, model=model), quick=False)
     asked = records(rows.head(20), schema=sick.bundle.schema)
-    found = fault_table(guard_faults(sick, residents["predecessor"], asked, deadline_seconds=0.1))
+    found = fault_table(guard_faults(sick, models["predecessor"], asked, deadline_seconds=0.1))
     assert found.loc["guard.missing_columns", "outcome"] == "fail"
     assert "by the predecessor" in found.loc["guard.missing_columns", "happened"]
     loaded = load_guards(params.model_copy(update={"rates": [100.0]}), {"champion": sick}, rows)["champion"]
@@ -229,9 +229,9 @@ def test_a_service_that_is_named_is_only_asked(params, places, rows):
     """Of a service in use, neither process nor store is touched; one that is on hold is seen to be degraded."""
     with opened(places) as store, Stage(store) as stage:
         target = stage.start()
-        resident = contenders(store, params)["champion"]
+        loaded = contenders(store, params)["champion"]
         given = params.model_copy(update={"url": f"http://127.0.0.1:{target.port}"})
-        trial = stress_service(store, given, resident, rows)
+        trial = stress_service(store, given, loaded, rows)
         assert [each.name for each in trial.faults] == ["service.garbage", "service.hang_ups"]
         assert {each.outcome for each in trial.faults} == {"pass"}
         with stage.store() as copy:
@@ -243,7 +243,7 @@ def test_a_service_that_is_named_is_only_asked(params, places, rows):
         time.sleep(0.2)
         assert {each.outcome for each in tame_faults(target, [body])} == {"fail"}
         stage.kill()
-        assert "Connection" in stress_service(store, given, resident, rows).problem
+        assert "Connection" in stress_service(store, given, loaded, rows).problem
         target.close()
 
 

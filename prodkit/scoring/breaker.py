@@ -1,4 +1,4 @@
-"""A circuit breaker: a model that fails or dawdles is left in peace for a while, then asked once."""
+"""What keeps a bad model away from requests: a circuit breaker, and calls with a deadline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-__all__ = ["Breaker", "Limits"]
+__all__ = ["Breaker", "Calls", "LateError", "Limits", "ShedError"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ class Limits:
 
 
 class Breaker:
-    """Counts how calls went, and says whether the next one may be made.
+    """A circuit breaker: counts how calls went, and decides whether the next one may be made.
 
-    It is asked before a call and told after it, and holds its lock for neither longer than it takes to count: no call
-    waits for another. A call that began before the breaker opened, and ends after, changes nothing any more.
+    A model that fails or is slow is left alone for a while; then one call is tried. The lock is held only to count, so
+    no call waits for another. A call that began before the breaker opened, and ends after, changes nothing.
 
     >>> breaker = Breaker(Limits(least_calls=2))
     >>> for _ in range(2):
-    ...     breaker.told(breaker.ticket(), failed=True, seconds=0.01)
-    >>> breaker.ticket() is None, breaker.why
+    ...     breaker.record(breaker.permit(), failed=True, seconds=0.01)
+    >>> breaker.permit() is None, breaker.why
     (True, '2 of the last 2 calls failed')
     """
 
@@ -61,8 +64,8 @@ class Breaker:
         with self._lock:
             return "closed" if self._opened is None else "probing" if self._probing else "open"
 
-    def ticket(self) -> int | None:
-        """What to hand to :meth:`told` after a call that may be made now; None if none may."""
+    def permit(self) -> int | None:
+        """A number for :meth:`record` after a call that may be made now; None if none may."""
         with self._lock:
             if self._opened is None:
                 return self._epoch
@@ -72,17 +75,17 @@ class Breaker:
             self._epoch += 1
             return self._epoch
 
-    def told(self, ticket: int, *, failed: bool, seconds: float) -> None:
+    def record(self, permit: int, *, failed: bool, seconds: float) -> None:
         """Count a call.
 
         Args:
-            ticket: that it was made with.
+            permit: that it was made with.
             failed: the model gave no answer.
             seconds: how long it took.
         """
         slow = seconds > self.limits.slow_seconds
         with self._lock:
-            if ticket != self._epoch:
+            if permit != self._epoch:
                 return
             now = self._clock()
             if self._opened is not None:
@@ -120,3 +123,70 @@ class Breaker:
         self._opened, self._epoch = now, self._epoch + 1
         self._calls.clear()
         self._failed = self._slow = 0
+
+
+class LateError(Exception):
+    """The deadline passed first. It stays inside the package."""
+
+
+class ShedError(Exception):
+    """Too many calls have not come back yet. It stays inside the package."""
+
+
+class _Call(threading.Thread, Generic[T]):
+    """One call in a thread of its own, which nobody waits for at the end of the process."""
+
+    def __init__(self, function: Callable[[], T], done: Callable[[], None]) -> None:
+        super().__init__(name="prodkit-call", daemon=True)
+        self._function, self._done = function, done
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.value = self._function()
+        except BaseException as error:  # raised again where it is waited for
+            self.error = error
+        finally:
+            self._done()
+
+
+class Calls:
+    """Makes calls that may hang, so many at a time at most. A thread cannot be stopped: a hung call keeps its place.
+
+    Args:
+        most: calls on their way, beyond which another is refused at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._places = threading.BoundedSemaphore(most)
+
+    def within(self, seconds: float | None, function: Callable[[], T]) -> T:
+        """The result of a call, or what it raised.
+
+        Args:
+            seconds: how long to wait; None makes the call here, and waits for as long as it takes.
+            function: to call.
+
+        Raises:
+            LateError: it has not come back in time.
+            ShedError: there is no place.
+        """
+        if seconds is None:
+            return function()
+        if seconds <= 0:
+            raise LateError
+        if not self._places.acquire(blocking=False):
+            raise ShedError
+        call: _Call[T] = _Call(function, self._places.release)
+        try:
+            call.start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._places.release()
+            raise ShedError from error
+        call.join(seconds)
+        if call.is_alive():
+            raise LateError
+        if call.error is not None:
+            raise call.error
+        return call.value  # type: ignore[return-value]  # it has ended, and not with an error

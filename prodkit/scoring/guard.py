@@ -1,11 +1,11 @@
-"""One way to get predictions that never crashes: champion, else predecessor, else a simple rule, row by row."""
+"""One way to get predictions that never crashes: champion, else predecessor, else the baseline, row by row."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -14,18 +14,21 @@ import pandas as pd
 
 from prodkit.data.cells import present
 from prodkit.data.schema import Schema
-from prodkit.errors import ModelError, ProdkitError, SchemaError
+from prodkit.errors import ModelError, ProdkitError
 from prodkit.models.bundle import Bundle
-from prodkit.scoring.calls import Calls, LateError, ShedError
-from prodkit.scoring.resident import Resident
+from prodkit.models.estimators import predictions
+from prodkit.scoring.breaker import Breaker, Calls, LateError, Limits, ShedError
+from prodkit.scoring.compiled import Compiled, compiled
+from prodkit.scoring.rows import Reader
 
-__all__ = ["HOLD", "Answer", "Answers", "Guard", "Standing", "guarded"]
+__all__ = ["HOLD", "Answer", "Answers", "Guard", "LoadedModel", "Route", "guarded"]
 
 HOLD = "on hold: "  # begins the reason of an answer for which no model was to be asked
-NOT_FINITE = "the model gave no finite number"
 _MOST_FAILURES = 16  # single rows that fail before any other is answered: then it is not the rows' fault
 _MOST_CALLS = 2000  # to find the bad rows of one table
 _REASON_LENGTH = 300
+_LARGEST = 1e100  # the square of a larger number may be infinite
+_ROUNDING = 1e-6  # by which a probability may lie outside 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Answer:
 
     Attributes:
         predicted: a float, or (k,) class shares.
-        version: whose model, or whose simple rule, answered.
+        version: whose model, or whose baseline, answered.
         source: ``champion``, ``predecessor`` or ``rule``.
         reason: why it was not the champion; empty if it was.
         cells: the row as the champion's schema reads it.
@@ -60,7 +63,7 @@ class Answers:
         predicted: (n,) or (n, k), as :func:`prodkit.models.estimators.predictions`.
         degraded: (n,) true where anybody but the champion answered.
         reason: (n,) why; empty where the champion answered.
-        version: (n,) whose model, or whose simple rule, answered.
+        version: (n,) whose model, or whose baseline, answered.
         source: (n,) ``champion``, ``predecessor`` or ``rule``.
         cells: the rows as the champion's schema reads them, if they came as mappings.
     """
@@ -72,9 +75,51 @@ class Answers:
     source: np.ndarray
     cells: list[list[Any]] = field(default_factory=list)
 
+    def __getitem__(self, part: slice) -> Answers:
+        return Answers(*(getattr(self, each.name)[part] for each in fields(self)))
+
+    def row(self, place: int, cells: list[Any] | None = None) -> Answer:
+        """One of them; its cells may be given where the rows came as a table."""
+        predicted = self.predicted[place]
+        return Answer(
+            predicted if self.predicted.ndim > 1 else float(predicted),
+            int(self.version[place]),
+            str(self.source[place]),
+            str(self.reason[place]),
+            self.cells[place] if cells is None else cells,
+        )
+
+
+class LoadedModel:
+    """One version in memory, ready to answer.
+
+    Args:
+        version: its number.
+        bundle: what the store gave back.
+        limits: of its breaker.
+        quick: whether to look for a compiled path.
+
+    Attributes:
+        path: the compiled path, or None.
+        refused: why there is none; empty if there is, or if nobody looked.
+    """
+
+    def __init__(
+        self, version: int, bundle: Bundle, *, limits: Limits | None = None, quick: bool = True
+    ) -> None:
+        self.version, self.bundle = version, bundle
+        self.reader, self.breaker = Reader(bundle.schema), Breaker(limits)
+        self.path: Compiled | None = None
+        self.refused = ""
+        if quick:
+            try:
+                self.path = compiled(bundle.model, schema=bundle.schema, golden=bundle.golden)
+            except ModelError as error:
+                self.refused = str(error)
+
 
 @dataclass(frozen=True)
-class Standing:
+class Route:
     """Who answers now. It is replaced as a whole, so that no answer sees half a change.
 
     Attributes:
@@ -85,38 +130,38 @@ class Standing:
         generation: of the champion, as the store counts.
     """
 
-    champion: Resident | None
-    predecessor: Resident | None = None
+    champion: LoadedModel | None
+    predecessor: LoadedModel | None = None
     distrust: str = ""
     problem: str = "the champion is not loaded"
     generation: int = 0
 
     @cached_property
-    def first(self) -> Resident:
-        """Whose schema rows are read by, and whose simple rule answers in the end."""
-        resident = self.champion or self.predecessor
-        if resident is None:
+    def first(self) -> LoadedModel:
+        """Whose schema rows are read by, and whose baseline answers in the end."""
+        model = self.champion or self.predecessor
+        if model is None:
             raise ModelError(
                 "champion", rule="must be loaded before it can be asked", value=self.problem or "none"
             )
-        return resident
+        return model
 
     @cached_property
     def quick(self) -> bool:
         """Whether whoever may be asked has a compiled path, so that no answer takes long."""
-        return self.champion is not None and all(resident.path for _, resident in self.rungs)
+        return self.champion is not None and all(model.path for _, model in self.rungs)
 
     @cached_property
-    def rungs(self) -> list[tuple[str, Resident]]:
+    def rungs(self) -> list[tuple[str, LoadedModel]]:
         """Who is asked in turn."""
         if self.champion is None and self.predecessor is None:
             return []
         task, classes = self.first.bundle.schema.task, self.first.bundle.schema.classes
         named = (("champion", self.champion), ("predecessor", self.predecessor))
         return [
-            (name, resident)
-            for name, resident in named  # one that knows other classes gives other answers
-            if resident and (resident.bundle.schema.task, resident.bundle.schema.classes) == (task, classes)
+            (name, model)
+            for name, model in named  # one that knows other classes gives other answers
+            if model and (model.bundle.schema.task, model.bundle.schema.classes) == (task, classes)
         ]
 
 
@@ -124,133 +169,100 @@ class Guard:
     """Answers every row, within the deadline, whatever the models do and whatever the rows hold.
 
     Args:
-        standing: who answers; it may be replaced at any time, from any thread.
+        route: who answers; it may be replaced at any time, from any thread.
         deadline_seconds: after which the next rung answers; None waits for as long as a model takes.
         most_calls: calls with a deadline that may be on their way; another is not made, its rows fall back.
     """
 
-    def __init__(
-        self, standing: Standing, *, deadline_seconds: float | None = None, most_calls: int = 8
-    ) -> None:
-        self.standing, self.deadline_seconds = standing, deadline_seconds
+    def __init__(self, route: Route, *, deadline_seconds: float | None = None, most_calls: int = 8) -> None:
+        self.route, self.deadline_seconds = route, deadline_seconds
         self._calls = Calls(most_calls)
 
-    def answer_row(self, row: Any, *, standing: Standing | None = None) -> Answer:
+    def answer_row(self, row: Any, *, route: Route | None = None) -> Answer:
         """Answer one row, a mapping of names to cells; through the compiled path without any detour."""
-        standing = standing or self.standing
-        first = standing.champion
-        if first is not None and first.path is not None and not standing.distrust:
-            values, fault = first.reader.read(row)
-            ticket = None if fault else first.breaker.ticket()
-            if ticket is not None:
-                predicted = _quickly(first, values, ticket)
+        route = route or self.route
+        model = route.champion
+        if model is not None and model.path is not None and not route.distrust:
+            values, fault = model.reader.read(row)
+            permit = None if fault else model.breaker.permit()
+            if permit is not None:
+                predicted = _quickly(model, values, permit)
                 if predicted is not None:
-                    return Answer(predicted, first.version, "champion", "", values)
-        answers = self.answer_rows([row], standing=standing)
-        one = answers.predicted[0]
-        return Answer(
-            one if isinstance(one, np.ndarray) else float(one),
-            int(answers.version[0]),
-            str(answers.source[0]),
-            str(answers.reason[0]),
-            answers.cells[0],
-        )
-
-    def answer_rows(
-        self, rows: Sequence[Any], *, standing: Standing | None = None, seconds: float | None = None
-    ) -> Answers:
-        """Answer n rows, each a mapping of names to cells; anything else is a row that nobody can read.
-
-        Args:
-            rows: to answer.
-            standing: who answers, if not the present one.
-            seconds: what is left of the deadline.
-        """
-        return self._answered(_Records(rows), standing or self.standing, seconds)
+                    return Answer(predicted, model.version, "champion", "", values)
+        return self.answer([row], route=route).row(0)
 
     def answer(
-        self, frame: pd.DataFrame, *, standing: Standing | None = None, seconds: float | None = None
+        self,
+        rows: Sequence[Any] | pd.DataFrame,
+        *,
+        route: Route | None = None,
+        seconds: float | None = None,
     ) -> Answers:
-        """Answer the n rows of a table; see :meth:`answer_rows`."""
-        return self._answered(_Table(frame), standing or self.standing, seconds)
+        """Answer n rows.
 
-    def _answered(self, given: _Records | _Table, standing: Standing, seconds: float | None) -> Answers:
-        seconds = self.deadline_seconds if seconds is None else seconds
+        Args:
+            rows: a table, or mappings of names to cells; anything else is a row that nobody can read.
+            route: who answers, if not the present one.
+            seconds: what is left of the deadline.
+        """
+        route, seconds = route or self.route, self.deadline_seconds if seconds is None else seconds
         until = math.inf if seconds is None else time.monotonic() + seconds
-        first, n = standing.first, len(given)
-        read, reason = given.read(first)
+        first, n = route.first, len(rows)
+        read = _Rows(rows, first)
         width = (len(first.bundle.schema.classes),) if first.bundle.schema.task == "multiclass" else ()
         answers = Answers(
             predicted=np.full((n, *width), np.nan),
             degraded=np.full(n, True),
-            reason=reason,
+            reason=read.fault.copy(),
             version=np.full(n, first.version),
             source=np.full(n, "rule", dtype=object),
             cells=read.cells,
         )
-        left = np.flatnonzero(reason == "")
-        reason[left] = standing.distrust or ("" if standing.champion else standing.problem)
-        for name, resident in [] if standing.distrust else standing.rungs:
-            if len(left):
-                mine, fault = (read, None) if resident is first else given.read(resident)
-                able = left if fault is None else left[fault[left] == ""]
-                self._climb(name, resident, mine, able, answers, until)
+        left = np.flatnonzero(read.fault == "")
+        answers.reason[left] = route.distrust or ("" if route.champion else route.problem)
+        for name, model in [] if route.distrust else route.rungs:
+            mine = read if model is first else _Rows(rows, model)
+            able = left[mine.fault[left] == ""]
+            if len(able):
+                self._climb(name, model, mine, able, answers, until)
                 left = left[answers.source[left] == "rule"]
-        simple = np.flatnonzero(answers.source == "rule")
-        if len(simple):
-            answers.predicted[simple] = read.simple(first, simple)
+        unanswered = np.flatnonzero(answers.source == "rule")
+        if len(unanswered):
+            answers.predicted[unanswered] = read.baseline(unanswered)
         return answers
 
     def _climb(
-        self,
-        name: str,
-        resident: Resident,
-        read: _ReadRecords | _ReadTable,
-        rows: np.ndarray,
-        answers: Answers,
-        until: float,
+        self, name: str, model: LoadedModel, read: _Rows, rows: np.ndarray, answers: Answers, until: float
     ) -> None:
         """Let one version answer these rows, as far as it does."""
-        said, why = self._ask(resident, read, rows, until)
-        done = why == ""
-        fine = rows[done]
-        if said is not None:
-            answers.predicted[fine] = said[done]
-        answers.version[fine], answers.source[fine] = resident.version, name
+        permit = model.breaker.permit()
+        if permit is None:
+            reason = np.full(len(rows), f"version {model.version} rests: {model.breaker.why}", dtype=object)
+        else:
+            began, answered = time.monotonic(), 0
+            try:
+                predicted, reason = _search(lambda part: self._call(read, part, until), rows, read)
+                answered = int((reason == "").sum())
+                if predicted is not None:
+                    answers.predicted[rows[reason == ""]] = predicted[reason == ""]
+            finally:  # in any case, or a probe that was not recorded would keep the breaker open for ever
+                took = time.monotonic() - began
+                model.breaker.record(permit, failed=not answered, seconds=took)
+        fine = rows[reason == ""]
+        answers.version[fine], answers.source[fine] = model.version, name
         answers.degraded[fine] = name != "champion"
         if name == "champion":
-            answers.reason[rows] = why
+            answers.reason[rows] = reason
         else:
-            for row, text in zip(rows[~done], why[~done], strict=True):
-                answers.reason[row] += f"; version {resident.version}: {text}"
+            for row, words in zip(rows[reason != ""], reason[reason != ""], strict=True):
+                answers.reason[row] += f"; version {model.version}: {words}"
 
-    def _ask(
-        self, resident: Resident, read: _ReadRecords | _ReadTable, rows: np.ndarray, until: float
-    ) -> tuple[np.ndarray | None, np.ndarray]:
-        """What a model says of these rows (m, ...), and why it says nothing (m,); None if it says nothing at all."""
-        ticket = resident.breaker.ticket()
-        if ticket is None:
-            return None, np.full(
-                len(rows), f"version {resident.version} rests: {resident.breaker.why}", dtype=object
-            )
-        began, search = time.monotonic(), _Search(lambda part: self._call(resident, read, part, until), rows)
-        try:
-            search.run()
-        finally:  # the breaker is told in any case: a probe that is never told of would keep it open for ever
-            took = time.monotonic() - began
-            resident.breaker.told(ticket, failed=not search.answered, seconds=took)
-        return search.said, search.reason
-
-    def _call(
-        self, resident: Resident, read: _ReadRecords | _ReadTable, rows: np.ndarray, until: float
-    ) -> np.ndarray:
+    def _call(self, read: _Rows, rows: np.ndarray, until: float) -> np.ndarray:
         seconds = None if until == math.inf else until - time.monotonic()
+        if read.model.path is not None:  # arithmetic that cannot hang: it may be late by a millisecond
+            return read.predict(rows)
         try:
-            if (
-                resident.path is not None
-            ):  # arithmetic that cannot hang: an answer late by a millisecond is one
-                return read.ask(resident, rows)
-            return self._calls.within(seconds, lambda: read.ask(resident, rows))
+            return self._calls.within(seconds, lambda: read.predict(rows))
         except LateError as error:
             deadline = self.deadline_seconds
             within = "in time" if deadline is None else f"within {deadline:g} seconds"
@@ -259,64 +271,62 @@ class Guard:
             raise ModelError("model", rule="was not asked: too many calls have not come back yet") from error
 
 
-def _quickly(resident: Resident, values: list[Any], ticket: int) -> Any:
-    """One row through the compiled path; None where it gives no finite number."""
+def _quickly(model: LoadedModel, values: list[Any], permit: int) -> Any:
+    """One row through the compiled path; None where it gives no number that can be used."""
     began, predicted = time.monotonic(), None
-    assert resident.path is not None
+    assert model.path is not None
     try:
-        said = resident.path.predict_row(values)
-        finite = math.isfinite(said) if isinstance(said, float) else np.isfinite(said).all()
-        predicted = said if finite else None
-    except Exception:  # the ladder will find out, and say what it was
+        answer = model.path.predict_row(values)
+        predicted = answer if _sound(np.asarray([answer]), model.bundle.schema).all() else None
+    except Exception:  # the ladder finds out what it was, and gives the reason
         predicted = None
     finally:
         took = time.monotonic() - began
-        resident.breaker.told(ticket, failed=predicted is None, seconds=took)
+        model.breaker.record(permit, failed=predicted is None, seconds=took)
     return predicted
 
 
-class _Search:
-    """Asks for many rows at once and, where that fails, halves them until the bad ones stand alone."""
+def _search(
+    ask: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, read: _Rows
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Ask for many rows at once and, where that fails, halve them until the bad ones stand alone.
 
-    def __init__(self, ask: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> None:
-        self._ask, self._rows = ask, rows
-        self.said: np.ndarray | None = None
-        self.reason = np.full(len(rows), "", dtype=object)
-        self.answered = self._failures = self._tries = 0
+    Returns:
+        Predictions (m, ...) of these rows, None without any, and why each could not be answered (m,).
+    """
+    predicted, reason = None, np.full(len(rows), "", dtype=object)
+    answered = failures = tries = 0
+    parts = [np.arange(len(rows))]
+    while parts:
+        part, tries = parts.pop(), tries + 1
+        try:
+            values = ask(rows[part])
+        except Exception as error:  # whatever a model raises, the rows still get an answer
+            whole = isinstance(error, ProdkitError)  # out of time, out of places, answers of another shape
+            if len(part) > 1 and not whole:
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            else:
+                failures += 1
+                reason[part] = _words(error)
+            if whole or tries >= _MOST_CALLS or (failures >= _MOST_FAILURES and not answered):
+                reason[np.concatenate([part, *parts])] = _words(error)
+                break
+            continue
+        if predicted is None:
+            predicted = np.full((len(rows), *values.shape[1:]), np.nan)
+        predicted[part] = values
+        sound = _sound(values, read.model.bundle.schema)
+        answered += int(sound.sum())
+        for place in part[~sound]:
+            reason[place] = read.unsound(rows[place], predicted[place])
+    return predicted, reason
 
-    def run(self) -> None:
-        parts = [np.arange(len(self._rows))]
-        while parts:
-            part = parts.pop()
-            try:
-                self._tries += 1
-                self._keep(part, self._ask(self._rows[part]))
-            except Exception as error:  # whatever a model raises, the rows still get an answer
-                if self._worth_halving(part, error):
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                else:
-                    self._failures += 1
-                    self.reason[part] = _words(error)
-                if self._hopeless() or isinstance(error, ProdkitError):
-                    for rest in parts:
-                        self.reason[rest] = _words(error)
-                    return
 
-    def _worth_halving(self, part: np.ndarray, error: Exception) -> bool:
-        # what the kit itself raises is about the whole: out of time, out of places, answers that do not add up
-        return len(part) > 1 and not isinstance(error, ProdkitError)
-
-    def _hopeless(self) -> bool:
-        return (self._failures >= _MOST_FAILURES and not self.answered) or self._tries >= _MOST_CALLS
-
-    def _keep(self, part: np.ndarray, said: np.ndarray) -> None:
-        if self.said is None:
-            self.said = np.full((len(self._rows), *said.shape[1:]), np.nan)
-        self.said[part] = said
-        finite = np.isfinite(said) if said.ndim == 1 else np.isfinite(said).all(axis=1)
-        self.reason[part[~finite]] = NOT_FINITE
-        self.answered += int(finite.sum())
+def _sound(values: np.ndarray, schema: Schema) -> np.ndarray:
+    """Which answers (n, ...) can be used: finite, and probabilities where the task asks for them."""
+    low, high = (-_LARGEST, _LARGEST) if schema.task == "regression" else (-_ROUNDING, 1 + _ROUNDING)
+    fine = (values >= low) & (values <= high)  # NaN is neither
+    return np.asarray(fine if fine.ndim == 1 else fine.all(axis=1))
 
 
 def _words(error: Exception) -> str:
@@ -324,88 +334,88 @@ def _words(error: Exception) -> str:
     return text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "..."
 
 
-class _Records:
-    """Rows as mappings of names to cells."""
+class _Rows:
+    """Rows as the schema of one version reads them.
 
-    def __init__(self, rows: Sequence[Any]) -> None:
-        self._rows = rows
+    Attributes:
+        model: that version.
+        fault: (n,) what is wrong with each; empty if nothing is.
+        cells: of rows that came as mappings.
+    """
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __init__(self, rows: Sequence[Any] | pd.DataFrame, model: LoadedModel) -> None:
+        self.model, self.cells = model, list[list[Any]]()
+        self._given: pd.DataFrame | None = None
+        self._columns: pd.DataFrame | None = None
+        self.fault = np.full(len(rows), "", dtype=object)
+        if isinstance(rows, pd.DataFrame):
+            self._given = rows
+            try:
+                self._columns = model.bundle.schema.coerce(rows)
+                _find_faults(self.fault, rows, self._columns, model.bundle.schema)
+            except Exception as error:  # a column is missing, or there twice: then no row is whole
+                self.fault[:] = _words(error)
+        else:
+            for place, row in enumerate(rows):
+                values, self.fault[place] = model.reader.read(row)
+                self.cells.append(values)
 
-    def read(self, resident: Resident) -> tuple[_ReadRecords, np.ndarray]:
-        """The rows as a version's schema reads them, and what is wrong with each (n,)."""
-        pairs = [resident.reader.read(row) for row in self._rows]
-        faults = np.empty(len(pairs), dtype=object)
-        faults[:] = [fault for _, fault in pairs]
-        return _ReadRecords([values for values, _ in pairs]), faults
+    def _table(self, rows: np.ndarray) -> pd.DataFrame:
+        if self._columns is None:
+            return self.model.reader.frame([self.cells[row] for row in rows])
+        return self._columns if len(rows) == len(self._columns) else self._columns.iloc[rows]
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """What the model answers: :func:`prodkit.models.estimators.predictions`."""
+        bundle, path = self.model.bundle, self.model.path
+        if path is None:
+            return predictions(bundle.model, self._table(rows), schema=bundle.schema, coerced=True)
+        if self._columns is None:
+            return path.predict(list(zip(*(self.cells[row] for row in rows), strict=True)))
+        table = self._table(rows)
+        return path.predict([table[name].to_numpy() for name in table])
+
+    def baseline(self, rows: np.ndarray) -> np.ndarray:
+        """What the baseline answers, by segment."""
+        fallback, schema = self.model.bundle.fallback, self.model.bundle.schema
+        if self._given is not None:
+            part = self._given if len(rows) == len(self._given) else self._given.iloc[rows]
+            return fallback.predict(part, schema=schema)
+        segment = pd.DataFrame(index=range(len(rows)))
+        if fallback.column in schema.names:
+            place = schema.names.index(fallback.column)
+            segment[fallback.column] = pd.Series([self.cells[row][place] for row in rows], dtype=object)
+        return fallback.predict(segment, schema=schema)
+
+    def unsound(self, row: int, predicted: np.ndarray) -> str:
+        """Why an answer cannot be used, with the cell that is too large to compute with, if there is one."""
+        number = float(
+            predicted if predicted.ndim == 0 else predicted[~_sound(predicted, self.model.bundle.schema)][0]
+        )
+        kind = "number" if self.model.bundle.schema.task == "regression" else "probability"
+        words = f"the model gave no {kind} that can be used: {number:g}"
+        if not math.isfinite(number):
+            words = "the model gave no finite number"
+        numbers = self._table(np.array([row])).select_dtypes("float").iloc[0].abs()
+        if len(numbers) and numbers.max() > _LARGEST:
+            words += f"; {numbers.idxmax()} is {numbers.max():g}"
+        return words
 
 
-@dataclass(frozen=True)
-class _ReadRecords:
-    cells: list[list[Any]]
-
-    def ask(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
-        return resident.predict_rows([self.cells[row] for row in rows])
-
-    def simple(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
-        return np.array([resident.simple(self.cells[row]) for row in rows])
-
-
-class _Table:
-    """Rows of a table."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
-
-    def __len__(self) -> int:
-        return len(self._frame)
-
-    def read(self, resident: Resident) -> tuple[_ReadTable, np.ndarray]:
-        """The rows as a version's schema reads them, and what is wrong with each (n,)."""
-        schema, frame = resident.bundle.schema, self._frame
-        try:
-            columns = schema.coerce(frame)
-            return _ReadTable(frame, columns), _faults(frame, columns, schema)
-        except Exception as error:  # a column is missing, or there twice: then no row is whole
-            told = str(error) if isinstance(error, SchemaError) else _words(error)
-            return _ReadTable(frame, None), np.full(len(frame), told, dtype=object)
-
-
-@dataclass(frozen=True)
-class _ReadTable:
-    frame: pd.DataFrame
-    columns: pd.DataFrame | None
-    cells: list[list[Any]] = field(default_factory=list)
-
-    def ask(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
-        assert self.columns is not None
-        whole = len(rows) == len(self.columns)
-        return resident.predict(self.columns if whole else self.columns.iloc[rows])
-
-    def simple(self, resident: Resident, rows: np.ndarray) -> np.ndarray:
-        whole = len(rows) == len(self.frame)
-        frame = self.frame if whole else self.frame.iloc[rows]
-        return resident.bundle.fallback.predict(frame, schema=resident.bundle.schema)
-
-
-def _faults(frame: pd.DataFrame, columns: pd.DataFrame, schema: Schema) -> np.ndarray:
-    """The first cell of each row (n,) that is there and cannot be read as its kind, in words."""
-    faults = np.full(len(frame), "", dtype=object)
+def _find_faults(fault: np.ndarray, frame: pd.DataFrame, columns: pd.DataFrame, schema: Schema) -> None:
+    """Put into words the first cell of each row (n,) that is there and cannot be read as its kind."""
     for column in reversed(schema.features):
         if column.kind == "categorical":
             continue
         lost = columns[column.name].isna().to_numpy()
         wrong = lost.any() and lost & present(frame[column.name])
         for place in np.flatnonzero(wrong):
-            faults[place] = (
-                f"{column.name} must be {column.kind}; found {str(frame[column.name].iloc[place])[:60]!r}"
-            )
-    return faults
+            cell = str(frame[column.name].iloc[place])[:60]
+            fault[place] = f"{column.name} must be {column.kind}; found {cell!r}"
 
 
 def guarded(bundle: Bundle, frame: pd.DataFrame, *, distrust: str = "", version: int = 0) -> Answers:
-    """Predict every row of a table: by the model, or by the simple rule where the model fails or may not be asked.
+    """Predict every row of a table: by the model, or by the baseline where the model fails or may not be asked.
 
     Args:
         bundle: the version that answers.
@@ -413,5 +423,5 @@ def guarded(bundle: Bundle, frame: pd.DataFrame, *, distrust: str = "", version:
         distrust: why the model must not be asked at all (a broken data contract); empty if it may.
         version: its number.
     """
-    resident = Resident(version, bundle, quick=False)
-    return Guard(Standing(resident, distrust=distrust)).answer(frame)
+    model = LoadedModel(version, bundle, quick=False)
+    return Guard(Route(model, distrust=distrust)).answer(frame)

@@ -24,8 +24,7 @@ from prodkit.errors import ModelError
 from prodkit.files import publish
 from prodkit.models.bundle import Bundle, lead_score, pack, unpack
 from prodkit.scoring.breaker import Limits
-from prodkit.scoring.guard import Guard, Standing
-from prodkit.scoring.resident import Resident
+from prodkit.scoring.guard import Guard, LoadedModel, Route
 
 __all__ = ["DRAFT", "Part", "PartWriter", "Sent"]
 
@@ -107,19 +106,19 @@ class Sent:
     def guard(self) -> Guard:
         """What asks it."""
         if self.bundle is not None:
-            resident = Resident(self.version, self.bundle, limits=_PATIENT)
+            model = LoadedModel(self.version, self.bundle, limits=_PATIENT)
         else:
-            resident = _resident(self.version, str(self.path), self.digest)
-        return Guard(Standing(resident, distrust=self.distrust))
+            model = _loaded(self.version, str(self.path), self.digest)
+        return Guard(Route(model, distrust=self.distrust))
 
 
 @lru_cache(maxsize=1)
-def _resident(version: int, path: str, digest: str) -> Resident:
+def _loaded(version: int, path: str, digest: str) -> LoadedModel:
     """A version that another process has kept, once a process of ours."""
     artifact = Path(path).read_bytes()
     if hashlib.sha256(artifact).hexdigest() != digest:
         raise ModelError(f"version {version}", rule="was changed on its way to a worker", value=path)
-    return Resident(version, unpack(artifact), limits=_PATIENT)
+    return LoadedModel(version, unpack(artifact), limits=_PATIENT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,13 +163,13 @@ class PartWriter:
         return whole, False
 
     def _nothing(self) -> Part:
-        bundle = self.sent.guard.standing.first.bundle
+        bundle = self.sent.guard.route.first.bundle
         return Part(0, 0, 0, (), {}, column_profile(np.empty(0), blocks=np.empty(0), like=bundle.scores))
 
     def _answered(self, batch: Any) -> tuple[pa.Table, Part]:
         """The result of a batch, and what is to be known of it."""
         began, guard = time.perf_counter(), self.sent.guard
-        bundle = guard.standing.first.bundle
+        bundle = guard.route.first.bundle
         frame = batch.select([name for name in batch.schema.names if name in bundle.schema.names]).to_pandas()
         answers = guard.answer(frame)
         took_ms = (time.perf_counter() - began) * 1000

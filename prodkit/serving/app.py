@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from prodkit.data.schema import Schema
 from prodkit.errors import ParameterError, RequestError
 from prodkit.scoring.breaker import Limits
-from prodkit.scoring.guard import Answer, Answers, Guard, Standing
+from prodkit.scoring.guard import Answer, Answers, Guard, Route
 from prodkit.serving.follower import Follower
 from prodkit.serving.interface import ARROW, JSON, NOT_READY, PREDICT, UNAUTHORISED, described
 from prodkit.serving.microbatches import Batches
@@ -54,7 +54,7 @@ class Service:
     def __init__(self, params: ServeParams) -> None:
         self.params, self._secret = params, params.secret
         deadline = params.deadline_ms / 1000
-        self.guard = Guard(Standing(None, problem="the store has no champion yet"), deadline_seconds=deadline)
+        self.guard = Guard(Route(None, problem="the store has no champion yet"), deadline_seconds=deadline)
         self.batches = Batches(
             self.guard,
             queue_rows=params.queue_rows,
@@ -79,8 +79,8 @@ class Service:
         self.telemetry = Telemetry(self.gauges)
         self.requests = 0  # on their way
 
-    def _change(self, standing: Standing) -> None:
-        self.guard.standing = standing
+    def _change(self, route: Route) -> None:
+        self.guard.route = route
 
     async def predict(self, request: Request) -> Response:
         """Answer each row by the champion, its predecessor or a simple rule, and say which."""
@@ -105,22 +105,22 @@ class Service:
         headers = request.headers
         body = await self._body(request)
         rows = read_body(body, headers.get("content-type", JSON), most_rows=self.params.request_rows)
-        standing = self.guard.standing
-        if not standing.rungs:
+        route = self.guard.route
+        if not route.rungs:
             rule, fix = "must have a version to ask", "See /health/ready."
             raise RequestError.of(
-                503, "service", rule=rule, value=self.follower.load_problem or standing.problem, fix=fix
+                503, "service", rule=rule, value=self.follower.load_problem or route.problem, fix=fix
             )
         name = headers.get("x-request-id", "")
         name = name if _GOOD_ID.fullmatch(name) else uuid.uuid4().hex
-        schema, generation = standing.first.bundle.schema, standing.generation
-        media, single = JSON, len(rows) == 1 and isinstance(rows, list) and standing.quick
+        schema, generation = route.first.bundle.schema, route.generation
+        media, single = JSON, len(rows) == 1 and isinstance(rows, list) and route.quick
         if single:
-            answer = self.guard.answer_row(rows[0], standing=standing)
+            answer = self.guard.answer_row(rows[0], route=route)
             content = answer_bytes(answer, schema, generation=generation)
             noted: Iterable[tuple[Answer, Any]] = [(answer, rows[0])]
         else:
-            answers = await self.batches.answers(rows, standing)
+            answers = await self.batches.answers(rows, route)
             write = answers_bytes
             if ARROW in headers.get("accept", ""):
                 media, write = ARROW, answers_stream
@@ -188,15 +188,15 @@ class Service:
 
     def gauges(self) -> dict[str, float]:
         """What is so now, for the metrics."""
-        standing, follower = self.guard.standing, self.follower
-        champion = standing.champion
+        route, follower = self.guard.route, self.follower
+        champion = route.champion
         return {
-            "ready": bool(standing.rungs),
-            "model_version": standing.first.version if standing.rungs else 0,
-            "generation": standing.generation,
+            "ready": bool(route.rungs),
+            "model_version": route.first.version if route.rungs else 0,
+            "generation": route.generation,
             "champion_loaded": champion is not None,
             "compiled_path": champion is not None and champion.path is not None,
-            "on_hold": bool(standing.distrust),
+            "on_hold": bool(route.distrust),
             "breaker_open": champion is not None and champion.breaker.state != "closed",
             "store_reachable": not follower.store_problem,
             "load_failed": bool(follower.load_problem),
@@ -208,26 +208,26 @@ class Service:
 
     def described(self, app: FastAPI) -> dict[str, Any]:
         """The OpenAPI document, with the columns of whoever answers."""
-        standing = self.guard.standing
-        schema = standing.first.bundle.schema if standing.rungs else None
-        return described(app, schema, generation=standing.generation)
+        route = self.guard.route
+        schema = route.first.bundle.schema if route.rungs else None
+        return described(app, schema, generation=route.generation)
 
     def readiness(self) -> dict[str, Any]:
         """Whether it can answer, who does, and everything that is wrong."""
-        standing, follower = self.guard.standing, self.follower
-        champion, predecessor = standing.champion, standing.predecessor
+        route, follower = self.guard.route, self.follower
+        champion, predecessor = route.champion, route.predecessor
         found = {
             "the store": follower.store_problem,
-            "the champion": follower.load_problem or ("" if champion else standing.problem),
+            "the champion": follower.load_problem or ("" if champion else route.problem),
             "the breaker": champion.breaker.why if champion else "",
             "the request log": self.log.problem,
         }
         return {
-            "ready": bool(standing.rungs),
-            "model_version": standing.first.version if standing.rungs else None,
-            "generation": standing.generation,
+            "ready": bool(route.rungs),
+            "model_version": route.first.version if route.rungs else None,
+            "generation": route.generation,
             "predecessor": predecessor.version if predecessor else None,
-            "hold": standing.distrust,
+            "hold": route.distrust,
             "compiled_path": bool(champion and champion.path),
             "compiled_path_refused": champion.refused if champion else "",
             "problems": [f"{name}: {text}" for name, text in found.items() if text],
@@ -238,17 +238,7 @@ def _each(answers: Answers, rows: list[Any] | pd.DataFrame, schema: Schema) -> I
     """Each answer with its row."""
     cells, sent = (answers.cells, rows) if isinstance(rows, list) else _of_table(rows, schema)
     for place, row in enumerate(sent):
-        predicted = answers.predicted[place]
-        yield (
-            Answer(
-                float(predicted) if answers.predicted.ndim == 1 else predicted,
-                int(answers.version[place]),
-                str(answers.source[place]),
-                str(answers.reason[place]),
-                cells[place],
-            ),
-            row,
-        )
+        yield answers.row(place, cells[place]), row
 
 
 def _of_table(frame: pd.DataFrame, schema: Schema) -> tuple[list[list[Any]], list[Any]]:

@@ -12,8 +12,7 @@ import sqlalchemy as sa
 
 from prodkit.errors import ProdkitError
 from prodkit.scoring.breaker import Limits
-from prodkit.scoring.guard import HOLD, Standing
-from prodkit.scoring.resident import Resident
+from prodkit.scoring.guard import HOLD, LoadedModel, Route
 from prodkit.store.history import Champion
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
@@ -24,14 +23,14 @@ _RETRY_SECONDS = 5.0  # until a version that could not be loaded is tried again
 
 
 class Follower:
-    """A thread that keeps a :class:`prodkit.scoring.guard.Standing` true to what the store says.
+    """A thread that keeps a :class:`prodkit.scoring.guard.Route` true to what the store says.
 
     Champion and predecessor are both kept in memory, so that a rollback is a change of pointers. A version that cannot
     be loaded leaves the one that answers in its place, as predecessor.
 
     Args:
         open_store: opens the store; called in the thread, which alone uses it.
-        tell: is given each new standing.
+        tell: is given each new route.
         url: of the database; a change of a SQLite file is seen at once, by its time.
         poll_seconds: between two looks into the database.
         watch_seconds: between two looks at the time of the file.
@@ -41,13 +40,13 @@ class Follower:
         champion: what the store said last; None before it said anything.
         store_problem: why it could not be asked last time; empty if it could.
         load_problem: why a version could not be loaded; empty if all could.
-        standing: who answers; None before anybody could be loaded.
+        route: who answers; None before anybody could be loaded.
     """
 
     def __init__(
         self,
         open_store: Callable[[], Store],
-        tell: Callable[[Standing], None],
+        tell: Callable[[Route], None],
         *,
         url: str = "",
         poll_seconds: float = 1.0,
@@ -57,14 +56,14 @@ class Follower:
         self._open_store, self._tell, self._limits = open_store, tell, limits
         self._poll_seconds, self._watch_seconds = poll_seconds, watch_seconds
         self._file = _sqlite_file(url)
-        self._residents: dict[int, Resident] = {}
+        self._models: dict[int, LoadedModel] = {}
         self._store: Store | None = None
         self._retry_at = 0.0
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prodkit-follower", daemon=True)
         self.champion: Champion | None = None
         self.store_problem = self.load_problem = ""
-        self.standing: Standing | None = None
+        self.route: Route | None = None
 
     def start(self, *, wait_seconds: float = 60.0) -> None:
         """Begin to follow, and wait for the first look, with what it loads, to be over."""
@@ -122,48 +121,48 @@ class Follower:
         if champion.version is None:
             self._publish(None)
             return
-        resident = self._load(champion.version, store)
-        kept = self._residents.get(champion.predecessor or 0)
-        if resident is None:
+        model = self._load(champion.version, store)
+        kept = self._models.get(champion.predecessor or 0)
+        if model is None:
             self._stand_in(champion, store)
             return
-        self._publish(self._standing(champion, resident, kept))
+        self._publish(self._route(champion, model, kept))
         if champion.predecessor is not None and kept is None:
             kept = self._load(champion.predecessor, store)
-            self._publish(self._standing(champion, resident, kept))
+            self._publish(self._route(champion, model, kept))
         wanted = {champion.version, champion.predecessor}
-        self._residents = {number: each for number, each in self._residents.items() if number in wanted}
+        self._models = {number: each for number, each in self._models.items() if number in wanted}
 
     def _stand_in(self, champion: Champion, store: Store) -> None:
         """The champion cannot be loaded: who has answered so far goes on, or else its predecessor begins."""
-        problem, before = self.load_problem, self.standing.rungs if self.standing else []
+        problem, before = self.load_problem, self.route.rungs if self.route else []
         stand_in = before[0][1] if before else None
         if stand_in is None and champion.predecessor is not None:
             stand_in = self._load(champion.predecessor, store)
             self.load_problem = problem
         if stand_in is not None:
             hold = _hold(champion)
-            self._publish(Standing(None, stand_in, hold, problem=problem, generation=champion.generation))
+            self._publish(Route(None, stand_in, hold, problem=problem, generation=champion.generation))
 
-    def _standing(self, champion: Champion, resident: Resident, predecessor: Resident | None) -> Standing:
-        return Standing(resident, predecessor, _hold(champion), generation=champion.generation)
+    def _route(self, champion: Champion, model: LoadedModel, predecessor: LoadedModel | None) -> Route:
+        return Route(model, predecessor, _hold(champion), generation=champion.generation)
 
-    def _publish(self, standing: Standing | None) -> None:
-        self.standing = standing
-        if standing is not None:
-            self._tell(standing)
+    def _publish(self, route: Route | None) -> None:
+        self.route = route
+        if route is not None:
+            self._tell(route)
 
-    def _load(self, number: int, store: Store) -> Resident | None:
+    def _load(self, number: int, store: Store) -> LoadedModel | None:
         """A version from memory, or from the store: digest compared, golden rows predicted, path compiled."""
-        if number not in self._residents:
+        if number not in self._models:
             try:
                 bundle = load_version(store, number)
-                self._residents[number] = Resident(number, bundle, limits=self._limits)
+                self._models[number] = LoadedModel(number, bundle, limits=self._limits)
             except Exception as error:  # an artifact may be anything
                 self.load_problem = f"version {number} could not be loaded: {_words(error)}"
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
                 return None
-        return self._residents[number]
+        return self._models[number]
 
 
 def _hold(champion: Champion) -> str:

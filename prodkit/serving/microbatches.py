@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pandas as pd
 
 from prodkit.errors import RequestError
-from prodkit.scoring.guard import Answers, Guard, Standing
+from prodkit.scoring.guard import Answers, Guard, Route
 
 __all__ = ["Batches"]
 
@@ -20,7 +21,7 @@ __all__ = ["Batches"]
 @dataclass
 class _Waiting:
     rows: list[Any] | pd.DataFrame
-    standing: Standing
+    route: Route
     arrived: float
     done: asyncio.Future[Answers]
 
@@ -31,7 +32,7 @@ class Batches:
     A request that finds the model free is put to it at once, and those that come meanwhile are the next batch. After a
     batch of several requests as many are waited for, for a quarter of the time that it took at most: clients that
     ask again would otherwise come back one batch late, and batches be half as large. All of a batch have the same
-    standing, so a change of champion never falls into one.
+    route, so a change of champion never falls into one.
 
     Args:
         guard: that answers.
@@ -49,7 +50,7 @@ class Batches:
         self._last, self._took, self._ended = 0, 0.0, 0.0  # batch: requests, seconds, and when it was over
         self.rows = 0  # that wait
 
-    async def answers(self, rows: list[Any] | pd.DataFrame, standing: Standing) -> Answers:
+    async def answers(self, rows: list[Any] | pd.DataFrame, route: Route) -> Answers:
         """The answers to the rows of a request.
 
         Raises:
@@ -59,7 +60,7 @@ class Batches:
             rule, fix = f"must not find {self._queue_rows} rows waiting", "Try again in a second."
             raise RequestError.of(503, "queue", rule=rule, value=self.rows, fix=fix)
         done: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(rows, standing, time.monotonic(), done))
+        self._waiting.append(_Waiting(rows, route, time.monotonic(), done))
         self.rows += len(rows)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -95,7 +96,7 @@ class Batches:
         while self._waiting and isinstance(batch[0].rows, list):
             following = self._waiting[0]
             fits = isinstance(following.rows, list) and rows + len(following.rows) <= self._batch_rows
-            if not fits or following.standing is not batch[0].standing:
+            if not fits or following.route is not batch[0].route:
                 break
             batch.append(self._waiting.popleft())
             rows += len(following.rows)
@@ -104,31 +105,13 @@ class Batches:
 
     def _ask(self, batch: list[_Waiting]) -> list[Answers]:
         left = batch[0].arrived + self._deadline - time.monotonic()
-        first, standing = batch[0].rows, batch[0].standing
-        if isinstance(first, pd.DataFrame):
-            return [self._guard.answer(first, standing=standing, seconds=left)]
-        rows = [row for each in batch for row in each.rows]
-        return _parted(self._guard.answer_rows(rows, standing=standing, seconds=left), batch)
+        rows: Any = batch[0].rows
+        if isinstance(rows, list):
+            rows = [row for each in batch for row in each.rows]
+        answers = self._guard.answer(rows, route=batch[0].route, seconds=left)
+        ends = list(accumulate(len(each.rows) for each in batch))
+        return [answers[begin:end] for begin, end in pairwise([0, *ends])]
 
     def close(self) -> None:
         """Let the thread end."""
         self._thread.shutdown(wait=False)
-
-
-def _parted(answers: Answers, batch: list[_Waiting]) -> list[Answers]:
-    parts, begin = [], 0
-    for each in batch:
-        part = slice(begin, begin + len(each.rows))
-        begin = part.stop
-        parts.append(
-            replace(
-                answers,
-                predicted=answers.predicted[part],
-                degraded=answers.degraded[part],
-                reason=answers.reason[part],
-                version=answers.version[part],
-                source=answers.source[part],
-                cells=answers.cells[part],
-            )
-        )
-    return parts

@@ -13,9 +13,8 @@ import pandas as pd
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.evidence import Outcome
 from prodkit.params import StressParams
-from prodkit.scoring.guard import Answer, Guard, Standing
+from prodkit.scoring.guard import Answer, Guard, LoadedModel, Route
 from prodkit.scoring.mutations import records
-from prodkit.scoring.resident import Resident
 from prodkit.settings import expand
 from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of, load_version
@@ -50,29 +49,29 @@ class ServiceTrial:
     outcome: Outcome = "error"
 
 
-def contenders(store: Store, params: StressParams) -> dict[str, Resident]:
+def contenders(store: Store, params: StressParams) -> dict[str, LoadedModel]:
     """Who is loaded side by side: the champion, its predecessor and a challenger, as far as they exist.
 
     Raises:
         VersionError: there is no champion, or no such challenger.
     """
     number, bundle = champion_of(store)
-    found = {"champion": Resident(number, bundle)}
+    found = {"champion": LoadedModel(number, bundle)}
     predecessor, newest = store.champion().predecessor, store.versions()[-1].number
     if predecessor is not None:
-        found["predecessor"] = Resident(predecessor, load_version(store, predecessor))
+        found["predecessor"] = LoadedModel(predecessor, load_version(store, predecessor))
     challenger = params.challenger or newest
     if challenger not in (number, predecessor) and (params.challenger or challenger > number):
-        found["challenger"] = Resident(challenger, load_version(store, challenger))
+        found["challenger"] = LoadedModel(challenger, load_version(store, challenger))
     return found
 
 
 def load_guards(
-    params: StressParams, residents: Mapping[str, Resident], rows: pd.DataFrame
+    params: StressParams, models: Mapping[str, LoadedModel], rows: pd.DataFrame
 ) -> dict[str, list[Step]]:
     """One row a request to the guard in this process, at rising rates: all contenders in turn at each rate."""
-    found: dict[str, list[Step]] = {name: [] for name in residents}
-    asks = {name: _asking(params, resident, rows) for name, resident in residents.items()}
+    found: dict[str, list[Step]] = {name: [] for name in models}
+    asks = {name: _asking(params, loaded, rows) for name, loaded in models.items()}
     for ask in asks.values():
         for number in range(_WARM_UPS):
             ask(number)
@@ -83,9 +82,9 @@ def load_guards(
     return found
 
 
-def _asking(params: StressParams, resident: Resident, rows: pd.DataFrame) -> Callable[[int], Said]:
-    guard = Guard(Standing(resident), deadline_seconds=params.deadline_ms / 1000)
-    asked = _requests(params, resident, rows)
+def _asking(params: StressParams, loaded: LoadedModel, rows: pd.DataFrame) -> Callable[[int], Said]:
+    guard = Guard(Route(loaded), deadline_seconds=params.deadline_ms / 1000)
+    asked = _requests(params, loaded, rows)
 
     def ask(number: int) -> Said:
         answer: Answer = guard.answer_row(asked[number % len(asked)])
@@ -96,10 +95,10 @@ def _asking(params: StressParams, resident: Resident, rows: pd.DataFrame) -> Cal
     return ask
 
 
-def _requests(params: StressParams, resident: Resident, rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _requests(params: StressParams, loaded: LoadedModel, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as they are sent, drawn from the window."""
     drawn = rows.sample(min(len(rows), _REQUESTS), random_state=params.seed)
-    return records(drawn, schema=resident.bundle.schema)
+    return records(drawn, schema=loaded.bundle.schema)
 
 
 def _rates(params: StressParams) -> list[float]:
@@ -134,7 +133,7 @@ def _step(params: StressParams, ask: Callable[[int], Said], rate: float) -> Step
 
 
 def stress_service(
-    store: Store, params: StressParams, resident: Resident, rows: pd.DataFrame
+    store: Store, params: StressParams, loaded: LoadedModel, rows: pd.DataFrame
 ) -> ServiceTrial:
     """Load a service and break it: that of ``url``, or one of its own over a copy of champion and predecessor.
 
@@ -143,9 +142,7 @@ def stress_service(
     Raises:
         ParameterError: ``url`` leads to another machine, without ``remote``.
     """
-    bodies = [
-        json.dumps({"records": [row]}, default=str).encode() for row in _requests(params, resident, rows)
-    ]
+    bodies = [json.dumps({"records": [row]}, default=str).encode() for row in _requests(params, loaded, rows)]
     trial = ServiceTrial()
     if params.url:
         target = Target(params.url, token=expand(params.token), remote=params.remote)
@@ -183,11 +180,11 @@ def _try(trial: ServiceTrial, params: StressParams, target: Target, bodies: list
     trial.faults += tame_faults(target, bodies)
 
 
-def stress_guard(params: StressParams, residents: Mapping[str, Resident], rows: pd.DataFrame) -> list[Fault]:
+def stress_guard(params: StressParams, models: Mapping[str, LoadedModel], rows: pd.DataFrame) -> list[Fault]:
     """Each fault done to the guard around the champion; see :func:`prodkit.stress.faults.guard_faults`."""
-    champion = residents["champion"]
+    champion = models["champion"]
     asked = _requests(params, champion, rows)
     several = (asked * 20)[: max(20, len(asked))]
     return guard_faults(
-        champion, residents.get("predecessor"), several, deadline_seconds=params.deadline_ms / 1000
+        champion, models.get("predecessor"), several, deadline_seconds=params.deadline_ms / 1000
     )

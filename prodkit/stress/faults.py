@@ -15,12 +15,11 @@ import numpy as np
 
 from prodkit.errors import ProdkitError
 from prodkit.evidence import Outcome
-from prodkit.scoring.guard import Answers, Guard, Standing
-from prodkit.scoring.resident import Resident
+from prodkit.scoring.guard import Answers, Guard, LoadedModel, Route
 from prodkit.stress.stage import Stage
 from prodkit.stress.target import Target
 
-__all__ = ["Fault", "Spoiled", "guard_faults", "service_faults", "tame_faults"]
+__all__ = ["Fault", "FaultyModel", "guard_faults", "service_faults", "tame_faults"]
 
 _ROWS = 20
 _SLACK_SECONDS = 1.0  # beyond the deadline, for a busy machine
@@ -44,7 +43,7 @@ class Fault:
     outcome: Outcome
 
 
-class Spoiled:
+class FaultyModel:
     """A model that stalls, raises or raves, and is the other one in everything else.
 
     Args:
@@ -75,8 +74,8 @@ class Spoiled:
 
 
 def guard_faults(
-    champion: Resident,
-    predecessor: Resident | None,
+    champion: LoadedModel,
+    predecessor: LoadedModel | None,
     rows: Sequence[dict[str, Any]],
     *,
     deadline_seconds: float,
@@ -97,16 +96,16 @@ def guard_faults(
     late = predecessor if predecessor is not None and predecessor.path is not None else None
     names = {"stall": "the model stalls", "raise": "the model raises", "nan": "the model answers NaN"}
     found = []
-    for mood, resident in spoiled.items():
+    for mood, loaded in spoiled.items():
         stand_in = _name(late if mood == "stall" else predecessor)
         expected = f"{names[mood]}: each row is answered in time, by the {stand_in}, with a reason"
-        guard = Guard(Standing(resident, predecessor), deadline_seconds=deadline_seconds)
+        guard = Guard(Route(loaded, predecessor), deadline_seconds=deadline_seconds)
         wanted, most = {stand_in: len(rows)}, deadline_seconds + _SLACK_SECONDS
         found.append(_asked(f"guard.{mood}", expected, guard, rows, wanted=wanted, most_seconds=most))
-    alone = Guard(Standing(_spoiled(champion, "raise")), deadline_seconds=deadline_seconds)
+    alone = Guard(Route(_spoiled(champion, "raise")), deadline_seconds=deadline_seconds)
     expected = "the model raises and there is no predecessor: the rule answers"
     found.append(_asked("guard.alone", expected, alone, rows, wanted={"rule": len(rows)}))
-    sound = Guard(Standing(champion, predecessor), deadline_seconds=deadline_seconds)
+    sound = Guard(Route(champion, predecessor), deadline_seconds=deadline_seconds)
     for name, bad in _unreadable(rows, champion).items():
         expected = f"{name}, beside as many good rows: those by the rule, these by the champion"
         wanted = {"champion": len(rows), "rule": len(bad)}
@@ -115,7 +114,7 @@ def guard_faults(
     return found
 
 
-def _unreadable(rows: list[dict[str, Any]], champion: Resident) -> dict[str, list[Any]]:
+def _unreadable(rows: list[dict[str, Any]], champion: LoadedModel) -> dict[str, list[Any]]:
     first = champion.bundle.schema.names[0]
     garbage: list[Any] = [None, 7, "a row", [], [1, 2], {}, {first: {"a": []}}]
     return {
@@ -124,13 +123,13 @@ def _unreadable(rows: list[dict[str, Any]], champion: Resident) -> dict[str, lis
     }
 
 
-def _spoiled(resident: Resident, mood: str, *, seconds: float = 0.0) -> Resident:
-    model = Spoiled(resident.bundle.model, mood, seconds=seconds)
-    return Resident(resident.version, replace(resident.bundle, model=model), quick=False)
+def _spoiled(loaded: LoadedModel, mood: str, *, seconds: float = 0.0) -> LoadedModel:
+    model = FaultyModel(loaded.bundle.model, mood, seconds=seconds)
+    return LoadedModel(loaded.version, replace(loaded.bundle, model=model), quick=False)
 
 
-def _name(resident: Resident | None) -> str:
-    return "rule" if resident is None else "predecessor"
+def _name(loaded: LoadedModel | None) -> str:
+    return "rule" if loaded is None else "predecessor"
 
 
 def _asked(
@@ -146,7 +145,7 @@ def _asked(
 
     def happened() -> tuple[str, bool]:
         began = time.monotonic()
-        answers = guard.answer_rows(rows)
+        answers = guard.answer(rows)
         late = time.monotonic() - began > most_seconds
         sources = Counter(map(str, answers.source))
         text = f"{_finite(answers)} of {len(rows)} rows answered: {_counted(sources)}"

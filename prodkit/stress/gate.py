@@ -7,7 +7,7 @@ from dataclasses import replace
 from prodkit.decisions.contest import Contest
 from prodkit.evidence import Evidence
 from prodkit.params import ProjectParams, StressParams, ValidateParams
-from prodkit.scoring.resident import Resident
+from prodkit.scoring.guard import LoadedModel
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 from prodkit.stress.course import load_guards
@@ -35,11 +35,11 @@ def load_budget(store: Store, params: ValidateParams, rivals: Contest) -> list[E
     facts = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
     load = {"promised_rate": params.promised_rate, "rates": [params.promised_rate]}
     stress = StressParams.check({**facts, **load, "step_seconds": params.step_seconds})
-    residents = {"challenger": Resident(rivals.number, rivals.challenger)}
+    models = {"challenger": LoadedModel(rivals.number, rivals.challenger)}
     champion = store.champion().version
     if champion is not None:
-        residents = {"champion": Resident(champion, load_version(store, champion)), **residents}
-    steps = load_guards(stress, residents, rivals.trial.rows)
+        models = {"champion": LoadedModel(champion, load_version(store, champion)), **models}
+    steps = load_guards(stress, models, rivals.trial.rows)
     told = {each.name: each for each in load_evidence(stress, "champion", steps.get("champion", []))}
     found = []
     for each in load_evidence(stress, "challenger", steps["challenger"]):

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from prodkit.params import StressParams
-from prodkit.scoring.guard import Guard, Standing
+from prodkit.scoring.guard import Guard, LoadedModel, Route
 from prodkit.scoring.mutations import mutated, records
-from prodkit.scoring.resident import Resident
 from prodkit.stress.stage import peak_mb
 
 __all__ = ["cost_curve", "foreseen", "mix_table", "volume_table"]
@@ -21,12 +20,12 @@ _REPEATS, _ENOUGH_SECONDS = 5, 0.5  # of a volume, until it has taken so long
 _REAL_ROWS = 1000  # that the unusual ones are made of
 
 
-def volume_table(params: StressParams, resident: Resident, rows: pd.DataFrame) -> pd.DataFrame:
+def volume_table(params: StressParams, loaded: LoadedModel, rows: pd.DataFrame) -> pd.DataFrame:
     """Time and memory of answering n rows at once: columns seconds, thousand_rows_ms, peak_mb, answered.
 
     The time is the shortest of some: what else a machine does can only add to it.
     """
-    guard, found = Guard(Standing(resident)), {}
+    guard, found = Guard(Route(loaded)), {}
     for multiple in params.multiples:
         n, took = multiple * params.volume_rows, list[float]()
         frame = rows.sample(n, replace=True, random_state=params.seed, ignore_index=True)
@@ -77,20 +76,22 @@ def cost_curve(volumes: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def mix_table(params: StressParams, residents: Mapping[str, Resident], rows: pd.DataFrame) -> pd.DataFrame:
+def mix_table(params: StressParams, models: Mapping[str, LoadedModel], rows: pd.DataFrame) -> pd.DataFrame:
     """Who answers when requests are not what they usually are: columns rows, answered, by_champion."""
-    champion = residents["champion"]
-    guard = Guard(Standing(champion, residents.get("predecessor")))
+    champion = models["champion"]
+    guard = Guard(Route(champion, models.get("predecessor")))
     found = {}
     for name, asked in _mixes(params, champion, rows).items():
-        answers = guard.answer_rows(asked)
+        answers = guard.answer(asked)
         finite = np.isfinite(answers.predicted.reshape(len(asked), -1)).all(axis=1)
         found[name] = (len(asked), int(finite.sum()), int((~answers.degraded).sum()))
     columns = ["rows", "answered", "by_champion"]
     return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("mix")
 
 
-def _mixes(params: StressParams, champion: Resident, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def _mixes(
+    params: StressParams, champion: LoadedModel, rows: pd.DataFrame
+) -> dict[str, list[dict[str, Any]]]:
     """Usual requests, those of the busiest hour, of the commonest segment alone, and ones that never were."""
     schema, segment = champion.bundle.schema, champion.bundle.fallback.column
     hours = rows[params.time_column].dt.floor("h")

@@ -18,9 +18,8 @@ from served import flights_version, new_flights
 from threadpoolctl import threadpool_limits
 
 from prodkit.models.bundle import unpack
-from prodkit.scoring.guard import Guard, Standing
+from prodkit.scoring.guard import Guard, LoadedModel, Route
 from prodkit.scoring.mutations import records
-from prodkit.scoring.resident import Resident
 
 ROWS, MANY = 600, 50_000
 
@@ -30,7 +29,7 @@ def main() -> None:
     bundle = unpack(flights_version()[0])
     schema, model = bundle.schema, bundle.model
     frame = new_flights(MANY)[schema.names]
-    quick, slow = (Guard(Standing(Resident(1, bundle, quick=q))) for q in (True, False))
+    quick, slow = (Guard(Route(LoadedModel(1, bundle, quick=q))) for q in (True, False))
     rows = records(frame.head(ROWS), schema=schema)
     tables = [frame.iloc[[place]] for place in range(ROWS)]
     took: dict[str, list[float]] = defaultdict(list)

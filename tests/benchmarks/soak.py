@@ -418,7 +418,7 @@ class Soak:
 
 @contextmanager
 def sampled(pid: int) -> Any:
-    """Resident memory of a process, megabytes, once a second."""
+    """LoadedModel memory of a process, megabytes, once a second."""
     found: list[float] = []
     stop = threading.Event()
 
