@@ -34,9 +34,11 @@ class BitTrees:
             or header.get_field("average_tree_output")[0]
         ):
             return None
-        link, classes = header.get_field("postprocessor"), int(header.get_field("num_class")[0])
+        link, classes = str(header.get_field("postprocessor")), int(header.get_field("num_class")[0])
         in_turn = np.resize(np.arange(classes), model.num_tree)
-        if link not in ("identity", "sigmoid", "softmax") or (header.get_field("class_id") != in_turn).any():
+        if link not in ("identity", "sigmoid", "softmax") or not np.array_equal(
+            header.get_field("class_id"), in_turn
+        ):
             return None
         trees = [_Tree(model.get_tree_accessor(number)) for number in range(model.num_tree)]
         if model.input_type != "float64" or not all(tree.is_plain for tree in trees):
@@ -60,9 +62,9 @@ class BitTrees:
             if len(cuts) or codes:
                 self._cuts[column] = cuts if len(cuts) else max(codes) + 1
         self._first, total = {}, 0
-        for column, cuts in self._cuts.items():
+        for column, each in self._cuts.items():
             self._first[column] = total
-            total += _size(cuts) + 2  # above the last threshold or unknown; and missing
+            total += _size(each) + 2  # above the last threshold or unknown; and missing
         words = -(-max((tree.leaves for tree in trees), default=1) // _WORD)
         if not self._cuts or total * len(trees) * words * 8 > _MOST_BYTES:
             return False

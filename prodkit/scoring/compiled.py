@@ -55,7 +55,7 @@ class Compiled:
         answer = self._answers(self._head(np.array([self._encoder.row(values)])))[0]
         return answer if self.schema.task == "multiclass" else float(answer)
 
-    def predict(self, columns: Sequence[Sequence[Any]]) -> np.ndarray:
+    def predict(self, columns: Sequence[Any]) -> np.ndarray:
         """The answers to n rows, as :func:`prodkit.models.estimators.predictions`.
 
         Args:
@@ -149,7 +149,7 @@ def _linear(estimator: Any, task: str) -> Head:
 def _trees(estimator: Any, task: str) -> tuple[Head, Head]:
     """The compiled answers, and the estimator's own."""
     model = _imported(estimator)
-    bits, link = BitTrees.of(model), model.get_header_accessor().get_field("postprocessor")
+    bits, link = BitTrees.of(model), str(model.get_header_accessor().get_field("postprocessor"))
     narrow = hasattr(estimator, "estimators_")  # scikit-learn's exact trees read numbers of 32 bits
 
     def ask(matrix: np.ndarray) -> np.ndarray:
@@ -245,7 +245,8 @@ class _Encoder:
         for _, columns, table, _ in self._levels:
             matrix = np.tile(rows, (len(table), 1))
             matrix[:, columns] = np.repeat(np.array(list(table.values())), len(rows), axis=0)
-            for level, wrong in zip(table, differ(matrix).reshape(-1, len(rows)).any(axis=1), strict=True):
+            unknown = np.any(differ(matrix).reshape(-1, len(rows)), axis=1).tolist()
+            for level, wrong in zip(table, unknown, strict=True):
                 table[level] = table[None] if wrong else table[level]
 
     def row(self, values: Sequence[Any]) -> list[float]:
@@ -263,7 +264,7 @@ class _Encoder:
             encoded[number.column] = (value - number.mean) / number.scale
         return encoded
 
-    def table(self, columns: Sequence[Sequence[Any]]) -> np.ndarray:
+    def table(self, columns: Sequence[Any]) -> np.ndarray:
         """The same (n, w) of n rows, given as n values of each feature; stored column by column."""
         encoded = np.empty((len(columns[0]), len(self._base)), order="F")
         encoded[:] = self._base
