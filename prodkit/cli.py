@@ -205,7 +205,7 @@ def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str
 @click.option("--compare", nargs=2, metavar="RUN RUN", help="Put two runs side by side instead.")
 def report(store: str, artifacts: str, open_page: bool, compare: tuple[str, str] | None) -> None:
     """Write outputs/index.html: what needs a person now, the life of the model, each version, all runs."""
-    from prodkit.runs.pages import write_comparison, write_site
+    from prodkit.pages import write_comparison, write_site
 
     folder = outputs_folder()
     page = write_comparison(folder, *compare) if compare else write_site(folder, store, artifacts, tell=tell)

@@ -13,8 +13,8 @@ from typing import Any
 from prodkit.errors import ParameterError, RunError
 from prodkit.evidence import Window
 from prodkit.journal import Journal
+from prodkit.pages import write_site
 from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
-from prodkit.runs.pages import write_site
 from prodkit.runs.runner import Run, run_notebook
 from prodkit.runs.stops import Limits, signal_received
 from prodkit.settings import REAL_STORE, neutral_facts, outputs_folder, read_files, resolve, typed_value

@@ -26,7 +26,7 @@ ROWS = [
     "store",
     "decisions",
     "scoring serving",
-    "canvas charts reports",
+    "canvas charts markup report pages",
     "kernels runs monitoring stress explore",
     "outline schedule journal lifecycle",
     "console cli",

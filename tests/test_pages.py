@@ -4,12 +4,14 @@ import copy
 import json
 import re
 import threading
+import time
 from functools import cache, partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from browsing import browser, needs_chromium, visit
 from hypothesis import HealthCheck, given, settings
@@ -18,14 +20,11 @@ from hypothesis import strategies as st
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
+from prodkit.markup import cells_html
+from prodkit.pages import Site, comparison, drawing, periods, store_options, write_comparison, write_site
 from prodkit.params import NOTEBOOKS
-from prodkit.reports.cells import body
-from prodkit.reports.comparison import changes, comparison
-from prodkit.reports.report import report
-from prodkit.reports.site import Site
-from prodkit.reports.timeline import chapters, drawing
+from prodkit.report import changes, report
 from prodkit.runs.account import opened
-from prodkit.runs.pages import store_options, write_comparison, write_site
 from prodkit.settings import project_folder
 from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store, Version
@@ -311,7 +310,7 @@ def test_no_text_becomes_anything_that_acts(parts):
         for kind in ("text/html", "text/markdown", "text/plain")
     ]
     cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell(text, outputs=outputs)]
-    found = Parts(body(nbformat.v4.new_notebook(cells=cells)))
+    found = Parts(cells_html(nbformat.v4.new_notebook(), cells))
     assert found.tags.isdisjoint(
         {"script", "style", "iframe", "object", "embed", "link", "meta", "base", "form", "svg", "input"}
     )
@@ -319,6 +318,88 @@ def test_no_text_becomes_anything_that_acts(parts):
         assert not name.startswith("on")
         assert name != "src" or value.startswith("data:image/")
         assert name != "href" or re.match(r"https?://|mailto:|#|[\w./-]+$", value)
+
+
+def shown(*outputs):
+    """A cell with these outputs as HTML."""
+    cell = nbformat.v4.new_code_cell("x", outputs=list(outputs))
+    return cells_html(nbformat.v4.new_notebook(), [cell]).split("</details>")[1].strip()
+
+
+def display(**data):
+    """An output that offers one thing as several kinds."""
+    kinds = {"html": "text/html", "text": "text/plain", "markdown": "text/markdown"}
+    return nbformat.v4.new_output(
+        "display_data", {kinds.get(kind, f"image/{kind}"): text for kind, text in data.items()}
+    )
+
+
+def test_a_large_table_is_shown_by_its_first_rows_and_their_number():
+    """A frame of 20,000 rows takes seconds at most, and the page says how many rows there are."""
+    frame = pd.DataFrame({f"column {n}": range(20_000) for n in range(10)})
+    began = time.perf_counter()
+    html = shown(
+        display(html=f"<p>before</p>{frame.to_html()}<p>after</p>"), display(html="<table><tr><td>1</table>")
+    )
+    assert time.perf_counter() - began < 5
+    assert len(html) < 60_000
+    assert "The first 100 of 20,000 rows." in html
+    assert all(text in html for text in ("before", "after", "column 9", ">99<"))
+    assert ">100<" not in html
+    assert shown(display(html=pd.DataFrame({"a": range(100)}).to_html())).count("<tr") == 101
+    text = shown(nbformat.v4.new_output("stream", text="x" * 3_000_000))
+    assert len(text) < 60_000
+    assert "2,950,000 characters are left out" in text
+
+
+@pytest.mark.parametrize(
+    "blank", ["<div id='p'></div><script>draw()</script>", "<style>a{}</style>\n&nbsp;", "<svg/>"]
+)
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
+def test_what_needs_a_script_is_shown_by_its_picture_or_text(blank, kind):
+    """HTML of which nothing is left gives way to a picture, of any kind that browsers draw, or to the text."""
+    assert f'src="data:image/{kind};base64,AAAA"' in shown(display(html=blank, text="plot", **{kind: "AAAA"}))
+    assert shown(display(html=blank, text="<Plot>")) == "<pre>&lt;Plot&gt;</pre>"
+    assert shown(display(html="<b>seen</b>", png="AAAA")) == "<b>seen</b>"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("  5%\r 50%\r100%\n", "100%\n"),
+        ("working...\rok\n", "okrking...\n"),
+        ("a long line\r\x1b[2Kdone\n", "done\n"),
+        ("a long line\rdone\x1b[K\n", "done\n"),
+        ("one\r\ntwo\r\n", "one\ntwo\n"),
+        ("abc\b\bX\n", "aXc\n"),
+        ("\b\ba", "a"),
+        ("\x1b[1;31mred\x1b[0m \x1b[38;2;1;2;3mx\x1b[m", "red x"),
+        ("\x1b]8;;https://x.org\x1b\\link\x1b]8;;\x1b\\!", "link!"),
+        ("\x1b]0;title\x07text", "text"),
+        ("bell\x07 null\x00 form\x0c \x9b1mcsi \x7f\u202eabc\ttab", "bell null form csi abc\ttab"),
+    ],
+)
+def test_text_stands_as_a_terminal_would_show_it(text, seen):
+    """Returns, backspaces and erasures are applied; colours, links and control characters are taken out."""
+    assert shown(nbformat.v4.new_output("stream", text=text)) == f"<pre>{seen}</pre>".replace(
+        "\n</pre>", "\n</pre>"
+    )
+    assert f"<pre>{seen.strip()}" in shown(display(text=text)).replace("<pre>\n", "<pre>")
+
+
+def test_a_stream_in_pieces_is_one():
+    """A progress bar that came in many messages, with others between them, is one line in its final state."""
+    bar = [nbformat.v4.new_output("stream", name="stderr", text=f"\r{n}%") for n in range(101)]
+    words = [nbformat.v4.new_output("stream", name="stdout", text=f"{n}\n") for n in range(2)]
+    html = shown(*bar[:50], words[0], *bar[50:], words[1])
+    assert html == '<pre class="stderr">100%</pre><pre>0\n1\n</pre>'
+
+
+def test_halves_of_characters_and_absent_parts_do_not_cost_the_page():
+    """Lone surrogates and lists of lines, as other tools write them, are shown; nothing raises."""
+    html = shown(display(text="a\ud800b"), display(html=["<b>", "x\udfff</b>"]), display(latex="x"))
+    assert "a?b" in html
+    assert "<b>x?</b>" in html
 
 
 def test_a_figure_without_a_text_is_named_by_its_heading():
@@ -364,7 +445,7 @@ def test_changes_name_what_differs():
     first, second = account("rollback", **one), account("rollback", **two)
     found = changes(first, second)
     assert found.params == {"c": ("not given", 3), "b": (2, "not given")}
-    assert [(row.name, row.difference) for row in found.numbers] == [
+    assert [(row["name"], row["difference"]) for row in found.numbers] == [
         ("gain", pytest.approx(0.3)),
         ("labels", 2),
     ]
@@ -379,7 +460,7 @@ def test_changes_name_what_differs():
     assert changes(first, first).sentences() == ["Nothing but the numbers."]
 
 
-def test_a_chapter_takes_the_last_decision_and_the_measured_metric():
+def test_a_window_takes_the_last_decision_and_the_measured_metric():
     """Of a window decided about twice the last run counts; its interval is that of the version that served."""
     rows = [
         {"window_start": "2013-04-01T00:00:00", "window_end": "2013-05-01T00:00:00", "version": number,
@@ -390,7 +471,7 @@ def test_a_chapter_takes_the_last_decision_and_the_measured_metric():
     trained = account("train", 4, parent=retrain["run_id"])
     judged = account("validate", 5, parent=trained["run_id"], action="promote")
     runs = [decided(5, 1), decided(4, 2, version=2), retrain, trained, judged, decided(6, 6, status="failed")]
-    first, second = chapters(runs, metric="roc_auc", measured=rows)
+    first, second = periods(runs, metric="roc_auc", measured=rows)
     assert (first.name, first.value, first.low, first.acts) == ("2013-04", 0.2, 0.0, False)
     assert (second.decision, second.acts, second.version, second.value) == (
         "retrain, then promote",

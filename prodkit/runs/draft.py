@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.files import Ballast, write_text
-from prodkit.reports.progress import BANNER_TAG, headline
+from prodkit.report import BANNER_TAG, headline
 from prodkit.runs.stops import Stop
 
 __all__ = ["FULL", "Draft", "NoRoomError", "close_notebook", "notebook_text"]

@@ -19,15 +19,15 @@ from prodkit.errors import StoreError
 from prodkit.files import write_text
 from prodkit.kernels.habitat import warm_seconds
 from prodkit.kernels.imports import lean_imports
+from prodkit.markup import prepare
+from prodkit.pages import store_options
 from prodkit.params import ProjectParams
 from prodkit.redaction import SHORTEST, Redaction, references
-from prodkit.reports.cells import prepare
-from prodkit.reports.report import report
+from prodkit.report import report
 from prodkit.runs.account import closed, keep, kept, opened
 from prodkit.runs.basis import basis
 from prodkit.runs.claims import Claim, abandoned, claim
 from prodkit.runs.draft import close_notebook, notebook_text
-from prodkit.runs.pages import store_options
 from prodkit.runs.stops import Limits, Stop, heeding_signals
 from prodkit.settings import REAL_STORE, Notebook, check, names_read, outputs_folder, read_notebook, resolve
 from prodkit.store.registry import Store

@@ -22,11 +22,10 @@ from browsing import CHROMIUM, visit
 from playwright.sync_api import sync_playwright
 from test_pages import account, executed
 
+from prodkit.markup import prepare
+from prodkit.pages import Site, write_site
 from prodkit.params import NOTEBOOKS
-from prodkit.reports.cells import prepare
-from prodkit.reports.report import report
-from prodkit.reports.site import Site
-from prodkit.runs.pages import write_site
+from prodkit.report import report
 from prodkit.store.history import Champion
 
 FRAMES = """
