@@ -37,7 +37,7 @@ _HOMES = {
     "decisions.decide": ["judgement", "promotion"],
     "decisions.record": ["decision_record", "past_decisions"],
     "decisions.whatif": ["what_if"],
-    "drift.comparison": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
+    "drift.compare": ["compare_tables", "jensen_shannon", "kolmogorov_smirnov", "psi"],
     "stress.endurance": ["fault_table", "load_table", "stress_evidence", "stress_outputs"],
     "decisions.gains": ["remember_trial"],
     "decisions.gates": ["improvement"],
@@ -83,7 +83,7 @@ _HOMES = {
         "inspect_window",
         "missing_table",
     ],
-    "drift.tables": ["compare_tables", "profile_table"],
+    "drift.counts": ["profile_table"],
     "models.training": [
         "importance",
         "learning_curve",

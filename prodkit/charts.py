@@ -33,7 +33,7 @@ from prodkit.canvas import (
     plain_text,
     range_text,
 )
-from prodkit.drift.columns import ColumnProfile
+from prodkit.drift.profiles import ColumnProfile
 from prodkit.models.metrics import calibration_curve
 from prodkit.params import Task
 
@@ -72,7 +72,7 @@ def _padded(values: Floats) -> tuple[float, float]:
 
 
 def draw_drift(table: pd.DataFrame, *, floor: float) -> Chart:
-    """The largest shift of each column, in the order given, as :func:`prodkit.drift.comparison.comparison` ranks them.
+    """The largest shift of each column, in the order given, as :func:`prodkit.drift.compare.comparison` ranks them.
 
     Args:
         table: index column; columns effect, damage and drifted, and where known ``missing_`` and ``unseen_`` ones of

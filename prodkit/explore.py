@@ -27,7 +27,7 @@ from prodkit.decisions.record import decision_record
 from prodkit.decisions.result import rounded
 from prodkit.decisions.trial import Trial
 from prodkit.decisions.whatif import what_if
-from prodkit.drift.comparison import compare_columns
+from prodkit.drift.compare import compare_columns
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Evidence
 from prodkit.models.training import OutOfTime, Withheld
@@ -130,7 +130,8 @@ def explore_columns(
     def view(column: str, days: tuple[int, int] | None = None) -> _View:
         then, now, span = reference.columns[column], current.columns[column], "the window"
         if days is not None:
-            now, ends = now.between(*days), [date(1970, 1, 1) + timedelta(days=day) for day in days]
+            now = now.within((now.blocks >= days[0]) & (now.blocks <= days[1]))
+            ends = [date(1970, 1, 1) + timedelta(days=day) for day in days]
             span = f"{ends[0]} to {ends[1]}"
         result = compare_columns(then, now)
         facts = (

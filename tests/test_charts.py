@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from prodkit import charts
-from prodkit.drift.profiles import column_profile
+from prodkit.drift.counts import column_profile
 
 HOSTILE = ["<script>alert(1)</script>", "x" * 80, "$x^$ \\frac{", "日本\n🙂", "", "temp"]
 DAYS = pd.date_range("2013-04-01", periods=6)

@@ -16,7 +16,7 @@ from prodkit.data.windows import read_window
 from prodkit.decisions.concept import concept_drift, joint_drift, label_drift, wider_drift
 from prodkit.decisions.damage import damage_table, put_back, segment
 from prodkit.decisions.survey import drift_report
-from prodkit.drift.columns import column_profile
+from prodkit.drift.counts import column_profile
 from prodkit.models.bundle import unpack
 from prodkit.models.calibration import CalibrationSet
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from prodkit.drift.comparison import (
+from prodkit.drift.compare import (
     adjusted,
     compare_columns,
     comparison,
@@ -19,7 +19,8 @@ from prodkit.drift.comparison import (
     psi,
     wasserstein,
 )
-from prodkit.drift.profiles import ColumnProfile, Profile, column_profile
+from prodkit.drift.counts import column_profile
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.errors import DataError
 
 COUNTS = st.integers(2, 8).flatmap(

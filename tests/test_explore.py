@@ -13,8 +13,9 @@ from ipywidgets import Dropdown, FloatSlider, Output
 from prodkit.charts import draw_folds
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.trial import Trial
-from prodkit.drift.comparison import compare_columns
-from prodkit.drift.profiles import Profile, column_profile
+from prodkit.drift.compare import compare_columns
+from prodkit.drift.counts import column_profile
+from prodkit.drift.profiles import Profile
 from prodkit.evidence import Evidence
 from prodkit.explore import (
     Explorer,
@@ -113,7 +114,7 @@ def test_days_of_a_window_are_compared_as_if_they_were_alone():
     column = reference.columns[HOSTILE]
     whole = column_profile(values, blocks=DAYS, like=column)
     late = column_profile(values[DAYS >= 15801], blocks=DAYS[DAYS >= 15801], like=column)
-    found = compare_columns(column, whole.between(15801, 15805))
+    found = compare_columns(column, whole.within((whole.blocks >= 15801) & (whole.blocks <= 15805)))
     wanted = compare_columns(column, late)
     for figure in ("effect", "floor", "p_value", "psi", "ks", "missing_current"):
         assert found[figure] == pytest.approx(wanted[figure]), figure

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from prodkit.data.schema import Schema
 from prodkit.drift.contract import breaks
-from prodkit.drift.fingerprints import Fingerprints
-from prodkit.drift.profiles import Profile, profile
+from prodkit.drift.counts import profile
+from prodkit.drift.profiles import Fingerprints, Profile
 
 FEATURES = ["temp", "dew", "humid", "count", "city", "depot"]
 ROWS = 80  # a day

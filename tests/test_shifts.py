@@ -12,11 +12,10 @@ from benchmarks.drift_calibration import Draw, levels, normal, remembering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prodkit.drift.columns import column_profile
-from prodkit.drift.comparison import compare_columns, differences, jensen_shannon
+from prodkit.drift.compare import compare_columns, differences, jensen_shannon
+from prodkit.drift.counts import Blocks, column_profile
 from prodkit.drift.profiles import Profile
 from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
-from prodkit.drift.tally import Blocks
 
 COUNTS = st.integers(1, 6).flatmap(
     lambda bins: st.tuples(

@@ -17,7 +17,7 @@ from prodkit.decisions.survey import (
     inspect_window,
     missing_table,
 )
-from prodkit.drift.profiles import profile
+from prodkit.drift.counts import profile
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window
 from prodkit.store.workspace import load_version

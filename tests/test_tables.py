@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks
-from prodkit.drift.profiles import Profile, profile
-from prodkit.drift.tables import compare_tables, profile_table
+from prodkit.drift.compare import compare_tables
+from prodkit.drift.counts import profile, profile_table
+from prodkit.drift.profiles import Profile
 from prodkit.errors import DataError, ParameterError, SchemaError
 from tests.test_profiles import assert_same
 
@@ -151,9 +152,8 @@ def test_profiles_of_files_merge_in_any_order(tmp_path: Path, a: Any, b: Any, c:
 
 
 def counted(found: Profile) -> Profile:
-    """A profile of training without what it takes the rows themselves for: a sample of them, and whole numbers."""
-    columns = {name: replace(column, fractional=None) for name, column in found.columns.items()}
-    return replace(found, columns=columns, fingerprints=None)
+    """A profile of training without what it takes the rows themselves for: a sample of them."""
+    return replace(found, fingerprints=None)
 
 
 def test_files_are_summarised_as_training_does(tmp_path: Path) -> None:
@@ -201,8 +201,7 @@ def test_a_table_too_large_to_be_held_is_sampled_for_its_bins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its bins hold nearly equal shares, its range is that of all values, and its counts are exact."""
-    for module in ("tables", "counts"):
-        monkeypatch.setattr(f"prodkit.drift.{module}.HELD", 1000)
+    monkeypatch.setattr("prodkit.drift.counts._HELD", 20_000)
     frame = shop(40_000)
     frame.loc[123, "price"] = 50.0
     path = saved(frame, tmp_path / "a.parquet", row_group_size=2000)

@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from prodkit.data.cells import Kind
 from prodkit.data.windows import blocks
-from prodkit.drift.columns import column_profile
-from prodkit.drift.comparison import compare_columns
+from prodkit.drift.compare import compare_columns
+from prodkit.drift.counts import column_profile
 from prodkit.drift.shifts import combined, mean_shift_p
 from prodkit.errors import DataError, ProdkitError
 from prodkit.evidence import Evidence, Outcome
@@ -162,7 +163,8 @@ def label_drift(
         alpha: of the test.
         min_effect: Jensen-Shannon distance below which a shift is ignored.
     """
-    kind, sides = "numeric", [kept.truth, truth]
+    kind: Kind = "numeric"
+    sides = [kept.truth, truth]
     if kept.task != "regression":
         names = np.array([str(label) for label in kept.schema.classes], dtype=object)
         kind, sides = "categorical", [names[side.astype(int)] for side in sides]

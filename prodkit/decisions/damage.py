@@ -10,8 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prodkit.data.windows import blocks
-from prodkit.drift.columns import ColumnProfile
-from prodkit.drift.profiles import Profile
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import shift
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.models.calibration import CalibrationSet

@@ -12,9 +12,10 @@ import pandas as pd
 from prodkit.data.identity import shared_names
 from prodkit.data.windows import Read, blocks, read_window
 from prodkit.decisions.soundness import repetition
-from prodkit.drift.comparison import compare_columns, comparison
+from prodkit.drift.compare import compare_columns, comparison
 from prodkit.drift.contract import breaks
-from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
+from prodkit.drift.counts import column_profile, profile
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS
 from prodkit.errors import ParameterError, SchemaError
 from prodkit.evidence import Evidence, Outcome, overall
@@ -128,7 +129,7 @@ class DriftReport:
     """Everything that differs between the reference and a window.
 
     Attributes:
-        columns: as :func:`prodkit.drift.comparison.comparison` gives it, the most harmful first.
+        columns: as :func:`prodkit.drift.compare.comparison` gives it, the most harmful first.
         predictions: the same figures for what the champion says.
         reference: summary of the reference rows, and
         current: of the window's, on the same bins.

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prodkit.drift.columns import ColumnProfile
-from prodkit.drift.profiles import Profile
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.swaps import swaps
 from prodkit.drift.units import conversion
 from prodkit.evidence import Evidence

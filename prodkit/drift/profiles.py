@@ -1,42 +1,437 @@
-"""Summaries of tables that can be merged, against bins frozen at training."""
+"""Summaries of columns and of tables, which can be merged, against bins that are frozen at training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from prodkit.drift.columns import ColumnProfile, column_profile
-from prodkit.drift.fingerprints import Fingerprints
-from prodkit.drift.tally import Blocks
-from prodkit.errors import DataError, SchemaError
+from prodkit.data.cells import Kind
+from prodkit.errors import DataError
 
-if TYPE_CHECKING:  # whoever reads profiles back, or makes them of files, does not wait for pandas
-    import pandas as pd
+__all__ = ["MAX_DISTINCT", "Bins", "ColumnProfile", "Fingerprints", "Profile"]
 
-    from prodkit.data.schema import Schema
+MAX_DISTINCT = 256  # values of a column whose counts are kept
+_MAX_BINS = 32
+_MAX_LEVELS = 100  # with a bin of their own
+_MAX_KNOWN = 1000  # levels that do not count as unseen
+_LEVEL_ROWS = 5  # of a level with a bin of its own, where not all have one: fewer may be chance
+_FOLDS = 5  # that the reference is cut into, each of which is held back once
+_FINGERPRINTS = 1024
 
-__all__ = ["ColumnProfile", "Profile", "column_profile", "profile", "sampled"]
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """How the values of one column are counted; made once, from the reference, and never again.
+
+    Attributes:
+        kind: numeric, categorical, boolean or datetime (which is counted in seconds since 1970).
+        cuts: inner edges, ascending; bin ``i`` is ``cuts[i - 1] <= x < cuts[i]``. Empty if categorical.
+        levels: the most frequent levels, one bin each; all others share one more bin.
+        low: one width of the reference below its smallest value: smaller ones are out of range.
+        high: the same above its largest value.
+        known: further levels that the reference has; any other is unseen.
+        novelty: share of rows to expect whose level is unseen, measured on parts of the reference that were held back.
+
+    >>> Bins.of_numbers(np.array([1.0, 2.0, 2.0, 5.0]), kind="numeric").cuts
+    (1.5, 3.5)
+    """
+
+    kind: Kind
+    cuts: tuple[float, ...] = ()
+    levels: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    known: tuple[str, ...] = ()
+    novelty: float = 0.0
+
+    @classmethod
+    def of_numbers(cls, values: np.ndarray, *, kind: Kind) -> Bins:
+        """Choose bins for floats (n,): one for each value if these are few, else of equal shares."""
+        if kind == "boolean":
+            return cls(kind, cuts=(0.5,))
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return cls(kind)
+        return cls(kind, cuts=_cuts(values)).ranging(float(values.min()), float(values.max()))
+
+    @classmethod
+    def of_levels(cls, codes: np.ndarray, names: Sequence[str | None], *, blocks: np.ndarray) -> Bins:
+        """Choose bins for levels by falling frequency, ties by name.
+
+        The most frequent levels of a sample are less frequent elsewhere, and other rows have other rare ones. So
+        where not all levels have a bin, one of few rows has none, and ``novelty`` is what a fifth of the blocks
+        came to whose rows had no part in the choice.
+
+        Args:
+            codes: (n,) the level of each row, 0 to d - 1.
+            names: (d,) of the levels, each once; None is a missing one.
+            blocks: (n,) label of each row's block.
+        """
+        places, labels = pd.factorize(blocks, sort=True)
+        fold = np.arange(len(labels)) * _FOLDS // max(1, len(labels))
+        folds = np.bincount(fold[places] * len(names) + codes, minlength=_FOLDS * len(names))
+        folds = folds.reshape(_FOLDS, -1) * np.array([name is not None for name in names], dtype=bool)
+        counts = folds.sum(axis=0)
+        used = sorted(np.flatnonzero(counts).tolist(), key=lambda code: (-counts[code], names[code]))
+        own = used if len(used) <= _MAX_LEVELS else [code for code in used if counts[code] >= _LEVEL_ROWS]
+        levels = tuple(str(names[code]) for code in used[:_MAX_KNOWN])
+        own_bins = min(len(own), _MAX_LEVELS)
+        return cls("categorical", levels=levels[:own_bins], known=levels[own_bins:], novelty=_novelty(folds))
+
+    def ranging(self, low: float, high: float) -> Bins:
+        """The same bins of a reference whose smallest and largest value are these."""
+        width = min(high - low, 1e300)
+        return replace(self, low=low - width, high=high + width)
+
+    @property
+    def size(self) -> int:
+        """How many bins there are, the one for other levels included, missing excluded."""
+        return len(self.levels if self.kind == "categorical" else self.cuts) + 1
+
+    @property
+    def names(self) -> list[str]:
+        """A label for each bin, for tables and figures."""
+        if self.kind == "categorical":
+            return [*self.levels, "(other)"]
+        if self.kind == "boolean":
+            return ["false", "true"]
+        ends = [f"{edge:.4g}" for edge in (-math.inf, *self.cuts, math.inf)]
+        return [f"{a} to {b}" for a, b in pairwise(ends)]
+
+
+def _novelty(folds: np.ndarray) -> float:
+    """Share of unseen rows in folds that are held back, in the mean or in the last, from counts (folds, d)."""
+    held_back = folds[folds.any(axis=1)]
+    if len(held_back) < 2:  # nothing to choose from would be left
+        return float((folds.sum(axis=0) == 1).sum() / max(1, folds.sum()))
+    rest = held_back.sum(axis=0) - held_back
+    if rest.shape[1] > _MAX_KNOWN:
+        least = -np.partition(-rest, _MAX_KNOWN, axis=1)[
+            :, [_MAX_KNOWN]
+        ]  # of the first level that is not known
+        rest = np.where(rest > least, rest, 0)
+    shares = (held_back * (rest == 0)).sum(axis=1) / held_back.sum(axis=1)
+    return float(max(shares.mean(), shares[-1]))  # levels may come and go: a window follows upon the last
+
+
+def _cuts(values: np.ndarray) -> tuple[float, ...]:
+    distinct = np.unique(values)
+    # Few rows fill few bins: empty ones only add noise to every distance between histograms.
+    size = int(np.clip(math.sqrt(len(values)) / 2, 4, _MAX_BINS))
+    if len(distinct) <= size:
+        return tuple((distinct[:-1] / 2 + distinct[1:] / 2).tolist())
+    inner = np.quantile(values, np.arange(1, size) / size, method="higher")
+    # A value that fills a bin or more has one to itself: the next value opens the next bin.
+    piled = np.append(inner[:-1][np.diff(inner) == 0], inner[inner == distinct[0]])
+    following = np.searchsorted(distinct, piled, side="right")
+    after = distinct[following[following < len(distinct)]]
+    return tuple(np.unique(np.append(inner[inner > distinct[0]], after)).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnProfile:
+    """Counts and moments of each block of one column, from which all else follows.
+
+    Rows of one block (a day) resemble each other; keeping the blocks apart is what makes an honest
+    p-value possible later. Moments are those of present, finite values.
+
+    Attributes:
+        bins: how values were counted.
+        blocks: labels of the blocks (b,), ascending.
+        block_counts: rows of each block in each bin (b, bins + 1); the last column counts missing ones.
+        block_means: mean of each block (b,); 0 where it has no value, and for categories.
+        block_m2s: sum of squared deviations from the block's mean (b,).
+        block_unseen: rows whose level the schema does not know (b,).
+        malformed: values that could not be read as the column's kind, infinities included. They
+            count as missing, too.
+        beyond: values outside ``bins.low`` to ``bins.high``.
+        zero: values that are 0.
+        min: smallest value, None if there is none.
+        max: largest value, None if there is none.
+        values: how often each value occurs, to twelve digits; None if more than 256 differ.
+        fractional: values that are no whole numbers, None if they were not counted.
+    """
+
+    bins: Bins
+    blocks: np.ndarray
+    block_counts: np.ndarray
+    block_means: np.ndarray
+    block_m2s: np.ndarray
+    block_unseen: np.ndarray
+    malformed: int = 0
+    beyond: int = 0
+    zero: int = 0
+    min: float | None = None
+    max: float | None = None
+    values: Mapping[float, int] | None = None
+    fractional: int | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Numeric, categorical, boolean or datetime."""
+        return self.bins.kind
+
+    @property
+    def rows(self) -> int:
+        """All rows, missing ones included."""
+        return int(self.block_counts.sum())
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows in each bin (bins,), missing ones excluded."""
+        return np.asarray(self.block_counts[:, :-1].sum(axis=0))
+
+    @property
+    def n(self) -> int:
+        """Rows with a value."""
+        return int(self.counts.sum())
+
+    @property
+    def missing(self) -> int:
+        """Rows without a value, malformed ones included."""
+        return int(self.block_counts[:, -1].sum())
+
+    @property
+    def unseen(self) -> int:
+        """Rows whose level the schema does not know."""
+        return int(self.block_unseen.sum())
+
+    @property
+    def unseen_share(self) -> float:
+        """Share of unseen levels that a window of the same law has, if this is the reference."""
+        return max(self.share(self.unseen), self.bins.novelty)
+
+    @property
+    def block_rows(self) -> np.ndarray:
+        """Rows of each block (b,)."""
+        return np.asarray(self.block_counts.sum(axis=1))
+
+    @property
+    def block_n(self) -> np.ndarray:
+        """Rows with a value, of each block (b,)."""
+        return np.asarray(self.block_counts[:, :-1].sum(axis=1))
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values; NaN if there is none, and for categories."""
+        if not self.n or self.kind == "categorical":
+            return math.nan
+        return float(np.average(self.block_means, weights=self.block_n))
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the values, within and between blocks; NaN as for the mean."""
+        if math.isnan(self.mean):
+            return math.nan
+        with np.errstate(over="ignore"):
+            between = self.block_n * (self.block_means - self.mean) ** 2
+            return math.sqrt(float(self.block_m2s.sum() + between.sum()) / self.n)
+
+    def share(self, count: int) -> float:
+        """A count as a share of the rows; 0 if there are none."""
+        return count / self.rows if self.rows else 0.0
+
+    def quantile(self, q: float | np.ndarray) -> np.ndarray:
+        """Quantiles, interpolated within bins if many values differ; NaN if there are none, or categories."""
+        if self.min is None or self.max is None:
+            return np.full(np.shape(q), math.nan)
+        if self.values is not None:
+            shares = np.cumsum(list(self.values.values())) / self.n
+            return np.array(list(self.values))[np.searchsorted(shares[:-1], q)]
+        # A value of the current data may lie outside the cuts: the ends of the range are its own.
+        ends = np.clip([self.min, *self.bins.cuts, self.max], self.min, self.max)
+        shares = np.concatenate([[0.0], np.cumsum(self.counts) / self.n])
+        return np.asarray(np.interp(q, shares, ends))
+
+    @property
+    def median(self) -> float:
+        """The middle value, to the width of a bin."""
+        return float(self.quantile(0.5))
+
+    def merge(self, other: ColumnProfile) -> ColumnProfile:
+        """The profile of both sets of rows together; order does not matter.
+
+        Raises:
+            DataError: the bins differ.
+        """
+        if self.bins != other.bins:
+            raise DataError(
+                "bins",
+                rule="must be the same in both profiles",
+                value=f"{self.bins.size} and {other.bins.size} bins",
+                fix="Make both with like=, the profile of the training rows.",
+            )
+        blocks = np.union1d(self.blocks, other.blocks)
+        a, b = self._over(blocks), other._over(blocks)
+        n = np.maximum(a.block_n + b.block_n, 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # as Chan, Golub & LeVeque (1983)
+            delta = b.block_means - a.block_means
+            means = (a.block_n * a.block_means + b.block_n * b.block_means) / n
+            m2s = a.block_m2s + b.block_m2s + delta * (delta * (a.block_n * b.block_n / n))
+        fractions = None if None in (a.fractional, b.fractional) else a.fractional + b.fractional  # type: ignore[operator]
+        return ColumnProfile(
+            bins=self.bins,
+            blocks=blocks,
+            block_counts=a.block_counts + b.block_counts,
+            block_means=np.nan_to_num(means),
+            block_m2s=np.nan_to_num(m2s),
+            block_unseen=a.block_unseen + b.block_unseen,
+            malformed=a.malformed + b.malformed,
+            beyond=a.beyond + b.beyond,
+            zero=a.zero + b.zero,
+            min=min((x for x in (a.min, b.min) if x is not None), default=None),
+            max=max((x for x in (a.max, b.max) if x is not None), default=None),
+            values=_added(a.values, b.values),
+            fractional=fractions,
+        )
+
+    def within(self, chosen: np.ndarray) -> ColumnProfile:
+        """The same of some of the blocks, ``chosen`` (b,).
+
+        Counts and moments are those of these blocks; what is not kept by block (range, single values, values that
+        were malformed, beyond the range or 0) is still that of all.
+        """
+        arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _BY_BLOCK}
+        return replace(self, values=None, **arrays)
+
+    def _over(self, blocks: np.ndarray) -> ColumnProfile:
+        """The same, with empty blocks where ``blocks`` (a superset) has more."""
+        at = np.searchsorted(blocks, self.blocks)
+        wider: dict[str, Any] = {
+            name: np.zeros((len(blocks), *getattr(self, name).shape[1:]), kind)
+            for name, kind in _BY_BLOCK.items()
+        }
+        for name, array in wider.items():
+            array[at] = getattr(self, name)
+        return replace(self, **wider)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A strict JSON form; the moments of categories, always 0, are left out."""
+        document = {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self.bins).items()}
+        document |= {name: getattr(self, name) for name in _SINGLE}
+        document["values"] = (
+            None if self.values is None else [list(pair) for pair in sorted(self.values.items())]
+        )
+        moments = {"block_means", "block_m2s"} if self.kind == "categorical" else set()
+        return document | {name: getattr(self, name).tolist() for name in _BY_BLOCK if name not in moments}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> ColumnProfile:
+        """Read back what :meth:`to_dict` wrote."""
+        chosen: dict[str, Any] = {
+            each.name: document[each.name] for each in fields(Bins) if each.name in document
+        }
+        chosen = {name: tuple(x) if isinstance(x, list) else x for name, x in chosen.items()}
+        bins, zeros = Bins(**chosen), [0] * len(document["blocks"])
+        given: dict[str, Any] = {
+            name: np.array(document.get(name, zeros), kind) for name, kind in _BY_BLOCK.items()
+        }
+        given["block_counts"] = given["block_counts"].reshape(len(zeros), bins.size + 1)
+        given |= {name: document.get(name) for name in _SINGLE}
+        return cls(bins, values=None if document["values"] is None else dict(document["values"]), **given)
+
+
+_BY_BLOCK: dict[str, type] = {
+    "blocks": np.int64,
+    "block_counts": np.int64,
+    "block_means": float,
+    "block_m2s": float,
+    "block_unseen": np.int64,
+}
+_SINGLE = ("malformed", "beyond", "zero", "min", "max", "fractional")
+
+
+def _added(a: Mapping[float, int] | None, b: Mapping[float, int] | None) -> dict[float, int] | None:
+    if a is None or b is None:
+        return None
+    total = {value: a.get(value, 0) + b.get(value, 0) for value in sorted({*a, *b})}
+    return total if len(total) <= MAX_DISTINCT else None
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprints:
+    """The smallest hashes of a table's rows: a uniform sample of its distinct rows, with how often each occurs.
+
+    Two tables keep the hashes of the same rows, so the sample shows what they share (the bottom-k sketch of Cohen &
+    Kaplan 2007); it can be merged.
+
+    Attributes:
+        rows: of the table.
+        hashes: the smallest ones (k,), ascending.
+        counts: how many rows have each (k,).
+
+    >>> before = Fingerprints.of(pd.DataFrame({"x": [1.0, 2.0, 3.0]}))
+    >>> Fingerprints.of(pd.DataFrame({"x": [3.0, 3.0, 4.0]})).copied(before)
+    0.5
+    """
+
+    rows: int
+    hashes: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, columns: pd.DataFrame) -> Fingerprints:
+        """Those of a table of coerced columns (n, any)."""
+        each = pd.util.hash_pandas_object(columns, index=False).to_numpy()
+        hashes, counts = np.unique(each, return_counts=True)
+        return cls(len(columns), hashes[:_FINGERPRINTS], counts[:_FINGERPRINTS])
+
+    @property
+    def twins(self) -> float:
+        """Share of the rows that are not the only one of their kind."""
+        return float(self.counts[self.counts > 1].sum() / self.counts.sum()) if len(self.counts) else 0.0
+
+    def copied(self, earlier: Fingerprints, *, least: int = 1) -> float:
+        """Share of the distinct rows that the earlier table has, too; NaN if fewer than ``least`` can be compared."""
+        mine = self.hashes[: np.searchsorted(self.hashes, self._reach(earlier), side="right")]
+        return float(np.isin(mine, earlier.hashes).mean()) if len(mine) >= least else math.nan
+
+    def merge(self, other: Fingerprints) -> Fingerprints:
+        """Those of both sets of rows together; order does not matter."""
+        hashes, where = np.unique(np.concatenate([self.hashes, other.hashes]), return_inverse=True)
+        counts = np.bincount(where, np.concatenate([self.counts, other.counts])).astype(np.int64)
+        known = min(_FINGERPRINTS, int(np.searchsorted(hashes, self._reach(other), side="right")))
+        return Fingerprints(self.rows + other.rows, hashes[:known], counts[:known])
+
+    def _reach(self, other: Fingerprints) -> np.uint64:
+        """The hash up to which both samples hold all rows."""
+        full = [side.hashes[-1] for side in (self, other) if len(side.hashes) >= _FINGERPRINTS]
+        return min(full, default=np.uint64(2**64 - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A strict JSON form."""
+        return {"rows": self.rows, "hashes": self.hashes.tolist(), "counts": self.counts.tolist()}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Fingerprints:
+        """Read back what :meth:`to_dict` wrote."""
+        hashes = np.array(document["hashes"], dtype=np.uint64)
+        return cls(document["rows"], hashes, np.array(document["counts"], dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What is kept of a table.
+    """A summary of a table.
 
     Attributes:
         rows: how many there are.
         columns: a summary of each feature.
         notes: why a column has no values, where it could not be read.
         fingerprints: a sample of the rows, by which copies are known; None where none was taken.
+        timeless: rows that were left out since nothing says when they happened.
     """
 
     rows: int
     columns: Mapping[str, ColumnProfile]
     notes: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Fingerprints | None = None
+    timeless: int = 0
 
     @property
     def blocks(self) -> np.ndarray:
@@ -46,8 +441,7 @@ class Profile:
     @property
     def block_rows(self) -> np.ndarray:
         """Rows of each block (b,)."""
-        counts = (column.block_counts.sum(axis=1) for column in self.columns.values())
-        return np.asarray(next(counts, np.array([], dtype=np.int64)))
+        return next((column.block_rows for column in self.columns.values()), np.array([], dtype=np.int64))
 
     def merge(self, other: Profile) -> Profile:
         """The profile of both sets of rows together; order does not matter.
@@ -60,21 +454,29 @@ class Profile:
             raise DataError("columns", rule="must be the same in both profiles", value=", ".join(differing))
         merged = {name: column.merge(other.columns[name]) for name, column in self.columns.items()}
         notes = {name: max(self.notes.get(name, ""), other.notes.get(name, "")) for name in merged}
-        notes = {name: note for name, note in notes.items() if note}
         mine, others = self.fingerprints, other.fingerprints
-        both = mine.merge(others) if mine is not None and others is not None else None
-        return Profile(self.rows + other.rows, merged, notes, both)
+        return Profile(
+            rows=self.rows + other.rows,
+            columns=merged,
+            notes={name: note for name, note in notes.items() if note},
+            fingerprints=mine.merge(others) if mine is not None and others is not None else None,
+            timeless=self.timeless + other.timeless,
+        )
 
     def within(self, chosen: np.ndarray) -> Profile:
         """The same of some of the blocks, ``chosen`` (b,), as :meth:`ColumnProfile.within`."""
         columns = {name: column.within(chosen) for name, column in self.columns.items()}
-        return Profile(int(self.block_rows[chosen].sum()), columns, self.notes, self.fingerprints)
+        return replace(self, rows=int(self.block_rows[chosen].sum()), columns=columns)
 
     def to_dict(self) -> dict[str, Any]:
         """A strict JSON form."""
-        columns = {name: column.to_dict() for name, column in self.columns.items()}
-        sample = None if self.fingerprints is None else self.fingerprints.to_dict()
-        return {"rows": self.rows, "columns": columns, "notes": dict(self.notes), "fingerprints": sample}
+        return {
+            "rows": self.rows,
+            "columns": {name: column.to_dict() for name, column in self.columns.items()},
+            "notes": dict(self.notes),
+            "fingerprints": None if self.fingerprints is None else self.fingerprints.to_dict(),
+            "timeless": self.timeless,
+        }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Profile:
@@ -82,79 +484,4 @@ class Profile:
         columns = {name: ColumnProfile.from_dict(part) for name, part in document["columns"].items()}
         sample = document.get("fingerprints")
         prints = None if sample is None else Fingerprints.from_dict(sample)
-        return cls(document["rows"], columns, document.get("notes", {}), prints)
-
-
-def profile(
-    frame: pd.DataFrame, schema: Schema, *, blocks: np.ndarray, like: Profile | None = None
-) -> Profile:
-    """Summarise the features of a table.
-
-    A column that is absent, empty or garbage is a profile of missing values, never an error: what is
-    wrong with it is for others to say.
-
-    Args:
-        frame: rows, raw or coerced (n, any columns).
-        schema: the features and their kinds.
-        blocks: label of each row's block, its unit of dependence (n,), whole numbers such as days.
-        like: take the bins of this profile instead of making new ones.
-
-    Raises:
-        SchemaError: ``like`` lacks a feature, or has it with another kind.
-    """
-    absent = {name: math.nan for name in schema.names if name not in frame.columns}
-    rows = frame.assign(**absent) if absent else frame
-    malformed, clean = schema.malformed(rows), schema.coerce(rows)
-    days = Blocks.of(blocks)
-    columns = {}
-    for column in schema.features:
-        values = _array(clean[column.name], column.kind)
-        found = column_profile(
-            values,
-            blocks=days,
-            kind=column.kind,
-            like=None if like is None else _counterpart(like, column.name, kind=column.kind),
-            levels=column.levels,
-            malformed=malformed[column.name],
-        )
-        columns[column.name] = found
-    return sampled(Profile(rows=len(frame), columns=columns), clean, schema)
-
-
-def sampled(found: Profile, clean: pd.DataFrame, schema: Schema) -> Profile:
-    """The profile of some rows, with what only the rows themselves tell: which they are, and what is no whole number.
-
-    Args:
-        found: their profile.
-        clean: the rows (n, features), coerced.
-        schema: of the features.
-    """
-    columns = dict(found.columns)
-    for column in schema.features:
-        if column.kind == "numeric":
-            values = clean[column.name].to_numpy(dtype=float, na_value=math.nan)
-            fractional = int((values[np.isfinite(values)] % 1 != 0).sum())
-            columns[column.name] = replace(columns[column.name], fractional=fractional)
-    return replace(found, columns=columns, fingerprints=Fingerprints.of(clean))
-
-
-def _array(column: pd.Series[Any], kind: str) -> np.ndarray:
-    """A coerced column as text, or as floats: a date becomes seconds since 1970."""
-    if kind == "categorical":
-        return column.to_numpy(dtype=object)
-    if kind == "datetime":
-        ticks = column.astype("datetime64[us]")
-        return np.where(ticks.isna(), math.nan, ticks.astype("int64").to_numpy() / 1e6)
-    return column.to_numpy(dtype=float)
-
-
-def _counterpart(like: Profile, name: str, *, kind: str) -> ColumnProfile:
-    found = like.columns.get(name)
-    if found is None or found.kind != kind:
-        raise SchemaError(
-            name,
-            rule=f"must be a {kind} column of the reference profile",
-            value=found.kind if found else "no such column",
-            fix="Make the reference profile with the schema of the same model version.",
-        )
-    return found
+        return cls(document["rows"], columns, document.get("notes", {}), prints, document.get("timeless", 0))

@@ -8,8 +8,7 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from prodkit.drift.columns import ColumnProfile
-from prodkit.drift.profiles import Profile
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.evidence import Evidence
 
 __all__ = ["swaps"]

@@ -9,7 +9,7 @@ from itertools import permutations
 
 import numpy as np
 
-from prodkit.drift.columns import ColumnProfile
+from prodkit.drift.profiles import ColumnProfile
 
 __all__ = ["Conversion", "conversion"]
 

@@ -21,7 +21,8 @@ import pandas as pd
 
 from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, digest
-from prodkit.drift.profiles import ColumnProfile, Profile, column_profile, profile
+from prodkit.drift.counts import column_profile, profile
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.errors import ModelError, ProdkitError
 from prodkit.evidence import Estimate, Window
 from prodkit.models.calibration import CalibrationSet
@@ -44,7 +45,12 @@ __all__ = [
 
 # Artifacts name their classes by module. Where those went since: "old.module": "new.module" for all of a module that is
 # gone, "old.module:Name": "new.module:Name" for one class. A renamed attribute is the business of __setstate__.
-_MOVED: dict[str, str] = {"prodkit.spans": "prodkit.evidence"}
+_MOVED: dict[str, str] = {
+    "prodkit.drift.bins": "prodkit.drift.profiles",
+    "prodkit.drift.columns": "prodkit.drift.profiles",
+    "prodkit.drift.fingerprints": "prodkit.drift.profiles",
+    "prodkit.spans": "prodkit.evidence",
+}
 _RENAMED = {"memory": "autocorrelation"}  # attributes of a bundle
 _READING = threading.Lock()
 

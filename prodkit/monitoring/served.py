@@ -16,9 +16,8 @@ from prodkit.data.requests import request_log
 from prodkit.data.windows import blocks, window_limits
 from prodkit.decisions.gates import at_most
 from prodkit.drift.contract import breaks
-from prodkit.drift.counts import batch_profile
+from prodkit.drift.counts import Blocks, batch_profile
 from prodkit.drift.profiles import Profile
-from prodkit.drift.tally import Blocks
 from prodkit.errors import ProdkitError, WindowError
 from prodkit.evidence import Evidence, Window
 from prodkit.models.bundle import Bundle

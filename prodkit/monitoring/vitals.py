@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
-from prodkit.drift.comparison import comparison
+from prodkit.drift.compare import comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overall

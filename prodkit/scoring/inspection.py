@@ -19,9 +19,8 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import Read, blocks, digest, no_rows
 from prodkit.decisions.soundness import repetition
 from prodkit.decisions.survey import Inspection, held_against
-from prodkit.drift.counts import batch_profile
-from prodkit.drift.profiles import Profile, profile, sampled
-from prodkit.drift.tally import Blocks
+from prodkit.drift.counts import Blocks, batch_profile, profile
+from prodkit.drift.profiles import Fingerprints, Profile
 from prodkit.models.bundle import Bundle
 from prodkit.params import ProjectParams
 from prodkit.scoring.workers import shared_out
@@ -63,7 +62,8 @@ class _Look:
             days = Blocks.of(blocks(frame[self.time]))
             counted = batch_profile(batch, self.schema, blocks=days, like=self.like)
             absent = {name: np.nan for name in self.schema.names if name not in frame}
-            found.append(sampled(counted, self.schema.coerce(frame.assign(**absent)), self.schema))
+            rows = self.schema.coerce(frame.assign(**absent))
+            found.append(replace(counted, fingerprints=Fingerprints.of(rows)))
             ids = frame[list(self.ids)]
             nameless.append(ids[ids.isna().any(axis=1)])
             hashes.append(key_hashes(batch, self.ids))

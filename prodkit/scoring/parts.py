@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from prodkit.data.chunks import Chunk
 from prodkit.data.flatfiles import ROW
 from prodkit.data.windows import blocks
-from prodkit.drift.profiles import ColumnProfile, column_profile
+from prodkit.drift.counts import column_profile
+from prodkit.drift.profiles import ColumnProfile
 from prodkit.errors import ModelError
 from prodkit.files import publish
 from prodkit.models.bundle import Bundle, lead_score, pack, unpack

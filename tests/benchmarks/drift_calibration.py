@@ -17,10 +17,9 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.stats import chi2_contingency, ks_2samp
 
-from prodkit.drift.columns import column_profile
-from prodkit.drift.comparison import differences
+from prodkit.drift.compare import differences
+from prodkit.drift.counts import Blocks, column_profile
 from prodkit.drift.profiles import Profile
-from prodkit.drift.tally import Blocks
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 Change = Callable[[np.random.Generator, np.ndarray], np.ndarray]

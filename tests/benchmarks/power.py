@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from drift_calibration import Change, Draw, blocks, emptied, levels, normal, shifted, swapped
 
-from prodkit.drift.columns import column_profile
-from prodkit.drift.comparison import compare_columns
+from prodkit.drift.compare import compare_columns
+from prodkit.drift.counts import column_profile
 
 REFERENCE, SIZES = 10_000, (200, 1000)
 Scores = dict[str, dict[str, list[float]]]  # by tool and cell

@@ -46,8 +46,9 @@ from prodkit.decisions.contest import budget_evidence, challenge, contest_eviden
 from prodkit.decisions.decide import Decision, promotion, sentence
 from prodkit.decisions.paired import difference
 from prodkit.decisions.soundness import sound_rows
-from prodkit.drift.comparison import comparison
-from prodkit.drift.profiles import Profile, profile
+from prodkit.drift.compare import comparison
+from prodkit.drift.counts import profile
+from prodkit.drift.profiles import Profile
 from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import fit_model, predictions

@@ -1,23 +1,26 @@
-"""What differs between two profiles, by how much and how surely."""
+"""What differs between two profiles, by how much and how surely; and between two tables of any size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from prodkit.drift.columns import ColumnProfile
-from prodkit.drift.profiles import Profile
+from prodkit.data.parts import open_parts
+from prodkit.drift.counts import profile_table
+from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS, combined, divergence, mean_shift_p, property_shift, shift
-
-if TYPE_CHECKING:
-    import pandas as pd
+from prodkit.errors import SchemaError
 
 __all__ = [
+    "TableComparison",
     "adjusted",
     "compare_columns",
+    "compare_tables",
     "comparison",
     "differences",
     "jensen_shannon",
@@ -27,6 +30,7 @@ __all__ = [
 ]
 
 _WEIGHT_OF_MEAN = 2  # beside the test of the histogram: most drift that matters moves a column as a whole
+_SIGNALS = ("", "missing_", "unseen_")
 
 
 def psi(reference: np.ndarray, current: np.ndarray) -> float:
@@ -88,6 +92,10 @@ def kolmogorov_smirnov(reference: np.ndarray, current: np.ndarray) -> float:
     return float(np.abs(np.cumsum(_shares(reference)) - np.cumsum(_shares(current))).max())
 
 
+def _shares(counts: np.ndarray) -> np.ndarray:
+    return np.asarray(counts / counts.sum())
+
+
 def wasserstein(reference: ColumnProfile, current: ColumnProfile) -> float:
     """How far the values moved on average, in standard deviations of the reference.
 
@@ -123,45 +131,61 @@ def compare_columns(reference: ColumnProfile, current: ColumnProfile) -> dict[st
     ``effect`` is the Jensen-Shannon distance less what chance makes of it: the histograms of few rows, or of
     few independent days, differ even without drift. ``floor`` is that of :func:`prodkit.drift.shifts.shift`, and
     ``p_value`` combines its test with that of the mean. ``missing_`` and ``unseen_`` are the same for the two
-    shares; levels that occur once in the reference tell how many new ones to expect (Good 1953).
+    shares; new levels to expect are those that parts of the reference had which were held back.
 
     Raises:
         DataError: the bins differ.
     """
     reference.merge(current)  # refuses other bins
-    counts = reference.counts, current.counts
-    values = reference.block_counts[:, :-1], current.block_counts[:, :-1]
-    seen = shift(*values, ordered=reference.kind != "categorical")
-    moments = [(profile.block_n, profile.block_means, profile.block_m2s) for profile in (reference, current)]
-    of_mean = math.nan if reference.kind in ("categorical", "boolean") else mean_shift_p(*moments)
-    p_value = combined([seen.p_value, of_mean], weights=[1, _WEIGHT_OF_MEAN])
-    missing = property_shift(
-        *(_two(profile, profile.block_counts[:, -1]) for profile in (reference, current))
-    )
-    unseen = property_shift(
-        *(_two(profile, profile.block_unseen) for profile in (reference, current)),
-        expected=reference.bins.novelty,
-    )
+    sides = reference, current
+    values = shift(*(side.block_counts[:, :-1] for side in sides), ordered=reference.kind != "categorical")
+    of_mean = math.nan
+    if reference.kind not in ("categorical", "boolean"):
+        of_mean = mean_shift_p(*((side.block_n, side.block_means, side.block_m2s) for side in sides))
+    p_value = combined([values.p_value, of_mean], weights=[1, _WEIGHT_OF_MEAN])
+    missing = property_shift(*(_two(side, side.block_counts[:, -1]) for side in sides))
+    expected = min(reference.bins.novelty, current.share(current.unseen))
+    unseen = property_shift(*(_two(side, side.block_unseen) for side in sides), expected=expected)
     return {
         "kind": reference.kind,
-        "effect": seen.effect,
-        "floor": seen.floor,
-        "psi": psi(*counts),
-        "ks": math.nan if reference.kind == "categorical" else kolmogorov_smirnov(*counts),
+        "effect": values.effect,
+        "floor": values.floor,
+        "psi": psi(reference.counts, current.counts),
+        "ks": math.nan
+        if reference.kind == "categorical"
+        else kolmogorov_smirnov(reference.counts, current.counts),
         "wasserstein": wasserstein(reference, current),
         "p_value": p_value,
-        "design_effect": seen.design_effect,
+        "design_effect": values.design_effect,
         "missing_reference": reference.share(reference.missing),
         "missing_current": current.share(current.missing),
         "missing_p": missing.p_value,
         "missing_effect": missing.effect,
         "missing_floor": missing.floor,
+        "unseen_reference": reference.unseen_share,
         "unseen": current.share(current.unseen),
         "unseen_p": unseen.p_value,
         "unseen_effect": unseen.effect,
         "unseen_floor": unseen.floor,
         "note": _note(reference, current, tested=not math.isnan(p_value)),
     }
+
+
+def _two(profile: ColumnProfile, part: np.ndarray) -> np.ndarray:
+    """Rows of each block without and with a property (b, 2)."""
+    return np.stack([profile.block_rows - part, part], axis=1)
+
+
+def _note(reference: ColumnProfile, current: ColumnProfile, *, tested: bool) -> str:
+    """Why a row of the table holds no numbers, if so."""
+    for when, profile in (("reference", reference), ("window", current)):
+        if not profile.rows:
+            return f"no rows in the {when}"
+        if not profile.n:
+            return f"all missing in the {when}"
+    if (reference.block_n > 0).sum() < MIN_BLOCKS:
+        return "too few days in the reference"
+    return "" if tested else "too few independent rows"
 
 
 def differences(
@@ -172,26 +196,29 @@ def differences(
     min_effect: float = 0.1,
     importance: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare each column of two profiles: the rows of :func:`comparison`, made without pandas."""
+    """Compare each column of two profiles: the rows of :func:`comparison`."""
     if reference.columns.keys() != current.columns.keys():
         reference.merge(current)  # says which
     rows = [
         {"column": name} | compare_columns(column, current.columns[name])
         for name, column in reference.columns.items()
     ]
-    tests = [(row, prefix) for row in rows for prefix in ("", "missing_", "unseen_")]
-    p_values = adjusted(np.array([row[f"{prefix}p" if prefix else "p_value"] for row, prefix in tests]))
-    for (row, prefix), p_value in zip(tests, p_values.tolist(), strict=True):
-        row[f"{prefix}p_adjusted"] = p_value
-        floor = max(min_effect, row[f"{prefix}floor"])
-        row[f"{prefix}drifted"] = p_value < alpha and row[f"{prefix}effect"] >= floor
+    tests = [(row, signal) for row in rows for signal in _SIGNALS]
+    p_values = adjusted(np.array([row[f"{signal}p" if signal else "p_value"] for row, signal in tests]))
+    for (row, signal), p_value in zip(tests, p_values.tolist(), strict=True):
+        row[f"{signal}p_adjusted"] = p_value
+        floor = max(min_effect, row[f"{signal}floor"])
+        row[f"{signal}drifted"] = p_value < alpha and row[f"{signal}effect"] >= floor
     for row in rows:
+        row["unseen_drifted"] &= (
+            row["unseen"] > row["unseen_reference"]
+        )  # fewer new levels than expected are none
         row["note"] = current.notes.get(row["column"]) or reference.notes.get(row["column"]) or row["note"]
         row["importance"] = math.nan
         weight = 1.0
         if importance is not None:
             row["importance"] = weight = max(0.0, importance.get(row["column"], 0.0))
-        effects = [row["effect"], row["missing_effect"], row["unseen_effect"]]
+        effects = [row[f"{signal}effect"] for signal in _SIGNALS]
         row["damage"] = weight * max((x for x in effects if not math.isnan(x)), default=0.0)
     return sorted(rows, key=lambda row: (-row["damage"], -np.nan_to_num(row["effect"], nan=-1.0)))
 
@@ -226,29 +253,74 @@ def comparison(
     Raises:
         DataError: the columns or their bins differ.
     """
-    import pandas as pd
-
     rows = differences(reference, current, alpha=alpha, min_effect=min_effect, importance=importance)
     return pd.DataFrame(rows).set_index("column")
 
 
-def _two(profile: ColumnProfile, part: np.ndarray) -> np.ndarray:
-    """Rows of each block without and with a property (b, 2)."""
-    return np.stack([profile.block_counts.sum(axis=1) - part, part], axis=1)
+@dataclass(frozen=True)
+class TableComparison:
+    """Two profiles, and what differs between them.
+
+    Attributes:
+        reference: profile of the one table, to be kept, so that it is never read again.
+        current: profile of the other, on the same bins.
+        columns: one row a column, the most harmful first, as :func:`differences` gives them.
+        new: columns of the current table that the reference lacks.
+    """
+
+    reference: Profile
+    current: Profile
+    columns: list[dict[str, Any]]
+    new: tuple[str, ...] = ()
+
+    @property
+    def drifted(self) -> list[str]:
+        """Columns with any alarm: of values, of missing ones or of unseen levels."""
+        return [row["column"] for row in self.columns if any(row[f"{signal}drifted"] for signal in _SIGNALS)]
+
+    def frame(self) -> pd.DataFrame:
+        """The columns as :func:`comparison` gives them."""
+        return pd.DataFrame(self.columns).set_index("column")
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    shares: np.ndarray = counts / counts.sum()
-    return shares
+def compare_tables(
+    reference: str | Profile,
+    current: str,
+    *,
+    time_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    importance: Mapping[str, float] | None = None,
+    threads: int | None = None,
+) -> TableComparison:
+    """Profile a table in one pass and compare all its columns with a reference.
 
+    It holds a few batches in memory, however large the tables are.
 
-def _note(reference: ColumnProfile, current: ColumnProfile, *, tested: bool) -> str:
-    """Why a row of the table holds no numbers, if so."""
-    for when, profile in (("reference", reference), ("window", current)):
-        if not profile.rows:
-            return f"no rows in the {when}"
-        if not profile.n:
-            return f"all missing in the {when}"
-    if (reference.block_n > 0).sum() < MIN_BLOCKS:
-        return "too few days in the reference"
-    return "" if tested else "too few independent rows"
+    Args:
+        reference: a kept profile, or another table: path, folder, glob or fsspec URL of Parquet or CSV.
+        current: the table to judge.
+        time_column: see :func:`prodkit.drift.counts.profile_table`.
+        columns: those to compare; all of the reference if not given.
+        alpha: false discovery rate over the columns.
+        min_effect: Jensen-Shannon distance (0 to 1) below which a shift is ignored.
+        importance: what each column is worth to the model.
+        threads: see :func:`prodkit.drift.counts.profile_table`.
+
+    Raises:
+        DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
+    """
+    if isinstance(reference, str):
+        reference = profile_table(reference, time_column=time_column, columns=columns, threads=threads)
+    elif columns is not None:
+        for name in columns:
+            if name not in reference.columns:
+                raise SchemaError(name, rule="must be a column of the reference profile")
+        reference = replace(reference, columns={name: reference.columns[name] for name in columns})
+    table = open_parts(current)
+    now = profile_table(table, like=reference, time_column=time_column, threads=threads)
+    rows = differences(reference, now, alpha=alpha, min_effect=min_effect, importance=importance)
+    known = {*reference.columns, time_column}
+    new = [name for name in table.names if columns is None and name not in known]
+    return TableComparison(reference, now, rows, tuple(new))
