@@ -154,9 +154,9 @@ _ERASED = re.compile(r"(?:\x1b\[|\x9b)[0-2]?K")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def _plain(text: Any) -> str:
+def _plain(value: Any) -> str:
     """Text of a terminal as it would stand there in the end, without colours, links and control characters."""
-    text = _text(text).replace("\r\n", "\n")
+    text = _text(value).replace("\r\n", "\n")
     if "\r" in text or "\b" in text:
         text = "\n".join(map(_overwritten, text.split("\n")))
     text = _CONTROLS.sub("", _ESCAPES.sub("", text))

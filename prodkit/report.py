@@ -76,10 +76,10 @@ def _signed(value: float | None) -> str:
 
 @cache
 def _environment() -> Environment:
-    look = {"trim_blocks": True, "lstrip_blocks": True}
     pages = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=ChainableUndefined, **look
-    )
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=ChainableUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     pages.filters |= {"number": number, "interval": _interval, "signed": _signed, "typed": _typed}
     style, script = ((_TEMPLATES / name).read_text("utf-8") for name in ("style.css", "filter.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -195,9 +195,8 @@ def report(
     ended = "" if document["status"] == "succeeded" else headline(notebook, document["status"])
     title = _take_title(notebook, default=document["notebook"])
     _name_figures(notebook)
-    reasons, bottom, rest = [], [], notebook.cells
-    if not ended:
-        reasons, bottom, rest = _bottom_line_first(notebook.cells, answer(document))
+    ordered: tuple[list[str], list[Any], list[Any]] = [], [], notebook.cells
+    reasons, bottom, rest = ordered if ended else _bottom_line_first(notebook.cells, answer(document))
     since = changes(previous, document) if previous and not ended else None
     return rendered(
         "report",
