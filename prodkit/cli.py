@@ -177,9 +177,12 @@ def backfill(notebook: str, given: dict[str, Any], windows: str, **options: Any)
 @prodkit.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free.")
+@click.option("--no-token", is_flag=True, help="Let other machines ask without a token.")
 @file_options
 @with_outputs
-def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> None:
+def serve(
+    host: str, port: int, no_token: bool, files: Sequence[Path], pairs: Sequence[tuple[str, str]]
+) -> None:
     """Answer predictions over HTTP by whoever is champion; needs the extra [serve].
 
     Without -f it reads params/flights.yaml, and params/serve.yaml if it is there.
@@ -192,7 +195,7 @@ def serve(host: str, port: int, files: Sequence[Path], pairs: Sequence[tuple[str
     from prodkit.serving.service import ServeParams
 
     params = ServeParams.read(files or default_files("serve"), pairs)
-    begin(params, host=host, port=port, tell=lambda address: tell(f"serving on {address}"))
+    begin(params, host=host, port=port, no_token=no_token, tell=lambda url: tell(f"serving on {url}"))
 
 
 # Looking at runs

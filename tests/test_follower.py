@@ -25,7 +25,7 @@ class Followed:
             self.told.append,
             url=places["store"],
             limits=Limits(),
-            **{"poll_seconds": 0.2, "watch_seconds": 0.01} | settings,
+            **{"poll_seconds": 0.2} | settings,
         )
 
     def until(self, condition):
@@ -160,6 +160,25 @@ def test_a_store_that_is_not_there_yet_is_waited_for(tmp_path, follow):
         store.promote(1, expected_generation=0, reason="test")
     followed.until(lambda f: f.route is not None)
     assert followed.now == (1, None, 1)
+
+
+def test_a_store_that_lost_its_champion_or_vanished_is_told_and_the_model_goes_on(places, follow):
+    """Emptied, exchanged for an older copy, or gone: who is in memory goes on, and no new store is made."""
+    file = Path(places["store"].removeprefix("sqlite:///"))
+    followed = follow(places)
+    whole, aside = file.read_bytes(), file.with_suffix(".aside")
+    file.rename(aside)
+    followed.until(lambda f: "its file is gone" in f.store_problem)
+    assert not file.exists()
+    empty = stocked(file.parent / "other", promoted=[])
+    Path(empty["store"].removeprefix("sqlite:///")).rename(file)
+    followed.until(lambda f: "the store has lost its champion" in f.store_problem)
+    older = stocked(file.parent / "older", promoted=[1])
+    Path(older["store"].removeprefix("sqlite:///")).replace(file)
+    followed.until(lambda f: "the generation fell from 2 to 1" in f.store_problem)
+    assert followed.now == (2, 1, 2)
+    file.write_bytes(whole)
+    followed.until(lambda f: not f.store_problem)
 
 
 def test_no_more_than_two_versions_stay_in_memory(places, follow):

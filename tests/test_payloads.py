@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from prodkit.data.schema import Column, Schema
 from prodkit.errors import RequestError
-from prodkit.scoring.guard import Answer, Answers
-from prodkit.serving.interface import ARROW, JSON, row_schema
-from prodkit.serving.payloads import answer_bytes, answers_bytes, answers_stream, read_body
+from prodkit.scoring.guard import Answers
+from prodkit.serving.bodies import ARROW, JSON, answer_body, media_type, read_body, row_schema
 
 BINARY = Schema((Column("price", "numeric"),), "returned", "binary", (0, 1))
 SEVERAL = Schema((Column("price", "numeric"),), "what", "multiclass", ("a", "b", "c"))
@@ -35,11 +34,14 @@ TABLE = pa.table({"price": [1.0, None, 3.0], "city": ["Oslo", None, "Rome"]})
 STREAM = stream(TABLE)
 
 
-def asked(body, kind=JSON, most_rows=100):
+KNOWN = {"price", "city", "when", "level"}
+
+
+def asked(body, content_type=JSON, most_rows=100, **headers):
     """What a body holds."""
-    return read_body(
-        body if isinstance(body, bytes) else json.dumps(body).encode(), kind, most_rows=most_rows
-    )
+    kind = media_type({"content-type": content_type, **headers})
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_body(body, kind, known=KNOWN, most_rows=most_rows)
 
 
 def test_records_and_columns_say_the_same():
@@ -70,6 +72,9 @@ def test_an_arrow_stream_is_a_table():
         (b"{", JSON, 400, "must be JSON"),
         (b'{"records": [{"price": NaN}]}', JSON, 400, "must be JSON"),
         (b"\xff\xfe", JSON, 400, "must be JSON"),
+        ('{"records": []}'.encode("utf-16"), JSON, 400, "must be JSON in UTF-8"),
+        (b"{}", f"{JSON}; charset=utf-16", 415, "must be UTF-8"),
+        (stream(pa.table({"other": [1.0]})), ARROW, 422, "must hold columns of the model"),
         (b"[" * 100_000, JSON, 400, "must be JSON"),
         (b'{"records": [' + b"9" * 10_000 + b"]}", JSON, 400, "must be JSON"),
         ([1, 2], JSON, 422, 'must be an object with one of "records"'),
@@ -96,6 +101,20 @@ def test_what_cannot_be_read_says_the_rule(body, kind, status, rule):
         asked(body, kind)
     assert caught.value.status == status
     assert pickle.loads(pickle.dumps(caught.value)).status == status
+
+
+def test_a_packed_body_is_refused_by_name():
+    """Bodies come as they are: gzip could hold any number of rows."""
+    with pytest.raises(RequestError, match="content-encoding must be identity; found gzip") as caught:
+        asked(b"", **{"content-encoding": "gzip"})
+    assert caught.value.status == 415
+
+
+def test_columns_that_nobody_reads_are_dropped_before_rows_are_made():
+    """Ten thousand foreign columns cost their names only, in JSON as in Arrow."""
+    wide = {f"c{number}": [1.0] for number in range(10_000)} | {"price": [2.0]}
+    assert asked({"columns": wide}) == [{"price": 2.0}]
+    assert asked(stream(pa.table(wide)), ARROW).to_dict("records") == [{"price": 2.0}]
 
 
 def status_or_rows(body, kind):
@@ -135,36 +154,36 @@ def answers(predicted):
 
 def test_answers_are_written_as_json_and_as_arrow():
     """Both forms hold number, version, source, degradation and reason of each row."""
-    found = json.loads(answers_bytes(answers([0.25, 0.5]), BINARY, generation=7))
-    assert found["generation"] == 7
-    assert found["answers"][1] == {
+    document = json.loads(answer_body(answers([0.25, 0.5]), BINARY, generation=7, kind=JSON))
+    assert document["generation"] == 7
+    assert document["answers"][1] == {
         "prediction": 0.5,
         "model_version": 2,
         "source": "predecessor",
         "degraded": True,
         "reason": "why",
     }
-    table = pa.ipc.open_stream(answers_stream(answers([0.25, 0.5]), BINARY, generation=7)).read_all()
-    assert table.to_pylist()[1] == found["answers"][1] | {"generation": 7}
-    one = json.loads(answer_bytes(Answer(0.25, 3, "champion", "", [1.0]), BINARY, generation=7))
-    assert one["answers"][0] == found["answers"][0]
+    table = pa.ipc.open_stream(answer_body(answers([0.25, 0.5]), BINARY, generation=7, kind=ARROW)).read_all()
+    assert table.to_pylist()[1] == document["answers"][1] | {"generation": 7}
 
 
 def test_a_reason_with_half_a_character_is_written_all_the_same():
     """What a model says when it fails may be no text; the answer is still one."""
     odd = answers([0.25, 0.5])
     odd.reason[1] = "half \ud800"
-    assert json.loads(answers_bytes(odd, BINARY, generation=1))["answers"][1]["reason"] == "half \ud800"
-    table = pa.ipc.open_stream(answers_stream(odd, BINARY, generation=1)).read_all()
+    assert (
+        json.loads(answer_body(odd, BINARY, generation=1, kind=JSON))["answers"][1]["reason"] == "half \ud800"
+    )
+    table = pa.ipc.open_stream(answer_body(odd, BINARY, generation=1, kind=ARROW)).read_all()
     assert table["reason"].to_pylist() == ["", "half ?"]
 
 
 def test_several_classes_have_a_share_each():
     """By name in JSON, a column each in Arrow."""
     shares = [[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]
-    found = json.loads(answers_bytes(answers(shares), SEVERAL, generation=1))
-    assert found["answers"][0]["prediction"] == {"a": 0.2, "b": 0.3, "c": 0.5}
-    table = pa.ipc.open_stream(answers_stream(answers(shares), SEVERAL, generation=1)).read_all()
+    document = json.loads(answer_body(answers(shares), SEVERAL, generation=1, kind=JSON))
+    assert document["answers"][0]["prediction"] == {"a": 0.2, "b": 0.3, "c": 0.5}
+    table = pa.ipc.open_stream(answer_body(answers(shares), SEVERAL, generation=1, kind=ARROW)).read_all()
     assert table["prediction_c"].to_pylist() == [0.5, 0.8]
 
 
@@ -174,8 +193,8 @@ def test_the_schema_of_a_row_names_every_feature_and_its_type():
     columns = tuple(
         Column(name, kind, levels=("x",) if name == "c" else None) for name, kind in kinds.items()
     )
-    said = row_schema(Schema(columns, "y", "binary", (0, 1)))
-    assert said["required"] == list(kinds)
-    types = [said["properties"][name]["type"][0] for name in kinds]
+    described = row_schema(Schema(columns, "y", "binary", (0, 1)))
+    assert described["required"] == list(kinds)
+    types = [described["properties"][name]["type"][0] for name in kinds]
     assert types == ["number", "boolean", "string", "string"]
-    assert pd.notna(said["properties"]["c"]["examples"][0])
+    assert pd.notna(described["properties"]["c"]["examples"][0])

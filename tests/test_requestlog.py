@@ -13,6 +13,7 @@ from tables import FACTS, params_for
 
 from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import read_window
+from prodkit.scoring.guard import Answers
 from prodkit.scoring.rows import Reader
 from prodkit.serving.requestlog import RequestLog
 
@@ -27,7 +28,6 @@ SCHEMA = Schema(
     task="binary",
     classes=(0, 1),
 )
-READER = Reader(SCHEMA)
 NOON = datetime(2024, 2, 1, 12)
 
 
@@ -43,11 +43,17 @@ def log(tmp_path):
     )
 
 
-def note(log, number=1, schema=SCHEMA, predicted=0.25, **changes):
-    """Keep one row."""
+def note(log, number=1, schema=SCHEMA, predicted=0.25, version=2, generation=7, **changes):
+    """Keep a request of one row."""
     row = {"city": "Rome", "price": 9.5, "weight": None, "express": True, "order": number} | changes
-    facts = (NOON, f"request-{number}", 0, 2, 7, "champion", False, "", 1.5, predicted)
-    log.note(schema, facts, READER.read(row)[0], row)
+    answers = Answers(
+        np.array([predicted]), np.array([False]), np.array([""], dtype=object), np.array([version]),
+        np.array(["champion"], dtype=object), [Reader(schema).read(row)[0]],
+    )  # fmt: skip
+    log.note(
+        answers, [row], schema=schema, when=NOON, request=f"request-{number}", client="mine",
+        generation=generation, latency_ms=1.5, size=100,
+    )  # fmt: skip
 
 
 def written(log):
@@ -78,6 +84,7 @@ def test_it_keeps_who_answered_and_why(log):
     log.flush()
     row = written(log).iloc[0]
     assert (row["request"], row["row"], row["model_version"], row["generation"]) == ("request-1", 0, 2, 7)
+    assert row["client_request"] == "mine"
     assert (row["source"], row["degraded"], row["reason"], row["latency_ms"]) == ("champion", False, "", 1.5)
 
 
@@ -114,21 +121,22 @@ def test_a_folder_that_cannot_be_written_fails_nobody(tmp_path, log):
     ],
 )
 def test_what_is_sent_cannot_spoil_a_file(log, changes):
-    """Half characters, objects as ids, endless texts: the row is written, cut to a bearable length."""
+    """Half characters, objects as ids, endless texts: the row is written, and whole."""
     note(log, **changes)
     note(log, 2)
     log.flush()
     assert log.problem == ""
-    found = written(log)
-    assert len(found) == 2
-    assert max(len(str(cell)) for cell in found.iloc[0]) <= 200
+    rows = written(log)
+    assert len(rows) == 2
+    if len(str(changes.get("city", ""))) > 1:
+        assert rows["city"].str.len().max() == rows["order"].str.len().max() == 100_000
 
 
 def test_rows_of_two_versions_lie_in_two_files(log):
     """Another version may have other features; each file has the columns of one."""
     other = Schema(SCHEMA.features[:2], "returned", "multiclass", ("a", "b"))
     note(log, 1)
-    log.note(other, (NOON, "r", 0, 3, 8, "champion", False, "", 1.0, np.array([0.1, 0.9])), ["Rome", 1.0], {})
+    note(log, 2, schema=other, predicted=[0.1, 0.9], version=3, generation=8)
     log.flush()
     names = [pq.read_schema(path).names for path in sorted(log._folder.glob("*.parquet"))]
     assert "weight" in names[0]
@@ -140,11 +148,11 @@ def test_a_feature_named_like_a_column_of_the_log_keeps_its_name(tmp_path):
     """The log gives way, with an underscore."""
     log = RequestLog(tmp_path / "r", most_rows=5, seconds=60, time_column="time", id_column=[])
     schema = Schema((Column("source", "categorical", levels=("web",)),), "y", "binary", (0, 1))
-    log.note(schema, (NOON, "r", 0, 3, 8, "champion", False, "", 1.0, 0.5), ["web"], {"source": "web"})
+    note(log, schema=schema, source="web")
     log.flush()
-    found = written(log)
-    assert found["source"].tolist() == ["web"]
-    assert found["source_"].tolist() == ["champion"]
+    rows = written(log)
+    assert rows["source"].tolist() == ["web"]
+    assert rows["source_"].tolist() == ["champion"]
 
 
 def test_many_rows_are_one_file_and_half_of_what_may_wait_is_written_at_once(tmp_path):

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ from prodkit.data.windows import read_window
 from prodkit.errors import ParameterError
 from prodkit.models.bundle import unpack
 from prodkit.scoring.mutations import records
-from prodkit.serving.interface import ARROW
+from prodkit.serving.bodies import ARROW
 from prodkit.serving.service import ServeParams
 
 __all__ = ["places", "prodkit"]  # fixtures
@@ -38,7 +39,7 @@ COMMAND = [sys.executable, "-c", "from prodkit.cli import main; main()", "serve"
 class Running:
     """A ``prodkit serve`` on a port of its own."""
 
-    def __init__(self, places, out, pairs, environment):
+    def __init__(self, places, out, pairs, environment, command=COMMAND):
         # the facts come from a file named like nobody's policy
         facts = out / "orders.yaml"
         facts.write_text(
@@ -46,7 +47,7 @@ class Running:
         )
         given = [part for name, value in pairs.items() for part in ("-p", name, str(value))]
         self.process = subprocess.Popen(
-            [*COMMAND, "-f", str(facts), "--out", str(out), *given],
+            [*command, "-f", str(facts), "--out", str(out), *given],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"} | environment,
@@ -96,10 +97,10 @@ def start(tmp_path):
     """Start a service over a store; it is stopped with the test, and must not have printed an error."""
     running = []
 
-    def begin(places, environment=None, **pairs):
+    def begin(places, environment=None, command=COMMAND, **pairs):
         out = tmp_path / f"out{len(running)}"
         out.mkdir()
-        running.append(Running(places, out, pairs, environment or {}))
+        running.append(Running(places, out, pairs, environment or {}, command))
         return running[-1]
 
     yield begin
@@ -203,21 +204,6 @@ def test_clients_that_hang_up_disturb_nobody(service, rows):
             client.sendall(words)
     assert service.predict(rows[:1]).status_code == 200
     assert service.client.get("/health/live").json() == {"live": True}
-
-
-def test_an_answer_comes_in_one_piece(service, rows):
-    """Head and body leave together, over a connection that is kept; a client that wants it closed gets all first."""
-    body = json.dumps({"records": rows[:1]}).encode()
-    head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
-    with socket.create_connection(("127.0.0.1", service.port)) as client:
-        for _ in range(50):
-            client.sendall(f"{head}\r\n".encode() + body)
-            begun, _, content = client.recv(65_536).partition(b"\r\n\r\n")
-            assert begun.startswith(b"HTTP/1.1 200")
-            assert json.loads(content)["answers"][0]["model_version"] == 2
-        client.sendall(f"{head}connection: close\r\n\r\n".encode() + body)
-        assert b'"model_version": 2' in client.recv(65_536)
-        assert client.recv(1) == b""
 
 
 def test_it_says_how_it_is(service, rows):
@@ -402,11 +388,10 @@ def test_requests_on_their_way_are_answered_after_sigterm(led, start, rows):
     assert sum(len(pd.read_parquet(path)) for path in (service.out / "requests").glob("*.parquet")) == 4
 
 
-@pytest.mark.parametrize("limits", [{"queue_rows": 2, "batch_rows": 1}, {"most_requests": 2}])
-def test_too_much_at_once_is_refused_with_retry_after(led, start, rows, limits):
-    """More rows or requests than may wait are told to come again; what waits is answered."""
+def test_too_much_at_once_is_refused_with_retry_after(led, start, rows):
+    """More requests than may wait are told to come again; what waits is answered."""
     places, mood = led
-    service = start(places, deadline_ms=20_000, **limits)
+    service = start(places, deadline_ms=20_000, most_requests=2)
     mood.write_text("sleep 0.3")
     with ThreadPoolExecutor(10) as clients:
         answers = list(clients.map(lambda row: service.predict([row]), rows[:10]))
@@ -456,16 +441,141 @@ def test_the_request_log_is_read_as_a_window(places, start, rows, tmp_path):
     service.predict([rows[0] | {"order": "bad", "ordered_at": "2024-03-06", "price": "a lot"}])
     service.stop()
     params = params_for("drift", str(service.out / "requests"), window="2024-03-01/2024-04-01")
-    window = read_window(params, columns=[*FEATURES, "prediction", "degraded", "reason", "request"])
+    window = read_window(params, columns=[*FEATURES, "prediction", "degraded", "reason", "client_request"])
     assert len(window) == len(rows) + 1
-    asked = window[window["request"] == "mine"].set_index("order")
+    asked = window[window["client_request"] == "mine"].set_index("order")
     expected = {str(number): each["prediction"] for number, each in enumerate(answer.json()["answers"])}
     assert asked["prediction"].to_dict() == expected
     assert asked["price"].sum() == pytest.approx(sum(row["price"] for row in rows))
     assert window["degraded"].sum() == 1
 
 
+# What it bounds
+
+
+def spoken(service, sent, *, wait=5.0):
+    """What a connection of its own gets for these bytes."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=wait) as plain:
+        with suppress(OSError):  # it may be closed before all is sent
+            plain.sendall(sent)
+        parts = []
+        with suppress(OSError):
+            while part := plain.recv(65536):
+                parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("rest", [b"", b"\r\n\r\n"])
+@pytest.mark.parametrize("lines", [1, 2_000])
+def test_a_head_beyond_64_kb_is_refused(service, lines, rest):
+    """In one line or in many, in one piece or without an end: 431, and the connection is closed."""
+    head = b"".join(b"x-%d: %s\r\n" % (number, b"a" * (100_000 // lines)) for number in range(lines))
+    assert spoken(service, b"GET /health/live HTTP/1.1\r\nhost: x\r\n" + head + rest).startswith(
+        b"HTTP/1.1 431"
+    )
+    assert service.client.get("/health/live").status_code == 200
+
+
+def test_half_requests_leave_room_for_others(places, start, rows):
+    """With more half requests and silent connections than it takes, others are answered all the same."""
+    service = start(places, most_connections=20)
+    half = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    with ExitStack() as stack:
+        for number in range(100):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
+            with suppress(OSError):
+                plain.sendall((half, half[:20], b"")[number % 3])
+            if number % 10 == 0:
+                with httpx.Client(base_url=f"http://127.0.0.1:{service.port}") as client:
+                    assert client.get("/health/live").status_code == 200
+                    assert client.post("/predict", json={"records": rows[:1]}).status_code == 200
+
+
+def test_silent_connections_never_use_up_its_files(places, start, tmp_path):
+    """Where a process may open few files, connections are fewer, and health is still answered."""
+    limited = [sys.executable, "-c", "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (96, 96));"
+               "from prodkit.cli import main; main()", "serve", "--port", "0"]  # fmt: skip
+    service = start(places, command=limited)
+    with ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
+        assert httpx.get(f"http://127.0.0.1:{service.port}/health/live").status_code == 200
+
+
+def test_a_body_that_is_too_large_gets_its_answer(service):
+    """A client that sends on and on is told 413 and is not cut off, whether or not it says the length before."""
+    large = b'{"records": [' + b" " * 3_000_000 + b"]}"
+    assert service.client.post("/predict", content=large).status_code == 413
+    assert service.client.post("/predict", content=iter([large])).status_code == 413
+
+
+def test_too_many_rows_are_refused_before_rows_are_made(service):
+    """A body of many columns and rows is refused by its number of rows."""
+    columns = {f"c{number}": [1] * 300 for number in range(100)}
+    answer = service.client.post("/predict", json={"columns": columns})
+    assert (answer.status_code, answer.json()["error"]["rule"]) == (413, "must hold at most 200 rows")
+
+
+def test_health_can_be_asked_by_head(service):
+    """As balancers do."""
+    for path in ("/health/live", "/health/ready", "/metrics"):
+        answer = service.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_no_request_of_an_open_connection_is_lost_at_the_end(places, start, rows, number):
+    """Told to end under load, it says it is not ready, answers each connection with close, and loses none."""
+    service = start(places)
+    ended, lost = threading.Event(), []
+
+    def ask(_):
+        with httpx.Client(base_url=f"http://127.0.0.1:{service.port}", timeout=10) as client:
+            while True:
+                try:
+                    answer = client.post("/predict", json={"records": rows[:1]})
+                except httpx.ConnectError:
+                    return
+                except httpx.HTTPError as error:
+                    lost.append(repr(error))
+                    return
+                if answer.status_code != 200:
+                    lost.append(answer.text)
+                if answer.headers.get("connection") == "close" and ended.is_set():
+                    return
+
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(ask, each) for each in range(4)]
+        time.sleep(0.5)
+        ended.set()
+        service.process.send_signal(number)
+        for each in asking:
+            each.result()
+    assert lost == []
+    assert service.process.wait(20) in (0, -number)
+
+
+def test_what_is_wrong_is_told_in_detail_only_with_the_token(tmp_path, start):
+    """Without it no path and no host is shown, with it all is."""
+    places = stocked(tmp_path, promoted=[1])
+    service = start(places, environment={"PRODKIT_TOKEN": "geheim-é"}, token="${PRODKIT_TOKEN}")
+    Path(places["store"].removeprefix("sqlite:///")).unlink()
+    plain = service.until(lambda ready: ready["problems"])
+    assert plain["problems"] == ["the store"]
+    assert "compiled_path_refused" not in plain
+    right = {"authorization": b"Bearer " + "geheim-é".encode()}
+    full = service.client.get("/health/ready", headers=right).json()
+    assert "its file is gone" in full["problems"][0]
+
+
 # The command
+
+
+def test_other_machines_need_a_token_or_a_word(prodkit, tmp_path):
+    """Listening on all addresses without a token ends the command, unless --no-token says it is meant."""
+    status, _, text = prodkit("serve", "--host", "0.0.0.0", "--port", 0, "--out", tmp_path)
+    assert status == 2
+    assert "--host must come with a token" in " ".join(text.split())
 
 
 def test_it_serves_the_real_store_unless_told_otherwise(tmp_path):
@@ -473,10 +583,10 @@ def test_it_serves_the_real_store_unless_told_otherwise(tmp_path):
     shared, policy, own = (tmp_path / f"{name}.yaml" for name in ("mine", "train", "serve"))
     shared.write_text("time_column: ordered_at\nretrain_cost: 0.1\nmargin: 1.0\n")
     policy.write_text("model: nothing.of.ours\n")
-    own.write_text("deadline_ms: 77\nqueue_rows: 5\n")
-    params = ServeParams.read([shared, policy, own], [("queue_rows", "6"), ("token", "${SOME}")])
+    own.write_text("deadline_ms: 77\nrequest_rows: 5\n")
+    params = ServeParams.read([shared, policy, own], [("request_rows", "6"), ("token", "${SOME}")])
     assert (params.store, params.time_column) == ("sqlite:///outputs/store.db", "ordered_at")
-    assert (params.deadline_ms, params.queue_rows, params.token) == (77, 6, "${SOME}")
+    assert (params.deadline_ms, params.request_rows, params.token) == (77, 6, "${SOME}")
     own.write_text("margin: 1.0\n")
     with pytest.raises(ParameterError, match="margin is not a parameter"):
         ServeParams.read([own], [])
@@ -489,7 +599,7 @@ def test_it_serves_the_real_store_unless_told_otherwise(tmp_path):
             ["-p", "deadline", "5"],
             "deadline is not a parameter (in -p, for serve). Did you mean deadline_ms?",
         ),
-        (["-p", "queue_rows", "0"], "queue_rows is wrong: Input should be greater than or equal to 1"),
+        (["-p", "request_rows", "0"], "request_rows is wrong: Input should be greater than or equal to 1"),
         (["-p", "token", "abc"], "a secret is written as ${NAME} and read from the environment"),
         (["-p", "token", "${NOT_SET_ANYWHERE}"], "${NOT_SET_ANYWHERE} must be set in the environment"),
     ],

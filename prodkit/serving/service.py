@@ -29,19 +29,15 @@ class ServeParams(ProjectParams):
     )
     deadline_ms: float = Field(1000.0, gt=0, description="after which the next rung answers, milliseconds")
     slow_ms: float = Field(250.0, gt=0, description="what a call should not take, milliseconds")
-    queue_rows: int = Field(
-        2_000, ge=1, description="rows that may wait for the model; more are refused with 503"
-    )
-    batch_rows: int = Field(256, ge=1, description="rows put to the model at once")
     body_bytes: int = Field(
         4_194_304, ge=1, description="largest body, bytes; a larger one is refused with 413"
     )
     request_rows: int = Field(10_000, ge=1, description="most rows of a request; more are refused with 413")
     most_requests: int = Field(500, ge=1, description="requests on their way; more are refused with 503")
-    poll_seconds: float = Field(1.0, gt=0, description="between two looks at the champion in the database")
-    watch_seconds: float = Field(
-        0.02, gt=0, description="between two looks at whether a SQLite file has changed"
+    most_connections: int = Field(
+        1000, ge=8, description="connections at once; beyond that the one that has waited longest is closed"
     )
+    poll_seconds: float = Field(1.0, gt=0, description="between two looks at the champion in the database")
     requests: str = Field(
         "outputs/requests", description="folder that receives the request log as Parquet; no log if empty"
     )
