@@ -30,7 +30,7 @@ from prodkit.models.bundle import unpack
 from prodkit.scoring.batch import open_window, remember_scoring, score_window, scoring_evidence
 from prodkit.scoring.guard import guarded
 from prodkit.scoring.inspection import inspect_chunks
-from prodkit.scoring.workers import shared_out
+from prodkit.scoring.parallel import shared_out
 from prodkit.store.workspace import load_version
 
 __all__ = ["places"]  # fixture
@@ -394,7 +394,7 @@ def test_processes_and_a_dask_cluster_give_what_threads_give(params, bundle, tmp
 
 BAR = """
 import time
-from prodkit.scoring.workers import shared_out
+from prodkit.scoring.parallel import shared_out
 from prodkit.evidence import Window
 for _ in shared_out(time.sleep, [0.2, 0.2], backend="threading", label="score", sizes=[300, 500]):
     pass

@@ -1,4 +1,4 @@
-"""The input of a window looked at in chunks, before anything is predicted from it."""
+"""The input of a window, inspected in chunks before anything is predicted from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prodkit.drift.counts import Blocks, batch_profile, profile
 from prodkit.drift.profiles import Fingerprints, Profile
 from prodkit.models.bundle import Bundle
 from prodkit.params import ProjectParams
-from prodkit.scoring.workers import shared_out
+from prodkit.scoring.parallel import shared_out
 from prodkit.store.registry import Store
 
 __all__ = ["inspect_chunks"]
@@ -32,8 +32,8 @@ _ROWS = 16_384  # of a batch
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """What is kept of a chunk."""
+class _Summary:
+    """What stays in memory of a chunk."""
 
     rows: int
     profile: Profile
@@ -42,8 +42,8 @@ class _Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """Looks at a chunk."""
+class _Inspect:
+    """Summarises a chunk."""
 
     schema: Schema
     like: Profile
@@ -51,9 +51,9 @@ class _Look:
     ids: tuple[str, ...]
     folder: Path
 
-    def __call__(self, chunk: Chunk) -> _Seen:
+    def __call__(self, chunk: Chunk) -> _Summary:
         total, hashes, nameless = hashlib.sha256(), [], []
-        found = [
+        profiles = [
             profile(pd.DataFrame(columns=self.schema.names), self.schema, blocks=np.empty(0), like=self.like)
         ]
         for batch in chunk.batches(rows=_ROWS):
@@ -63,21 +63,21 @@ class _Look:
             counted = batch_profile(batch, self.schema, blocks=days, like=self.like)
             absent = {name: np.nan for name in self.schema.names if name not in frame}
             rows = self.schema.coerce(frame.assign(**absent))
-            found.append(replace(counted, fingerprints=Fingerprints.of(rows)))
+            profiles.append(replace(counted, fingerprints=Fingerprints.of(rows)))
             ids = frame[list(self.ids)]
             nameless.append(ids[ids.isna().any(axis=1)])
             hashes.append(key_hashes(batch, self.ids))
         kept_hashes(hashes, self.folder / f"{chunk.number}.npy")
-        whole = reduce(Profile.merge, found)
-        return _Seen(whole.rows, whole, total.hexdigest(), pd.concat([pd.DataFrame(), *nameless]))
+        whole = reduce(Profile.merge, profiles)
+        return _Summary(whole.rows, whole, total.hexdigest(), pd.concat([pd.DataFrame(), *nameless]))
 
 
 def inspect_chunks(
     store: Store, params: ProjectParams, chunks: Chunks, *, version: int, bundle: Bundle
 ) -> Inspection:
-    """Hold a window of any size against the champion's training and the last sound window before it.
+    """Compare a window of any size with the champion's training and with the last sound window before it.
 
-    One pass over the rows, shared out through joblib, of which only summaries are kept.
+    One pass over the rows, shared out through joblib, of which only summaries stay in memory.
 
     Raises:
         WindowError: there are no rows. IdentityError: the name of a row is missing, or that of a few is another's too.
@@ -85,7 +85,7 @@ def inspect_chunks(
     """
     folder = chunks.scratch / "keys"
     folder.mkdir(exist_ok=True)
-    look = _Look(bundle.schema, bundle.profile, params.time_column, tuple(params.id_column), folder)
+    look = _Inspect(bundle.schema, bundle.profile, params.time_column, tuple(params.id_column), folder)
     sizes = [chunk.most_rows for chunk in chunks]
     label = f"inspect {params.window}"[:32]
     counted, digests, nameless, current = [], [], [], None
@@ -105,5 +105,5 @@ def inspect_chunks(
     total = hashlib.sha256("".join(digests).encode()).hexdigest()
     read = Read(current.rows, total, tuple(counted))
     pa.default_memory_pool().release_unused()  # the window is read once more, by others
-    found = held_against(store, params, current, version=version, bundle=bundle, repeated=repeated)
-    return replace(found, read=read)
+    inspection = held_against(store, params, current, version=version, bundle=bundle, repeated=repeated)
+    return replace(inspection, read=read)

@@ -1,4 +1,4 @@
-"""Tasks shared out through joblib to threads, processes or a Dask cluster, with a bar where somebody watches."""
+"""The one door to parallel work: tasks given by joblib to threads, processes or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prodkit.errors import ParameterError
 
@@ -21,7 +23,7 @@ R = TypeVar("R")
 def shared_out(
     work: Callable[[T], R], tasks: Sequence[T], *, backend: str, label: str, sizes: Sequence[int]
 ) -> Iterator[R]:
-    """What comes of each task, in their order; one task alone is done here.
+    """The result of each task, in their order; one task alone is done in this process.
 
     Args:
         work: can be sent to another process, as its tasks and results can, unless ``backend`` is ``threading``.
@@ -34,26 +36,26 @@ def shared_out(
     Raises:
         ParameterError: ``dask`` is not installed, or its scheduler does not answer.
     """
-    with _bar(label, sum(sizes)) as advance:
-        if len(tasks) < 2:
-            done: Iterable[R] = map(work, tasks)
-            yield from _told(done, sizes, advance)
-            return
-        with _cluster(backend), parallel_config(backend=backend):
-            done = Parallel(n_jobs=-1, return_as="generator")(delayed(_alone)(work, task) for task in tasks)
-            yield from _told(done, sizes, advance)
+    several = len(tasks) > 1
+    with (
+        _bar(label, sum(sizes)) as advance,
+        _cluster(backend) if several else nullcontext(),
+        parallel_config(backend=backend) if several else nullcontext(),
+    ):
+        results: Iterable[R] = map(work, tasks)
+        if several:
+            results = Parallel(n_jobs=-1, return_as="generator")(
+                delayed(_alone)(work, task) for task in tasks
+            )
+        for result, size in zip(results, sizes, strict=True):
+            advance(size)
+            yield result
 
 
 def _alone(work: Callable[[T], R], task: T) -> R:
     """One task, in which joblib shares out nothing further: on Dask it would wait for the worker that it runs on."""
     with parallel_config(backend="sequential"):
         return work(task)
-
-
-def _told(done: Iterable[R], sizes: Sequence[int], advance: Callable[[int], None]) -> Iterator[R]:
-    for each, size in zip(done, sizes, strict=True):
-        advance(size)
-        yield each
 
 
 def _cluster(backend: str) -> AbstractContextManager[Any]:
@@ -80,14 +82,11 @@ def _cluster(backend: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Something to tell of progress, which shows on stderr if that is a terminal."""
+    """A function that advances a bar, which shows on stderr if that is a terminal."""
     terminal = _terminal()
     if terminal is None:
         yield lambda rows: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=Console(file=terminal, force_terminal=True), transient=True) as bar:
@@ -102,8 +101,8 @@ def _terminal() -> TextIO | None:
     """Stderr if it is a terminal; in a kernel that a runner has started on one, that of the runner."""
     if sys.stderr is not None and sys.stderr.isatty():
         return sys.stderr
-    # ipykernel turns file 2 into outputs of the notebook, and keeps what it was before
-    kept = getattr(sys.stderr, "_original_stdstream_copy", None)
-    if kept is None or "PRODKIT_RUN" not in os.environ or not os.isatty(kept):
+    # ipykernel turns file 2 into outputs of the notebook; where it keeps the old one has no public name
+    original = getattr(sys.stderr, "_original_stdstream_copy", None)
+    if original is None or "PRODKIT_RUN" not in os.environ or not os.isatty(original):
         return None
-    return os.fdopen(os.dup(kept), "w")
+    return os.fdopen(os.dup(original), "w")
