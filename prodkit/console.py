@@ -183,7 +183,7 @@ def with_limits(command: Command) -> Command:
 
 
 def with_store(command: Command) -> Command:
-    """Open the store that the options name, and hand it to a command as its first argument."""
+    """Open the store that the options name, which must be there, and hand it to a command as its first argument."""
 
     @with_outputs
     @place_options
@@ -191,7 +191,7 @@ def with_store(command: Command) -> Command:
     def call(store: str, artifacts: str, **given: Any) -> None:
         from prodkit.store.registry import Store
 
-        with Store.open(resolve(store), resolve(artifacts)) as opened:
+        with Store.open(resolve(store), resolve(artifacts), create=False) as opened:
             command(opened, **given)
 
     return call

@@ -51,12 +51,15 @@ def write_site(
 
     Args:
         folder: where ``runs/`` lies; the pages are written there.
-        store: SQLAlchemy URL as typed; where there is no store yet, the runs stand alone.
+        store: SQLAlchemy URL as typed.
         artifacts: folder or fsspec URL, as typed.
         tell: takes a sentence for each run that cannot be read, which is left out.
 
     Returns:
         The page to open.
+
+    Raises:
+        ParameterError: there is no store.
     """
     documents = []
     for path in folder.glob("runs/*/result.json"):
@@ -84,10 +87,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _site(folder: Path, documents: list[dict[str, Any]], store: str, artifacts: str) -> Site:
     options = store_options(folder, store, artifacts)
-    url = resolve(store)
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        return Site(documents, [], [], Champion(), options=options)
-    with Store.open(url, resolve(artifacts)) as opened:
+    with Store.open(resolve(store), resolve(artifacts), create=False) as opened:
         versions = opened.versions()
         measured = opened.metric_rows(notebook="monitor", name=f"realised.{_lead_metric(versions)}")
         return Site(documents, versions, opened.history(), opened.champion(), measured, options)

@@ -22,6 +22,7 @@ from prodkit import cli
 from prodkit.errors import ParameterError, StoreError
 from prodkit.runs.runner import Run, _warn
 from prodkit.settings import expand
+from prodkit.store.registry import Store
 
 __all__ = ["places", "prodkit"]  # fixtures
 
@@ -211,6 +212,7 @@ def test_list_shows_where_each_version_stands(prodkit: Command, at):
 
 def test_an_empty_store_is_listed_as_such(prodkit: Command, tmp_path):
     """Before the first training there is nothing yet, which is no error."""
+    Store.open(f"sqlite:///{tmp_path}/out/store.db", f"{tmp_path}/out/artifacts").close()
     status, printed, told = prodkit("models", "list", "--out", tmp_path / "out")
     assert (status, told) == (0, "")
     assert "nothing yet" in printed
@@ -387,7 +389,7 @@ def test_a_failure_does_not_show_what_was_read_from_the_environment(prodkit, mon
     """One sentence or a whole traceback: the name of the variable stands where its value was."""
     monkeypatch.setenv("SHOP_PASSWORD", "swordfish/é")
 
-    def fail(*_):
+    def fail(*_, **__):
         address = expand("postgresql://me:${SHOP_PASSWORD}@db")
         raise (
             fault(address)
@@ -429,7 +431,7 @@ def test_a_warning_never_goes_to_stdout(prodkit: Command, monkeypatch, capsys):
 def test_an_interrupt_is_no_failure(prodkit: Command, monkeypatch):
     """Ctrl-C ends with 130: 1 would say that a verification does not match, or that a check found something."""
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("prodkit.store.registry.Store.open", interrupt)
@@ -440,7 +442,7 @@ def test_an_interrupt_is_no_failure(prodkit: Command, monkeypatch):
 def test_what_the_machine_refuses_is_one_sentence(prodkit: Command, monkeypatch, number):
     """A full disk or a folder that cannot be written to is no fault of the package: no traceback, but a next step."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(number, os.strerror(number), "/data/outputs")
 
     monkeypatch.setattr("prodkit.store.registry.Store.open", refuse)
@@ -453,6 +455,7 @@ def test_the_report_leaves_out_what_cannot_be_read(prodkit: Command, tmp_path):
     """One damaged record costs its own line in the list of all runs, and is named."""
     (tmp_path / "runs" / "broken").mkdir(parents=True)
     (tmp_path / "runs" / "broken" / "result.json").write_text("{half")
+    Store.open(f"sqlite:///{tmp_path}/store.db", f"{tmp_path}/artifacts").close()
     status, _, told = prodkit("report", "--out", tmp_path)
     assert status == 0
     assert "broken/result.json cannot be read" in told

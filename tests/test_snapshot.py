@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_store import address
 
-from prodkit.errors import StoreError, VersionError
+from prodkit.errors import ParameterError, StoreError, VersionError
 from prodkit.evidence import Window
 from prodkit.settings import destination, environment_set, store_places
 from prodkit.store.registry import Store
@@ -214,7 +214,7 @@ def test_a_history_that_was_changed_is_refused(address: tuple[str, str], tmp_pat
 
 def test_a_store_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     """Where there is no file, none appears."""
-    with pytest.raises(StoreError, match="store must still be there"):
+    with pytest.raises(ParameterError, match="store must be there to be read; found no such file"):
         take_snapshot(f"sqlite:///{tmp_path}/no.db", str(tmp_path), at={}, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -620,8 +620,8 @@ def test_an_error_in_a_write_undoes_all_of_it(store: Store) -> None:
     fill(store, 1)
 
     def fail_half_way() -> None:
-        with store._database.write() as write:
-            write.append("promote", version=1, actor="x")
+        with store._database.write(actor="x") as write:
+            write.append("promote", version=1)
             raise KeyError("half-way")
 
     with pytest.raises(KeyError, match="half-way"):

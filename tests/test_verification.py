@@ -651,7 +651,7 @@ def test_a_store_that_is_gone_is_refused_and_not_made_anew(kit: dict[str, Any]) 
     path = kit["home"] / "store.db"
     aside = path.rename(path.with_name("aside.db"))
     try:
-        assert "store must still be there" in record_of(kit, "score").verdict().refused
+        assert "store must be there to be read" in record_of(kit, "score").verdict().refused
         assert not path.exists()
     finally:
         aside.rename(path)

@@ -42,7 +42,7 @@ def replay_run(run: str) -> Verdict:
         if record.basis["store"] is None:
             verdict.notes.append("it worked in a store of its own, which is gone: there is no history of it")
         else:
-            with Store.open(*record.places) as store:
+            with Store.open(*record.places, create=False) as store:
                 verdict.differences += _in_history(record.document, store.history())
         verdict.differences += contradictions(record.document)
         verdict.decided = decided_again(record.document).action

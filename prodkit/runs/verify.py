@@ -34,7 +34,7 @@ from prodkit.runs.recorded import RunRecord
 from prodkit.runs.stops import Limits
 from prodkit.settings import names_read, outputs_folder
 from prodkit.store.registry import Store
-from prodkit.store.snapshot import require_store, take_snapshot
+from prodkit.store.snapshot import take_snapshot
 
 try:
     import fcntl
@@ -161,10 +161,8 @@ def check_record(run: str, verdict: Verdict) -> RunRecord | None:
     except RunError as error:
         verdict.refused = str(error)
         return None
-    with refusing(verdict):
-        require_store(record.places[0])
-        with Store.open(*record.places) as store:
-            verdict.differences += record.contradictions(store.run(record.folder.name) or {})
+    with refusing(verdict), Store.open(*record.places, create=False) as store:
+        verdict.differences += record.contradictions(store.run(record.folder.name) or {})
     return None if verdict.refused else record
 
 

@@ -79,7 +79,7 @@ class Service:
             deadline_seconds=params.deadline_ms / 1000,
         )
         self.follower = Follower(
-            lambda: open_store(params, timeout_seconds=_STORE_SECONDS),
+            lambda: open_store(params, create=False, timeout_seconds=_STORE_SECONDS),
             self._change,
             url="" if params.store == "demo" else resolve(params.store),
             poll_seconds=params.poll_seconds,
@@ -393,8 +393,8 @@ def serve(
         no_token: whether other machines may ask without a token.
 
     Raises:
-        ParameterError: the address cannot be listened on, is open to other machines without a token, or a secret is
-            not set.
+        ParameterError: there is no store, the address cannot be listened on or is open to other machines without a
+            token, or a secret is not set.
     """
     if not _is_loopback(host) and not params.token and not no_token:
         rule, fix = (
@@ -402,6 +402,8 @@ def serve(
             "Set `token`, or add --no-token.",
         )
         raise ParameterError("--host", rule=rule, value=host, fix=fix)
+    if params.store != "demo":
+        open_store(params, create=False).close()
     app = application(params, details=_is_loopback(host))
     try:
         listener = socket.create_server((host, port), backlog=2048)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import time
-import uuid
+import re
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from prodkit.errors import ArtifactError, ParameterError
+from prodkit.files import publish
 
-__all__ = ["Artifacts", "signature"]
+__all__ = ["Artifacts", "require_content_name", "signature"]
 
 _KEY = "PRODKIT_SIGNING_KEY"
 _SHORTEST_KEY = 16
@@ -42,45 +44,49 @@ def signature(artifact: bytes) -> str:
 
 
 class Artifacts:
-    """Files under one folder or fsspec URL, each named after the SHA-256 of its bytes."""
+    """Files under one folder or fsspec URL, each named after the SHA-256 of its bytes.
 
-    def __init__(self, url: str) -> None:
+    Local folders and files are made for their owner alone, whatever the umask.
+
+    Args:
+        url: the folder or fsspec URL.
+        create: whether to make a folder that is not there, and to remove what killed processes left in it.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._files, LocalFileSystem)
-        if self._local:
-            for folder in ("versions", "incoming"):
-                Path(self._root, folder).mkdir(parents=True, exist_ok=True)
+        if self._local and create:
+            for folder in (self._root, self._path("versions"), self._path("incoming")):
+                _make_private(Path(folder))
             self._sweep()
 
     def _sweep(self) -> None:
-        for left in Path(self._root, "incoming").iterdir():
-            try:
-                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                    left.unlink()
-            except FileNotFoundError:  # somebody else swept it, or it has just been published
-                continue
+        """Remove old unfinished files. The disk says what time it is: the clock of this process may be ahead."""
+        incoming = Path(self._path("incoming"))
+        with suppress(OSError):  # what cannot be removed now can be later
+            if not (leftovers := list(incoming.iterdir())):
+                return
+            with tempfile.TemporaryFile(dir=incoming) as probe:
+                now = os.fstat(probe.fileno()).st_mtime
+            for left in leftovers:
+                with suppress(FileNotFoundError):  # somebody else swept it, or it has just been published
+                    if now - left.stat().st_mtime > _STALE_SECONDS:
+                        left.unlink()
 
     def publish(self, artifact: bytes) -> str:
         """Write the bytes under their content name, and return that, relative to the root.
 
         Locally they are written aside, synced and renamed; an object store does the same by itself.
         """
-        location = f"versions/{hashlib.sha256(artifact).hexdigest()}.joblib"
+        location = _content_name(hashlib.sha256(artifact).hexdigest())
         if not self._local:
             self._files.pipe_file(self._path(location), artifact)
             return location
-        aside = Path(self._root, "incoming", uuid.uuid4().hex)
-        with aside.open("wb") as file:
+        handle, name = tempfile.mkstemp(dir=self._path("incoming"))  # mode 0600
+        with os.fdopen(handle, "wb") as file:
             file.write(artifact)
-            file.flush()
-            os.fsync(file.fileno())
-        final = Path(self._path(location))
-        aside.replace(final)
-        folder = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name must last as well as the bytes
-        finally:
-            os.close(folder)
+        publish(Path(name), Path(self._path(location)))
         return location
 
     def exists(self, location: str) -> bool:
@@ -117,49 +123,51 @@ class Artifacts:
             name: what to call it in an error.
 
         Raises:
-            ArtifactError: the file is missing, cannot be read, differs, is not signed with the key that is set, or is
-                signed and no key is set.
+            ArtifactError: the file is missing, cannot be read, differs, lies elsewhere, is not signed with the key
+                that is set, or is signed and no key is set.
             ParameterError: the key is malformed.
         """
+        require_content_name(location, digest, name=name)
         try:
             artifact: bytes = self._files.cat_file(self._path(location))
         except OSError as error:
+            rule, fix = "must be readable", "Restore the file, or promote another version."
             raise ArtifactError(
-                name,
-                rule="must be readable",
-                value=type(error).__name__,
-                place=location,
-                fix="Restore the file, or promote another version.",
+                name, rule=rule, value=type(error).__name__, place=location, fix=fix
             ) from error
-        found = hashlib.sha256(artifact).hexdigest()
-        if found != digest:
-            raise ArtifactError(
-                name,
-                rule=f"must have the SHA-256 {digest[:12]}... that was registered",
-                value=f"{found[:12]}...",
-                place=location,
-                fix="The file was changed or damaged: restore it, or promote another version.",
-            )
-        if signed is None:
-            return artifact
-        expected = signature(artifact)
+        actual = hashlib.sha256(artifact).hexdigest()
+        if actual != digest:
+            rule = f"must have the SHA-256 {digest[:12]}... that was registered"
+            fix = "The file was changed or damaged: restore it, or promote another version."
+            raise ArtifactError(name, rule=rule, value=f"{actual[:12]}...", place=location, fix=fix)
+        expected = "" if signed is None else signature(artifact)
         if signed and not expected:
+            rule, fix = f"must be verified with {_KEY}, since it is signed", f"export {_KEY}=..., its own."
+            raise ArtifactError(name, rule=rule, value="no key in the environment", place=location, fix=fix)
+        if expected and not hmac.compare_digest(expected.encode(), (signed or "").encode()):
+            value = "a signature by another key" if signed else "no signature"
+            fix = "Set the key that signed it; or, if you vouch for it, sign it: prodkit models sign VERSION."
             raise ArtifactError(
-                name,
-                rule=f"must be verified with {_KEY}, since it is signed",
-                value="no key in the environment",
-                place=location,
-                fix=f"export {_KEY}=..., the one that it was registered with.",
-            )
-        if expected and not hmac.compare_digest(expected.encode(), signed.encode()):
-            raise ArtifactError(
-                name,
-                rule=f"must be signed with {_KEY}",
-                value="a signature by another key" if signed else "no signature",
-                place=location,
-                fix="Set the key that signed it; or, if you vouch for it, sign it: prodkit models sign VERSION.",
+                name, rule=f"must be signed with {_KEY}", value=value, place=location, fix=fix
             )
         return artifact
 
     def _path(self, location: str) -> str:
         return f"{self._root}/{location}"
+
+
+def require_content_name(location: str, digest: str, *, name: str) -> None:
+    """ArtifactError when a location is not where these bytes are published: it may lead out of the folder."""
+    if location != _content_name(digest) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        fix = "Somebody changed the store by hand: see prodkit models check."
+        raise ArtifactError(name, rule="must lie under its content name", value=location, fix=fix)
+
+
+def _content_name(digest: str) -> str:
+    return f"versions/{digest}.joblib"
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder for its owner alone, if it is not there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,23 +1,25 @@
-"""The store's rows: its tables, and transactions that either happen whole or not at all."""
+"""The store's rows: its tables and their layout, and transactions that either happen whole or not at all."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from prodkit.errors import LockedError, ParameterError, StoreError
 from prodkit.store.history import Champion, Event, moved, parsed_json, sealed, strict_json
-from prodkit.store.layout import LAYOUT, guard_events, layout_number, require_layout, stamp
 
 __all__ = [
     "CHAMPION",
     "EVENTS",
+    "LAYOUT",
     "METRICS",
     "PROFILES",
     "RUNS",
@@ -26,7 +28,11 @@ __all__ = [
     "Write",
     "champion_of",
     "events_of",
+    "trigger_problems",
 ]
+
+LAYOUT = 1
+"""Of the stores that this package reads and writes. It goes up whenever a table changes."""
 
 _TABLES = sa.MetaData()
 
@@ -82,37 +88,58 @@ PROFILES = sa.Table(
     sa.Column("clean", sa.Boolean, nullable=False),
     sqlite_autoincrement=True,  # no id is given twice, so that it says what came before what
 )
+_COPIES = ("notebook", "status", "outcome", "action", "approval", "started")
 RUNS = sa.Table(
     "runs",
     _TABLES,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("run_id", sa.Text, nullable=False, unique=True),
-    # copies of what the record says, for whoever asks the database directly
-    *(
-        sa.Column(name, sa.Text)
-        for name in ("notebook", "status", "outcome", "action", "approval", "started")
-    ),
+    *(sa.Column(name, sa.Text) for name in _COPIES),  # of the record, for whoever asks the database directly
     sa.Column("record", sa.Text, nullable=False),
 )
+_STAMP = sa.Table(  # outside of the other tables: a store of any layout must be able to say which it has
+    "layout",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.Integer, nullable=False),
+)
 _CREATION_LOCK = 0x70726F64  # any number, the same for all: PostgreSQL creates tables one process at a time
+
+# The triggers that keep the history append-only, by name: when each fires, and on which condition it refuses. A
+# replacement deletes without saying so, and is refused as an insertion: that must be the next event, and follow from
+# the last one.
+_REFUSAL = "the history is append-only"
+_TRIGGERS = {
+    "events_insert": (
+        "INSERT",
+        "NEW.number <> 1 + (SELECT COALESCE(MAX(number), 0) FROM events)"
+        " OR NEW.previous <> COALESCE((SELECT digest FROM events ORDER BY number DESC LIMIT 1), '')",
+    ),
+    "events_update": ("UPDATE", "TRUE"),
+    "events_delete": ("DELETE", "TRUE"),
+    "events_truncate": ("TRUNCATE", "TRUE"),  # PostgreSQL only
+}
 
 
 @dataclass
 class Write:
-    """An open write transaction: it holds the champion's row, and its events move the champion along."""
+    """An open write transaction: it holds the champion's row, and its events move the champion along.
+
+    ``run_id``, ``actor`` and ``reason`` are those of its events.
+    """
 
     rows: sa.Connection
     champion: Champion
+    run_id: str
+    actor: str
+    reason: str
 
     def append(
         self,
         kind: str,
         *,
-        actor: str,
         version: int | None = None,
         generation: int | None = None,
-        run_id: str = "",
-        reason: str = "",
         detail: Mapping[str, Any] | None = None,
     ) -> Event:
         """Chain an event to the history, and write the champion that follows from it."""
@@ -125,9 +152,9 @@ class Write:
                 kind=kind,
                 version=version,
                 generation=generation,
-                run_id=run_id,
-                actor=actor,
-                reason=reason,
+                run_id=self.run_id,
+                actor=self.actor,
+                reason=self.reason,
                 detail=dict(detail or {}),
                 digest="",
                 previous=last.digest if last else "",
@@ -142,19 +169,35 @@ class Write:
 
 
 class Database:
-    """The tables behind a URL: SQLite or PostgreSQL, the same statements on both."""
+    """The tables behind a URL: SQLite or PostgreSQL, the same statements on both.
 
-    def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        self.engine, self.place = _engine(url, timeout_seconds)
+    Args:
+        url: SQLAlchemy URL.
+        timeout_seconds: how long to wait for another writer.
+        create: whether to make a store that is not there; else nothing is created.
+
+    Raises:
+        ParameterError: the address leads nowhere, or there is no store and none is to be made.
+        StoreError: it belongs to somebody else, or has another layout.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float, create: bool = True) -> None:
         self.timeout_seconds = timeout_seconds
+        self.engine, self.place = _engine(url, timeout_seconds, create=create)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         with self._translated():
             # Tables and champion row are created in one transaction: where one is, all are.
             with self._begin(writes=False) as rows:
-                found = layout_number(rows)
-            require_layout(LAYOUT if found is None else found, place=self.place)
-            if found is None:
+                number = _layout_number(rows)
+                is_there = number is not None or sa.inspect(rows).has_table(CHAMPION.name)
+            if not is_there and not create:
+                raise _no_store("no store", self.place)
+            if number is None:
                 self._create()
+            elif number != LAYOUT:
+                made = "a newer" if number > LAYOUT else "an older"
+                rule, fix = f"must have layout {LAYOUT}", f"It was made by {made} prodkit: use that one."
+                raise StoreError("store", rule=rule, value=number, place=self.place, fix=fix)
 
     def _create(self) -> None:
         """Make the tables that are not there; those of a store that never said its layout are as they should be."""
@@ -163,11 +206,15 @@ class Database:
                 rows.execute(sa.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
             _require_tables(rows, self.place)
             _TABLES.create_all(rows)
-            guard_events(rows)
-            stamp(rows)
+            present = _present_triggers(rows)
+            for name, (statements, _) in _wanted_triggers(rows).items():
+                for statement in statements if name not in present else ():
+                    rows.exec_driver_sql(statement)
+            _STAMP.create(rows, checkfirst=True)
+            if rows.execute(sa.select(_STAMP)).first() is None:
+                rows.execute(_STAMP.insert().values(id=1, number=LAYOUT))
             if rows.execute(sa.select(CHAMPION)).first() is None:
-                start = Champion()
-                rows.execute(CHAMPION.insert().values(asdict(start) | {"id": 1, "head": ""}))
+                rows.execute(CHAMPION.insert().values(asdict(Champion()) | {"id": 1, "head": ""}))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -185,8 +232,13 @@ class Database:
             yield rows
 
     @contextmanager
-    def write(self) -> Iterator[Write]:
+    def write(self, *, run_id: str = "", actor: str = "prodkit", reason: str = "") -> Iterator[Write]:
         """A transaction that no other writer can come between; undone when the block raises.
+
+        Args:
+            run_id: the run that its events belong to, if any,
+            actor: who acts, and
+            reason: why.
 
         Raises:
             LockedError: somebody else has been writing for longer than the timeout.
@@ -194,7 +246,7 @@ class Database:
         """
         with self._translated(), self._begin(writes=True) as rows:
             row = rows.execute(sa.select(CHAMPION).with_for_update()).one()
-            yield Write(rows, champion_of(row))
+            yield Write(rows, champion_of(row), run_id, actor, reason)
 
     @contextmanager
     def _begin(self, *, writes: bool) -> Iterator[sa.Connection]:
@@ -214,17 +266,75 @@ class Database:
             yield
         except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a damaged file may be no text
             cause = getattr(error, "orig", None) or error
-            if _is_locked(cause):
+            busy = getattr(cause, "sqlite_errorcode", 0) & 0xFF in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+            if busy or getattr(cause, "sqlstate", None) == "55P03":  # lock_not_available
+                rule = f"must come free within {self.timeout_seconds:g} seconds"
+                fix = "Run again when the other run has ended."
                 raise LockedError(
-                    "store",
-                    rule=f"must come free within {self.timeout_seconds:g} seconds",
-                    value="another writer",
-                    place=self.place,
-                    fix="Run again when the other run has ended.",
+                    "store", rule=rule, value="another writer", place=self.place, fix=fix
                 ) from error
-            raise StoreError(
-                "store", rule="must be a working prodkit database", value=cause, place=self.place
-            ) from error
+            rule = "must be a working prodkit database"
+            raise StoreError("store", rule=rule, value=cause, place=self.place) from error
+
+
+def champion_of(row: sa.Row[Any]) -> Champion:
+    """The champion that its row says."""
+    return Champion(row.version, row.predecessor, row.generation, row.hold, row.frozen)
+
+
+def events_of(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Event]:
+    """The history, oldest event first; StoreError when a detail is not JSON any more."""
+    query = sa.select(EVENTS).where(*conditions).order_by(EVENTS.c.number)
+    return [
+        Event(**row | {"detail": parsed_json(row["detail"], name=f"event {row['number']}")})
+        for row in map(dict, rows.execute(query).mappings())
+    ]
+
+
+def trigger_problems(rows: sa.Connection) -> list[str]:
+    """Each trigger of the history that is missing, off, changed, or not the store's, in words."""
+    wanted, present = _wanted_triggers(rows), _present_triggers(rows)
+    return [
+        f"the history can be changed: its trigger {name} is missing, off or changed"
+        for name, (_, text) in wanted.items()
+        if present.get(name) != text
+    ] + [f"the history has a trigger that is not the store's: {name}" for name in present.keys() - wanted]
+
+
+def _wanted_triggers(rows: sa.Connection) -> dict[str, tuple[list[str], str]]:
+    """Of each trigger by name, the statements that create it, and its text as the database keeps it."""
+    triggers: dict[str, tuple[list[str], str]] = {}
+    for name, (verb, refused) in _TRIGGERS.items():
+        if rows.dialect.name == "sqlite":
+            action = f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+            trigger = f"CREATE TRIGGER {name} BEFORE {verb} ON events WHEN {refused} {action}"
+            triggers |= {name: ([trigger], trigger)} if verb != "TRUNCATE" else {}
+            continue
+        each, result = "STATEMENT" if verb == "TRUNCATE" else "ROW", "NEW" if verb == "INSERT" else "NULL"
+        body = f" BEGIN IF {refused} THEN RAISE EXCEPTION '{_REFUSAL}'; END IF; RETURN {result}; END "
+        function = f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"
+        trigger = f"CREATE TRIGGER {name} BEFORE {verb} ON events FOR EACH {each} EXECUTE FUNCTION {name}()"
+        triggers[name] = [function, trigger], f"{trigger} {body}"
+    return triggers
+
+
+def _present_triggers(rows: sa.Connection) -> dict[str, str]:
+    """The text of each trigger of the history that is switched on, by name."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'events'"
+    if rows.dialect.name != "sqlite":
+        query = (
+            "SELECT tgname, pg_get_triggerdef(t.oid, true) || ' ' || prosrc FROM pg_trigger t"
+            " JOIN pg_proc p ON p.oid = tgfoid WHERE tgrelid = 'events'::regclass AND tgenabled IN ('O', 'A')"
+        )
+    return {str(name): str(text) for name, text in rows.exec_driver_sql(query)}
+
+
+def _layout_number(rows: sa.Connection) -> int | None:
+    """The number of the layout that the database has; None if it says none."""
+    if not sa.inspect(rows).has_table(_STAMP.name):
+        return None
+    number = rows.scalar(sa.select(_STAMP.c.number))
+    return -1 if number is None else int(number)
 
 
 def _require_tables(rows: sa.Connection, place: str) -> None:
@@ -239,36 +349,34 @@ def _require_tables(rows: sa.Connection, place: str) -> None:
                 raise StoreError("store", rule=rule, value=", ".join(sorted(names)), place=place, fix=fix)
 
 
-def champion_of(row: sa.Row[Any]) -> Champion:
-    """The champion that its row says."""
-    return Champion(row.version, row.predecessor, row.generation, row.hold, row.frozen)
+def _no_store(value: str, place: str) -> ParameterError:
+    fix = "Name the outputs that hold it with --out, or make one: prodkit lifecycle."
+    return ParameterError("store", rule="must be there to be read", value=value, place=place, fix=fix)
 
 
-def events_of(rows: sa.Connection) -> list[Event]:
-    """The whole history, oldest event first; StoreError when a detail is not JSON any more."""
-    found = rows.execute(sa.select(EVENTS).order_by(EVENTS.c.number)).mappings()
-    return [
-        Event(**row | {"detail": parsed_json(row["detail"], name=f"event {row['number']}")})
-        for row in map(dict, found)
-    ]
-
-
-def _is_locked(error: BaseException) -> bool:
-    busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
-    return busy or getattr(error, "sqlstate", None) == "55P03"  # lock_not_available
-
-
-def _engine(url: str, timeout_seconds: float) -> tuple[sa.Engine, str]:
+def _engine(url: str, timeout_seconds: float, *, create: bool) -> tuple[sa.Engine, str]:
     """An engine, and its address without the password."""
     try:
         address = sa.make_url(url)
-        sqlite = address.get_backend_name() == "sqlite"
-        if sqlite and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        place, target = address.render_as_string(hide_password=True), address
+        sqlite, is_file = (
+            address.get_backend_name() == "sqlite",
+            address.database not in (None, "", ":memory:"),
+        )
+        if sqlite and is_file:
+            path = Path(address.database or "").absolute()
+            if create:  # readable for its owner alone; SQLite gives its journal the same permissions
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            elif not path.is_file():
+                raise _no_store("no such file", place)
+            # A connection never makes the file: one that is gone is an error, and not an empty store.
+            target = address.set(database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"})
         # No pool for files: a connection carried into a forked process would corrupt the database.
         engine = sa.create_engine(
-            address,
-            poolclass=sa.NullPool if address.database not in (None, "", ":memory:") else None,
+            target,
+            poolclass=sa.NullPool if is_file else None,
             connect_args={"timeout": timeout_seconds} if sqlite else {},
             hide_parameters=True,
         )
@@ -282,7 +390,7 @@ def _engine(url: str, timeout_seconds: float) -> tuple[sa.Engine, str]:
     if sqlite:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine, address.render_as_string(hide_password=True)
+    return engine, place
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -130,18 +130,11 @@ def moved(champion: Champion, event: Event) -> Champion:
     A rollback's new predecessor stands in its ``detail``, since finding it takes the whole history.
     """
     match event.kind:
-        case "promote":
+        case "promote" | "rollback" as kind:
             return replace(
                 champion,
                 version=event.version,
-                predecessor=champion.version,
-                generation=champion.generation + 1,
-            )
-        case "rollback":
-            return replace(
-                champion,
-                version=event.version,
-                predecessor=event.detail.get("predecessor"),
+                predecessor=champion.version if kind == "promote" else event.detail.get("predecessor"),
                 generation=champion.generation + 1,
             )
         case "hold" | "release":
@@ -152,7 +145,7 @@ def moved(champion: Champion, event: Event) -> Champion:
 
 
 def replay(events: Iterable[Event]) -> Replay:
-    """Live through a history again, from nothing."""
+    """The state that a history leads to, from nothing."""
     state = Replay()
     for event in events:
         match event.kind, event.version:
@@ -196,11 +189,11 @@ def differences(state: Replay, champion: Champion, versions: Mapping[int, Mappin
         which = "has no registration" if number in versions else "is registered, but its row is missing"
         problems.append(f"version {number} {which}")
     for number in sorted(versions.keys() & state.versions.keys()):
-        said = state.versions[number] | {"quarantined": number in state.quarantined}
+        expected = state.versions[number] | {"quarantined": number in state.quarantined}
         problems += [
             f"version {number}: {part} is not what the history says"
             for part, value in versions[number].items()
-            if value != said.get(part)
+            if value != expected.get(part)
         ]
     return problems
 

@@ -1,4 +1,4 @@
-"""The store: versions, the champion among them, and the history of both.
+"""The store: versions, the champion among them, what is proposed to a person, and the history of all of it.
 
 Every write is one transaction that holds the champion's row, so that pointer, event and version change
 together or not at all, and a process that is killed leaves the store as it was before or after the write.
@@ -10,15 +10,31 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import sqlalchemy as sa
 
 from prodkit.errors import ArtifactError, ParameterError, StoreError, VersionError
 from prodkit.settings import store_places
-from prodkit.store.artifacts import Artifacts, signature
-from prodkit.store.database import CHAMPION, EVENTS, VERSIONS, Database, champion_of, events_of
-from prodkit.store.docket import Docket
+from prodkit.store.approvals import (
+    BY_HAND,
+    Approvals,
+    promote,
+    require_generation,
+    require_reason,
+    roll_back,
+    version_row,
+)
+from prodkit.store.artifacts import Artifacts, require_content_name, signature
+from prodkit.store.database import (
+    CHAMPION,
+    EVENTS,
+    VERSIONS,
+    Database,
+    champion_of,
+    events_of,
+    trigger_problems,
+)
 from prodkit.store.history import (
     Champion,
     Event,
@@ -28,18 +44,15 @@ from prodkit.store.history import (
     replay,
     strict_json,
 )
-from prodkit.store.layout import unguarded
-from prodkit.store.moves import (
-    mark,
-    promote,
-    quarantine,
-    require_generation,
-    require_reason,
-    roll_back,
-    version_row,
-)
 
-__all__ = ["Champion", "Event", "Store", "Version"]
+__all__ = ["Champion", "Event", "Store", "Version", "Who"]
+
+
+class Who(TypedDict, total=False):
+    """Who moves the champion: a run, if one asked for it, and an actor."""
+
+    run_id: str
+    actor: str
 
 
 @dataclass(frozen=True)
@@ -54,11 +67,12 @@ class Version:
     quarantined: bool
 
 
-class Store(Docket):
+class Store(Approvals):
     """Versions, champion and history behind one SQLAlchemy URL, artifacts behind one fsspec URL.
 
     All methods raise LockedError when somebody else writes for longer than the timeout, and StoreError when
-    the database refuses.
+    the database refuses. Those that move the champion raise ConflictError when it is not the one of
+    ``expected_generation``, which was judged; ``actor`` is who acts, ``run_id`` the run that asked for it.
     """
 
     def __init__(self, database: Database, artifacts: Artifacts) -> None:
@@ -66,19 +80,21 @@ class Store(Docket):
         self._artifacts = artifacts
 
     @classmethod
-    def open(cls, url: str, artifacts: str, *, timeout_seconds: float = 10.0) -> Self:
-        """Open a store, and make it if it is not there.
+    def open(cls, url: str, artifacts: str, *, create: bool = True, timeout_seconds: float = 10.0) -> Self:
+        """Open a store.
 
         Args:
             url: SQLAlchemy URL of a SQLite or PostgreSQL database.
             artifacts: folder or fsspec URL of the artifacts.
+            create: whether to make it if it is not there; else nothing is created.
             timeout_seconds: how long to wait for another writer.
 
         Raises:
-            ParameterError: an address that leads nowhere.
+            ParameterError: an address that leads nowhere, or to no store where none is to be made.
         """
         url, artifacts = store_places(url, artifacts)  # elsewhere while a run is verified
-        return cls(Database(url, timeout_seconds=timeout_seconds), Artifacts(artifacts))
+        database = Database(url, timeout_seconds=timeout_seconds, create=create)
+        return cls(database, Artifacts(artifacts, create=create))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -105,9 +121,9 @@ class Store(Docket):
         """
         signed = {"signature": signature(artifact), "run_id": run_id}
         digest = hashlib.sha256(artifact).hexdigest()
-        said = strict_json(dict(manifest), name="manifest")
+        text = strict_json(dict(manifest), name="manifest")
         location = self._artifacts.publish(artifact)
-        with self._database.write() as write:
+        with self._database.write(run_id=run_id, actor=actor) as write:
             known = write.rows.execute(
                 sa.select(VERSIONS).where(VERSIONS.c.digest == digest, VERSIONS.c.run_id == run_id)
             ).first()
@@ -115,19 +131,20 @@ class Store(Docket):
                 return _version(known)
             if not self._artifacts.exists(location):  # a version with the same bytes was deleted meanwhile
                 self._artifacts.publish(artifact)
-            number = _next_number(write.rows)
+            # One more than was ever registered: the number of a deleted version is not given again.
+            newest = sa.select(sa.func.max(EVENTS.c.version)).where(EVENTS.c.kind == "register")
             row: dict[str, Any] = {
-                "number": number,
+                "number": 1 + (write.rows.scalar(newest) or 0),
                 "digest": digest,
                 "location": location,
                 "size_bytes": len(artifact),
-                "manifest": said,
+                "manifest": text,
                 "quarantined": False,
             }
             write.rows.execute(VERSIONS.insert().values(row | signed))
-            detail = {"artifact": digest, "manifest": _sha256(said)}
-            write.append("register", version=number, run_id=run_id, actor=actor, detail=detail)
-            return Version(**row | {"manifest": json.loads(said)})
+            detail = {"artifact": digest, "manifest": _sha256(text)}
+            write.append("register", version=row["number"], detail=detail)
+            return Version(**row | {"manifest": json.loads(text)})
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -135,11 +152,7 @@ class Store(Docket):
             return [_version(row) for row in rows.execute(sa.select(VERSIONS).order_by(VERSIONS.c.number))]
 
     def version(self, number: int) -> Version:
-        """One version.
-
-        Raises:
-            VersionError: there is none of that number.
-        """
+        """One version; VersionError when there is none of that number."""
         with self._database.read() as rows:
             return _version(version_row(rows, number))
 
@@ -148,14 +161,17 @@ class Store(Docket):
 
         Raises:
             VersionError: there is no such version.
-            ArtifactError: the file is missing, was changed, is not signed although ``PRODKIT_SIGNING_KEY``
-                is set, or is signed and no key is set.
+            ArtifactError: its row is not what the history says, or the file is missing, was changed, is not signed
+                although ``PRODKIT_SIGNING_KEY`` is set, or is signed and no key is set.
             ParameterError: the key is malformed.
         """
         with self._database.read() as rows:
-            row = version_row(rows, number)
+            row = _registered_row(rows, number)
+        return self._bytes(row, signed=row.signature)
+
+    def _bytes(self, row: sa.Row[Any], *, signed: str | None) -> bytes:
         return self._artifacts.verified(
-            row.location, digest=row.digest, signed=row.signature, name=f"version {number}"
+            row.location, digest=row.digest, signed=signed, name=f"version {row.number}"
         )
 
     def sign(self, number: int, *, reason: str, actor: str = "prodkit") -> Version:
@@ -163,21 +179,20 @@ class Store(Docket):
 
         Raises:
             VersionError: there is no such version.
-            ArtifactError: the file is missing or was changed.
+            ArtifactError: its row, or its file, is not what was registered.
             ParameterError: no key is set, it is malformed, or no reason is given.
         """
         require_reason("sign", reason)
-        with self._database.write() as write:
-            row = version_row(write.rows, number)
-            place = {"digest": row.digest, "name": f"version {number}"}
-            signed = signature(self._artifacts.verified(row.location, signed=None, **place))
+        with self._database.write(actor=actor, reason=reason) as write:
+            row = _registered_row(write.rows, number)
+            signed = signature(self._bytes(row, signed=None))
             if not signed:
                 fix = "export PRODKIT_SIGNING_KEY=..., a secret of your own."
                 raise ParameterError("PRODKIT_SIGNING_KEY", rule="must be set to sign with", fix=fix)
             write.rows.execute(
                 VERSIONS.update().where(VERSIONS.c.number == row.number).values(signature=signed)
             )
-            write.append("sign", version=row.number, actor=actor, reason=reason)
+            write.append("sign", version=row.number)
             return _version(row)
 
     def delete(self, number: int, *, actor: str = "prodkit", reason: str = "") -> None:
@@ -185,25 +200,25 @@ class Store(Docket):
 
         Raises:
             VersionError: there is no such version, or it is the champion or its predecessor.
+            ArtifactError: its row names a file that is not its own.
         """
-        with self._database.write() as write:
-            location = version_row(write.rows, number).location
+        with self._database.write(actor=actor, reason=reason) as write:
+            row, name = version_row(write.rows, number), f"version {number}"
+            require_content_name(row.location, row.digest, name=name)
             if number in (write.champion.version, write.champion.predecessor):
-                raise VersionError(
-                    f"version {number}",
-                    rule="must not be deleted while it is the champion or its predecessor",
-                    fix="Promote another version first.",
-                )
+                rule = "must not be deleted while it is the champion or its predecessor"
+                raise VersionError(name, rule=rule, fix="Promote another version first.")
             write.rows.execute(VERSIONS.delete().where(VERSIONS.c.number == number))
-            write.append("delete", version=int(number), actor=actor, reason=reason)
+            write.append("delete", version=int(number))
         with self._database.write() as write:  # under the lock, lest somebody registers these bytes just now
-            if write.rows.execute(sa.select(VERSIONS).where(VERSIONS.c.location == location)).first() is None:
-                self._artifacts.remove(location)
+            same = sa.select(VERSIONS).where(VERSIONS.c.location == row.location)
+            if write.rows.execute(same).first() is None:
+                self._artifacts.remove(row.location)
 
     # Champion
 
     def champion(self) -> Champion:
-        """Who answers now."""
+        """The version that answers now."""
         with self._database.read() as rows:
             return champion_of(rows.execute(sa.select(CHAMPION)).one())
 
@@ -212,67 +227,60 @@ class Store(Docket):
         number: int,
         *,
         expected_generation: int,
-        run_id: str = "",
-        actor: str = "prodkit",
-        reason: str = "",
         force: bool = False,
+        reason: str = "",
+        **who: Unpack[Who],
     ) -> Champion:
-        """Make a version the champion, if the champion is still the one that was judged.
-
-        ``force`` overrules a quarantine and a freeze, never the generation.
+        """Make a version the champion; ``force`` overrules a quarantine and a freeze, never the generation.
 
         Raises:
-            ConflictError: the champion has changed since ``expected_generation``.
             VersionError: no such version, already the champion, or quarantined.
             StoreError: the champion is frozen.
         """
-        with self._database.write() as write:
+        with self._database.write(reason=reason, **who) as write:
             require_generation(write.champion, expected_generation)
-            promote(write, number, force=force, run_id=run_id, actor=actor, reason=reason)
+            promote(write, number, force=force)
             return write.champion
 
-    def rollback(
-        self, *, expected_generation: int, run_id: str = "", actor: str = "prodkit", reason: str = ""
-    ) -> Champion:
+    def rollback(self, *, expected_generation: int, reason: str = "", **who: Unpack[Who]) -> Champion:
         """Give the predecessor its place back, and put the version rolled back in quarantine.
 
         The new predecessor is whom the restored version had replaced when it was last promoted, unless that
         one is in quarantine or gone.
 
         Raises:
-            ConflictError: the champion has changed since ``expected_generation``.
             VersionError: there is no predecessor.
             StoreError: the champion is frozen.
         """
-        with self._database.write() as write:
+        with self._database.write(reason=reason, **who) as write:
             require_generation(write.champion, expected_generation)
-            roll_back(write, run_id=run_id, actor=actor, reason=reason)
+            roll_back(write)
             return write.champion
 
-    def hold(
-        self, *, expected_generation: int, reason: str, run_id: str = "", actor: str = "prodkit"
-    ) -> Champion:
-        """Put the champion on hold: it stays, but scoring falls back until the hold is released.
+    def hold(self, *, expected_generation: int, reason: str, **who: Unpack[Who]) -> Champion:
+        """Put the champion on hold, for a reason: it stays, but scoring falls back until the hold is released."""
+        return self._mark("hold", expected_generation, reason, **who)
 
-        Raises:
-            ConflictError: the champion has changed since ``expected_generation``.
-            ParameterError: no reason is given.
-        """
-        return self._mark("hold", expected_generation, run_id=run_id, actor=actor, reason=reason)
+    def release(self, *, expected_generation: int, reason: str, **who: Unpack[Who]) -> Champion:
+        """End a hold."""
+        return self._mark("release", expected_generation, reason, **who)
 
-    def release(
-        self, *, expected_generation: int, reason: str, run_id: str = "", actor: str = "prodkit"
-    ) -> Champion:
-        """End a hold; the same errors as :meth:`hold`."""
-        return self._mark("release", expected_generation, run_id=run_id, actor=actor, reason=reason)
-
-    def freeze(self, *, reason: str, actor: str = "prodkit") -> Champion:
+    def freeze(self, *, reason: str, **who: Unpack[Who]) -> Champion:
         """Let nobody promote or roll back until :meth:`thaw`, whatever the evidence."""
-        return self._mark("freeze", None, actor=actor, reason=reason)
+        return self._mark("freeze", None, reason, **who)
 
-    def thaw(self, *, reason: str, actor: str = "prodkit") -> Champion:
+    def thaw(self, *, reason: str, **who: Unpack[Who]) -> Champion:
         """End a freeze."""
-        return self._mark("thaw", None, actor=actor, reason=reason)
+        return self._mark("thaw", None, reason, **who)
+
+    def _mark(self, kind: str, expected_generation: int | None, reason: str, **who: Unpack[Who]) -> Champion:
+        """An event that leaves the champion where it is; ParameterError without a reason."""
+        require_reason(kind, reason)
+        with self._database.write(reason=reason, **who) as write:
+            if expected_generation is not None:
+                require_generation(write.champion, expected_generation)
+            write.append(kind, version=write.champion.version)
+            return write.champion
 
     def quarantine(self, number: int, *, reason: str, lift: bool = False, actor: str = "prodkit") -> Version:
         """Let nobody promote a version, or with ``lift`` end that.
@@ -282,42 +290,40 @@ class Store(Docket):
             ParameterError: no reason is given.
         """
         require_reason("quarantine", reason)
-        with self._database.write() as write:
-            quarantine(write, number, lift=lift, actor=actor, reason=reason)
+        with self._database.write(actor=actor, reason=reason) as write:
+            row, name = version_row(write.rows, number), f"version {number}"
+            if row.quarantined is not lift:
+                rule = f"must {'' if lift else 'not '}be in quarantine"
+                raise VersionError(name, rule=rule, fix="There is nothing to do.")
+            if not lift and row.number in (write.champion.version, write.champion.predecessor):
+                rule = "must not be quarantined while it is the champion or its predecessor"
+                raise VersionError(name, rule=rule, fix="Roll back, or promote another version first.")
+            write.append("readmit" if lift else "quarantine", version=row.number)
+            write.rows.execute(
+                VERSIONS.update().where(VERSIONS.c.number == number).values(quarantined=not lift)
+            )
             return _version(version_row(write.rows, number))
-
-    def _mark(
-        self, kind: str, expected_generation: int | None, *, actor: str, reason: str, run_id: str = ""
-    ) -> Champion:
-        require_reason(kind, reason)
-        with self._database.write() as write:
-            if expected_generation is not None:
-                require_generation(write.champion, expected_generation)
-            mark(write, kind, run_id=run_id, actor=actor, reason=reason)
-            return write.champion
 
     # History
 
     def check(self) -> list[str]:
         """Everything that is wrong, in words; empty when the store is sound.
 
-        Looked for are a broken chain, a changed event, a missing trigger, a champion or version that differs from
-        what the events say, and an artifact that is missing or changed. Whether artifacts open is for
+        Looked for are a broken chain, a changed event, a missing or changed trigger, a champion or version that
+        differs from what the events say, and an artifact that is missing or changed. Whether artifacts open is for
         :func:`prodkit.store.workspace.store_problems` to say.
         """
         try:
             with self._database.read() as rows:
                 events, versions = events_of(rows), rows.execute(sa.select(VERSIONS)).all()
-                pointer = rows.execute(sa.select(CHAMPION)).one()
-                absent = unguarded(rows)
+                pointer, problems = rows.execute(sa.select(CHAMPION)).one(), trigger_problems(rows)
         except StoreError as error:
             return [str(error)]
-        problems = chain_problems(events)
-        problems += [f"the history can be changed: its trigger {name} is missing or off" for name in absent]
+        problems = chain_problems(events) + problems
         if pointer.head != (events[-1].digest if events else ""):
             problems.append("the history does not end with the event that the champion's row names")
-        found = {row.number: _facts(row) for row in versions}
-        problems += differences(replay(events), champion_of(pointer), found)
+        facts = {row.number: _facts(row) for row in versions}
+        problems += differences(replay(events), champion_of(pointer), facts)
         for row in versions:
             try:
                 if len(self.artifact(row.number)) != row.size_bytes:
@@ -329,20 +335,27 @@ class Store(Docket):
         return problems
 
 
+def _registered_row(rows: sa.Connection, number: int) -> sa.Row[Any]:
+    """The row of a version; ArtifactError when it is not as it was registered."""
+    row = version_row(rows, number)
+    registered = events_of(rows, EVENTS.c.kind == "register", EVENTS.c.version == row.number)
+    expected = replay(registered).versions.get(row.number, {})
+    for part, value in _facts(row).items():
+        if part != "quarantined" and value != expected.get(part):
+            rule = f"must have the {part} that it was registered with"
+            raise ArtifactError(f"version {number}", rule=rule, value="another", fix=BY_HAND)
+    return row
+
+
 def _version(row: sa.Row[Any]) -> Version:
     manifest = parsed_json(row.manifest, name=f"manifest of version {row.number}")
     return Version(row.number, row.digest, row.location, row.size_bytes, manifest, row.quarantined)
 
 
-def _next_number(rows: sa.Connection) -> int:
-    """One more than was ever registered: the number of a deleted version is not given again."""
-    newest = sa.select(sa.func.max(EVENTS.c.version)).where(EVENTS.c.kind == "register")
-    return 1 + (rows.scalar(newest) or 0)
-
-
 def _facts(row: sa.Row[Any]) -> dict[str, Any]:
-    said = {"artifact": row.digest, "manifest": _sha256(row.manifest)}
-    return said | {"quarantined": row.quarantined, "run": row.run_id}
+    """What the history says of a version, as its row has it."""
+    facts = {"artifact": row.digest, "manifest": _sha256(row.manifest), "run": row.run_id}
+    return facts | {"quarantined": row.quarantined}
 
 
 def _sha256(text: str) -> str:

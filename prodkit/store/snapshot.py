@@ -14,7 +14,7 @@ from prodkit.store.artifacts import Artifacts
 from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, VERSIONS, Database, events_of
 from prodkit.store.history import Event, Replay, chain_problems, replay
 
-__all__ = ["require_store", "take_snapshot"]
+__all__ = ["take_snapshot"]
 
 _Tables = dict[sa.Table, list[dict[str, Any]]]
 _TIMEOUT_SECONDS = 10.0
@@ -39,29 +39,20 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
         StoreError: there is no such store, its history does not lead to what ``at`` says, or the champion of
             that time was deleted.
     """
-    require_store(url)
     state, head, kept = _read(url, at)
     lost = _lost(state, kept[VERSIONS], at, metrics=len(kept[METRICS]), profiles=len(kept[PROFILES]))
     for row in kept[VERSIONS]:
         row["quarantined"] = row["number"] in state.quarantined
     _write(f"sqlite:///{folder}/store.db", kept, champion=asdict(state.champion) | {"head": head})
-    files = Artifacts(artifacts)
+    files = Artifacts(artifacts, create=False)
     for row in kept[VERSIONS]:
         files.lend(row["location"], folder / "artifacts")
     return lost
 
 
-def require_store(url: str) -> None:
-    """StoreError where opening a SQLite store would make an empty one."""
-    address = sa.make_url(url)
-    if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
-        fix = "Restore it, or name the outputs that hold it with --out."
-        raise StoreError("store", rule="must still be there", value="no such file", place=url, fix=fix)
-
-
 def _read(url: str, at: Mapping[str, int]) -> tuple[Replay, str, _Tables]:
     """What the history amounted to then, the digest that it ended with, and the rows that are left of then."""
-    source = Database(url, timeout_seconds=_TIMEOUT_SECONDS)
+    source = Database(url, timeout_seconds=_TIMEOUT_SECONDS, create=False)
     try:
         with source.read() as rows:
             events = _history(events_of(rows), at)

@@ -1,23 +1,32 @@
-"""The store that a notebook works in: the real one, or a small one made for a single execution."""
+"""The store that a notebook works in, the real one or a small one made for a single execution, and its models."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import Any
 
-from prodkit.errors import ArtifactError, ModelError, VersionError
-from prodkit.models.bundle import Bundle, unpack
+import pandas as pd
+
+from prodkit.data.schema import Schema
+from prodkit.data.windows import feature_columns, labelled, read_window
+from prodkit.errors import ArtifactError, ModelError, VersionError, WindowError
+from prodkit.evidence import Window, earlier_windows
+from prodkit.models.bundle import Bundle, assemble, manifest, pack, unpack
+from prodkit.models.estimators import fit_model
+from prodkit.models.training import Split, importance, model_for, out_of_time, subsample
+from prodkit.params import MonitorParams, ProjectParams, TrainParams
 from prodkit.settings import resolve
 from prodkit.store.registry import Store
 
-if TYPE_CHECKING:
-    from prodkit.params import ProjectParams
-
 __all__ = ["champion_of", "load_version", "open_store", "store_problems"]
 
+_ROWS = 12_000  # enough for a model worth looking at, few enough to fit in a blink
+_SPAN = timedelta(days=90)
 
-def open_store(params: ProjectParams, *, timeout_seconds: float = 10.0) -> Store:
+
+def open_store(params: ProjectParams, *, create: bool = True, timeout_seconds: float = 10.0) -> Store:
     """Open the store that the parameters name.
 
     ``demo`` makes a seeded store in memory, from rows older than the window: version 1, trained on
@@ -26,15 +35,19 @@ def open_store(params: ProjectParams, *, timeout_seconds: float = 10.0) -> Store
 
     Args:
         params: that name it.
+        create: whether to make one that is not there.
         timeout_seconds: how long to wait for another writer.
+
+    Raises:
+        ParameterError: there is none, and none is to be made.
+        WindowError: a demonstration has no rows older than the window.
     """
     if params.store != "demo":
-        return Store.open(resolve(params.store), resolve(params.artifacts), timeout_seconds=timeout_seconds)
+        places = resolve(params.store), resolve(params.artifacts)
+        return Store.open(*places, create=create, timeout_seconds=timeout_seconds)
     store = Store.open("sqlite://", f"memory://{uuid.uuid4().hex}")  # in memory: nothing is left behind
     if params.notebook != "train":
-        from prodkit.store.demonstration import furnish  # here, since who opens a real store trains nothing
-
-        furnish(store, params)
+        _furnish(store, params)
     return store
 
 
@@ -68,3 +81,56 @@ def champion_of(store: Store) -> tuple[int, Bundle]:
         fix = "Run train and validate first: prodkit run train, then prodkit run validate."
         raise VersionError("champion", rule="must exist before it can be asked", value="none", fix=fix)
     return number, load_version(store, number)
+
+
+def _furnish(store: Store, params: ProjectParams) -> None:
+    """Train version 1 on the older half of the rows before the window, and 2 on all; promote 1, then 2."""
+    start = params.window.start
+    if isinstance(params, MonitorParams):  # it looks back, and no model is judged by rows that it has learned
+        start = earlier_windows(params.window, params.windows)[0].start
+    end = start - params.label_delay
+    span = Window(end - _SPAN, start)
+    before = params.model_copy(update={"as_of": start, "drill": {}})
+    try:
+        rows = labelled(read_window(before, span), before)
+    except WindowError as error:
+        fix = "Choose a later `window`, or name a real `store`."
+        raise WindowError(
+            "store", rule="demo needs rows older than the window", value=str(span), fix=fix
+        ) from error
+    middle = span.start + (end - span.start) / 2
+    for part, trained in (
+        (rows[rows[params.time_column] < middle], Window(span.start, middle)),
+        (rows, Window(span.start, end)),
+    ):
+        store.register(*_version(params, part, trained))
+    for number in (1,) if params.notebook == "validate" else (1, 2):
+        store.promote(number, expected_generation=number - 1, reason="demonstration")
+
+
+def _version(params: ProjectParams, rows: pd.DataFrame, trained: Window) -> tuple[bytes, dict[str, Any]]:
+    """Artifact and manifest of a version trained on a subsample of the rows."""
+    facts = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
+    settings = TrainParams.check(
+        {**facts, "window": str(trained), "folds": 2, "model_args": {"max_iter": 40}}
+    )
+    sample = subsample(rows, _ROWS).reset_index(drop=True)
+    schema = Schema.infer(
+        sample, features=feature_columns(sample, params), target=params.target, task=params.task
+    )
+    model = model_for(settings, settings.model_args, schema=schema)
+    tested = out_of_time(model, sample, schema=schema, params=settings)
+    split = Split(
+        sample, rows, trained, Window(trained.end, max(trained.end + params.label_delay, params.window.start))
+    )
+    weights = importance(tested, params=settings, repeats=1)
+    fitted = fit_model(model, sample, schema=schema)
+    bundle = assemble(
+        fitted,
+        split,
+        tested,
+        schema=schema,
+        params=settings,
+        importance=dict(zip(weights.index, weights["mean"], strict=True)),
+    )
+    return pack(bundle), manifest(bundle, sample, params=settings, metrics=tested.intervals())

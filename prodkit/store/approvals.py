@@ -1,0 +1,205 @@
+"""What was decided, and what waits for a person: decisions, proposals and their ends, and the moves they lead to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from prodkit.errors import ConflictError, ParameterError, StoreError, VersionError
+from prodkit.store.database import EVENTS, VERSIONS, Write, events_of
+from prodkit.store.history import ACTIONS, Champion, Event, open_proposals, replay
+from prodkit.store.records import Records
+
+__all__ = [
+    "BY_HAND",
+    "Approvals",
+    "promote",
+    "require_generation",
+    "require_reason",
+    "roll_back",
+    "version_row",
+]
+
+BY_HAND = "Somebody changed the store by hand: see prodkit models check."
+
+
+class Approvals(Records):
+    """The part of the store that decisions are written to before they are carried out, or put before a person."""
+
+    def history(self) -> list[Event]:
+        """All events, oldest first."""
+        with self._database.read() as rows:
+            return events_of(rows)
+
+    def decide(
+        self, run_id: str, *, action: str, generation: int, reason: str, digest: str, as_of: str
+    ) -> Event:
+        """Put on record what a run has decided, before anything is done. To repeat it changes nothing.
+
+        Args:
+            run_id: whose decision it is.
+            action: what is to be done; keep and watch among them.
+            generation: the champion that was judged.
+            reason: one sentence.
+            digest: of the decision with all that it rests on.
+            as_of: the moment at which the run stands, as ISO text.
+        """
+        detail = {"action": action, "decision": digest, "as_of": as_of}
+        with self._database.write(run_id=run_id, reason=reason) as write:
+            made = events_of(write.rows, EVENTS.c.kind == "decide", EVENTS.c.run_id == run_id)
+            if made and made[-1].detail == detail:
+                return made[-1]
+            return write.append("decide", generation=int(generation), detail=detail)
+
+    def propose(
+        self,
+        run_id: str,
+        *,
+        action: str,
+        version: int | None,
+        generation: int,
+        reason: str,
+        actor: str = "prodkit",
+    ) -> Event:
+        """Put an action before a person. A run has one proposal: to repeat it changes nothing.
+
+        Args:
+            run_id: whose proposal it is; :meth:`approve` and :meth:`reject` name it.
+            action: promote, rollback, hold, release or retrain.
+            version: what to promote; for other actions, the version that it is about.
+            generation: the champion that was judged.
+            reason: one sentence; it becomes the reason of the action.
+            actor: who proposes.
+
+        Raises:
+            ParameterError: an unknown action, or no reason.
+            VersionError: no such version.
+            StoreError: the run has made another proposal.
+        """
+        if action not in ACTIONS:
+            raise ParameterError("action", rule=f"must be one of {', '.join(ACTIONS)}", value=repr(action))
+        require_reason(action, reason)
+        with self._database.write(run_id=run_id, actor=actor, reason=reason) as write:
+            if action == "promote" or version is not None:
+                version = int(version_row(write.rows, version).number)
+            proposal = (version, int(generation), {"action": action})
+            made = events_of(write.rows, EVENTS.c.kind == "propose", EVENTS.c.run_id == run_id)
+            if not made:
+                return write.append("propose", version=version, generation=proposal[1], detail=proposal[2])
+            if (made[0].version, made[0].generation, made[0].detail) != proposal:
+                value = f"{action} after {made[0].detail['action']}"
+                fix = "Reject the first, and run again with --force."
+                raise StoreError(f"run {run_id}", rule="must make one proposal only", value=value, fix=fix)
+            return made[0]
+
+    def proposals(self) -> list[Event]:
+        """The proposals that wait for a person, oldest first."""
+        return list(open_proposals(self.history()).values())
+
+    def settled(self, run_id: str) -> str | None:
+        """The state of a run's proposal: ``proposed``, ``approved``, ``rejected``; None if it made none."""
+        states = {"propose": "proposed", "approve": "approved", "reject": "rejected"}
+        with self._database.read() as rows:
+            made = events_of(rows, EVENTS.c.run_id == run_id, EVENTS.c.kind.in_(states))
+        return states[made[-1].kind] if made else None
+
+    def approve(self, run_id: str, *, actor: str, reason: str = "") -> Champion:
+        """Carry out what a run proposed; a retraining is only recorded, for others to carry out.
+
+        Raises:
+            StoreError: the run has no open proposal, or the champion is frozen.
+            ConflictError: the champion has changed since the proposal; it stays open.
+            VersionError: the action is not possible any more.
+        """
+        with self._database.write(run_id=run_id, actor=actor, reason=reason) as write:
+            proposal = _open_proposal(write)
+            require_generation(write.champion, proposal.generation)
+            write.append("approve", version=proposal.version)
+            write.reason = proposal.reason
+            match proposal.detail["action"]:
+                case "promote":
+                    promote(write, proposal.version)
+                case "rollback":
+                    roll_back(write)
+                case "hold" | "release" as kind:
+                    write.append(kind, version=write.champion.version)
+            return write.champion
+
+    def reject(self, run_id: str, *, actor: str, reason: str = "") -> Event:
+        """Settle a proposal without carrying it out; StoreError when the run has no open one."""
+        with self._database.write(run_id=run_id, actor=actor, reason=reason) as write:
+            return write.append("reject", version=_open_proposal(write).version)
+
+
+def promote(write: Write, number: int | None, *, force: bool = False) -> None:
+    """Make a version the champion; ``force`` overrules a quarantine and a freeze."""
+    row, name = version_row(write.rows, number), f"version {number}"
+    if row.number == write.champion.version:
+        raise VersionError(name, rule="must not be the champion already", fix="There is nothing to promote.")
+    if row.quarantined and not force:
+        rule, fix = "must not be in quarantine", "Train another one, or lift the quarantine."
+        raise VersionError(name, rule=rule, value="a version that was rolled back", fix=fix)
+    _require_thawed(write.champion, force=force)
+    detail = {"predecessor": write.champion.version} | ({"force": True} if force else {})
+    write.append("promote", version=row.number, detail=detail)
+
+
+def roll_back(write: Write) -> None:
+    """Give the predecessor its place back, and put the version rolled back in quarantine."""
+    _require_thawed(write.champion)
+    state, bad = replay(events_of(write.rows)), write.champion.version
+    if state.champion != write.champion:
+        rule = "must be the one that the history leads to"
+        value = f"version {write.champion.version} instead of {state.champion.version}"
+        raise StoreError("champion", rule=rule, value=value, fix=BY_HAND)
+    restored, predecessor = state.after_rollback()
+    if restored is None:
+        fix = "Promote an earlier version by its number instead."
+        raise VersionError("predecessor", rule="must exist to roll back to", value="none", fix=fix)
+    write.append("rollback", version=restored, detail={"from": bad, "predecessor": predecessor})
+    write.append("quarantine", version=bad)
+    write.rows.execute(VERSIONS.update().where(VERSIONS.c.number == bad).values(quarantined=True))
+
+
+def _open_proposal(write: Write) -> Event:
+    """The proposal of the writing run; StoreError when it made none, or somebody has settled it."""
+    waiting = open_proposals(events_of(write.rows))
+    if write.run_id not in waiting:
+        rule = "must have a proposal that nobody has settled yet"
+        fix = f"Open are: {', '.join(waiting)}." if waiting else "None is open."
+        raise StoreError(f"run {write.run_id}", rule=rule, fix=fix)
+    return waiting[write.run_id]
+
+
+def require_generation(champion: Champion, expected: int) -> None:
+    """ConflictError when the champion is not the one that was judged."""
+    if champion.generation != expected:
+        rule = f"must still be that of generation {expected}, which was judged"
+        value = f"generation {champion.generation}, version {champion.version}"
+        raise ConflictError(
+            "champion", rule=rule, value=value, fix="Judge again, against the champion of now."
+        )
+
+
+def _require_thawed(champion: Champion, *, force: bool = False) -> None:
+    if champion.frozen and not force:
+        raise StoreError("champion", rule="must not be frozen", value="a freeze", fix="Thaw it first.")
+
+
+def require_reason(action: str, reason: str) -> None:
+    """ParameterError when nobody says why."""
+    if not reason.strip():
+        raise ParameterError("reason", rule=f"must be given for {action}", fix="Say why, in one sentence.")
+
+
+def version_row(rows: sa.Connection, number: int | None) -> sa.Row[Any]:
+    """The row of a version; VersionError, naming the known ones, when there is none."""
+    # A plain int of four bytes: databases know no numpy, and no larger numbers.
+    wanted = int(number) if number is not None and 0 < number < 2**31 else None
+    row = rows.execute(sa.select(VERSIONS).where(VERSIONS.c.number == wanted)).first()
+    if row is None:
+        known = rows.scalars(sa.select(VERSIONS.c.number).order_by(VERSIONS.c.number)).all()
+        fix = f"Known are: {', '.join(map(str, known))}." if known else "None is registered yet: train one."
+        raise VersionError(f"version {number}", rule="must be a registered one", fix=fix)
+    return row
