@@ -34,9 +34,8 @@ from prodkit.models.training import OutOfTime, Withheld
 from prodkit.monitoring.panels import sign_limits
 from prodkit.monitoring.vitals import Vitals
 from prodkit.params import MonitorParams, RollbackParams, StressParams, Task, TrainParams
-from prodkit.stress.course import knee_limits
-from prodkit.stress.endurance import load_table
 from prodkit.stress.load import Step, knee
+from prodkit.stress.trial import knee_limits, load_table
 
 __all__ = [
     "Explorer",

@@ -15,7 +15,7 @@ from prodkit.evidence import overall
 from prodkit.models.bundle import pack
 from prodkit.models.metrics import row_losses
 from prodkit.store.workspace import load_version
-from prodkit.stress.gate import load_budget
+from prodkit.stress.trial import load_budget
 
 __all__ = ["orders_file", "places"]  # fixtures
 

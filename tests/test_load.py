@@ -108,7 +108,7 @@ def test_what_raises_has_failed_and_stops_nothing():
     step = apply_load(ask, np.arange(40) / 1000, rate=1000)
     assert step.share("failed") == 0.5
     assert step.share("degraded") == 0.25
-    assert step.share("answered", "degraded", "failed") == 1
+    assert step.share("answered") == 0.25
 
 
 # What is made of it

@@ -23,12 +23,24 @@ from prodkit.scoring.mutations import records
 from prodkit.store.artifacts import Artifacts
 from prodkit.store.database import Database
 from prodkit.store.registry import Store
-from prodkit.stress.course import ServiceTrial, contenders, load_guards, stress_guard, stress_service
-from prodkit.stress.endurance import fault_table, load_table, stress_evidence, stress_outputs
 from prodkit.stress.faults import FaultyModel, guard_faults, tame_faults
 from prodkit.stress.load import Step
 from prodkit.stress.stage import Stage, peak_mb
-from prodkit.stress.volumes import cost_curve, foreseen, mix_table, volume_table
+from prodkit.stress.trial import (
+    ServiceTrial,
+    contenders,
+    cost_curve,
+    fault_table,
+    foreseen,
+    load_guards,
+    load_table,
+    mix_table,
+    stress_evidence,
+    stress_guard,
+    stress_outputs,
+    stress_service,
+    volume_table,
+)
 
 __all__ = ["places"]  # a fixture
 

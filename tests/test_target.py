@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from prodkit.errors import ParameterError
-from prodkit.stress.target import Target
+from prodkit.stress.load import Target
 
 GOOD = b'{"answers": [{"prediction": 0.5, "degraded": false}]}'
 

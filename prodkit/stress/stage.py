@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,21 @@ from prodkit.errors import RunError, VersionError
 from prodkit.store.artifacts import Artifacts
 from prodkit.store.database import Database
 from prodkit.store.registry import Store
-from prodkit.stress.target import Target
+from prodkit.stress.load import Target
 
 __all__ = ["Stage", "peak_mb"]
 
-_EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 _START_SECONDS = 180.0  # a process that ends is noticed at once; on a busy machine imports take half a minute
 _STOP_SECONDS = 10.0
-# the service ends with whoever started it, however that ends
+# the service ends with the process that started it, however that ends (Linux: PR_SET_PDEATHSIG, SIGKILL)
 _COMMAND = (
-    "from prodkit.kernels.offspring import die_with; die_with({parent}); from prodkit.cli import main; main()"
+    "import ctypes, os, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 9); "
+    "os.getppid() == {parent} or sys.exit(1); from prodkit.cli import main; main()"
 )
-_PLAIN_COMMAND = "from prodkit.cli import main; main()"
 
 
 class Stage:
-    """Where a service is put to the test: use it in a ``with`` block, at whose end all of it is gone.
+    """Where a service is put to the test. Use it in a ``with`` block, at whose end all of it is gone.
 
     Args:
         store: whose champion, and predecessor if there is one, are copied.
@@ -67,30 +66,30 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._signal(signal.SIGTERM)
         self._folder.cleanup()
 
     @staticmethod
     def missing() -> str:
         """The package that a service needs and that is not installed; empty if all are."""
-        return next((name for name in _EXTRA if find_spec(name) is None), "")
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Store and artifacts, as parameters."""
-        return {"store": f"sqlite:///{self.folder}/store.db", "artifacts": str(self.folder / "artifacts")}
+        needed = ("fastapi", "uvicorn", "prometheus_client")
+        return next((name for name in needed if find_spec(name) is None), "")
 
     @property
     def pid(self) -> int:
-        """Of the service; 0 if there is none."""
+        """Of the service; 0 before it was started."""
         return self._process.pid if self._process else 0
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the copy lies, as parameters of ``prodkit serve``."""
+        return {"store": f"sqlite:///{self.folder}/store.db", "artifacts": str(self.folder / "artifacts")}
+
     def store(self) -> Store:
-        """The copy, opened."""
-        # not by `Store.open`, which leads elsewhere while a run is verified: this copy is nobody's but the stage's
-        return Store(
-            Database(self.places["store"], timeout_seconds=10.0), Artifacts(self.places["artifacts"])
-        )
+        """The copy, to be changed."""
+        # not `Store.open`, which is led elsewhere while a run is verified: this copy is nobody's but the stage's
+        database = Database(self.places["store"], timeout_seconds=10.0)
+        return Store(database, Artifacts(self.places["artifacts"]))
 
     def start(self, **given: Any) -> Target:
         """Start ``prodkit serve`` over the copy, on the port that it had before if it had one.
@@ -101,56 +100,46 @@ class Stage:
         Raises:
             RunError: it does not start, or is not ready within three minutes.
         """
-        facts = self.folder / "stage.yaml"
+        facts, log = self.folder / "stage.yaml", self.folder / "service.log"
         facts.write_text(json.dumps({**self.places, "requests": "", **given}), encoding="utf-8")
-        code = (_COMMAND if sys.platform == "linux" else _PLAIN_COMMAND).format(parent=os.getpid())
         words = ["serve", "--port", str(self._port), "-f", str(facts), "--out", str(self.folder / "out")]
-        log = self.folder / "service.log"
+        environment = {name: value for name, value in os.environ.items() if name != "PRODKIT_SANDBOX"}
         with log.open("wb") as written:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, *words],
+                [sys.executable, "-c", _COMMAND.format(parent=os.getpid()), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=written,
-                env={name: value for name, value in os.environ.items() if name != "PRODKIT_SANDBOX"},
+                env=environment,
             )
         if self._end is not None:
             self._end.detach()
         self._end = weakref.finalize(self, _end_process, self._process)
-        target = Target(f"http://127.0.0.1:{self._port_of(log)}")
-        self._until_ready(target, log)
-        return target
+        match = self._until(lambda: re.search(rb"http://[\d.]+:(\d+)", log.read_bytes()), log)
+        self._port = int(match[1])
+        target = Target(f"http://127.0.0.1:{self._port}")
 
-    def _port_of(self, log: Path) -> int:
-        found = self._until(lambda: re.search(rb"http://[\d.]+:(\d+)", log.read_bytes()), log)
-        self._port = int(found[1])
-        return self._port
-
-    def _until_ready(self, target: Target, log: Path) -> None:
         def is_ready() -> bool:
             with contextlib.suppress(OSError):
                 return target.get("/health/ready")[0] == 200
             return False
 
         self._until(is_ready, log)
+        return target
 
-    def _until(self, condition: Any, log: Path) -> Any:
+    def _until(self, condition: Callable[[], Any], log: Path) -> Any:
         deadline = time.monotonic() + _START_SECONDS
-        while not (found := condition()):
+        while not (value := condition()):
             ended = self._process is None or self._process.poll() is not None
             if ended or time.monotonic() > deadline:
-                said = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-                raise RunError("prodkit serve", rule="must start", value=said[0][:300])
+                lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+                raise RunError("prodkit serve", rule="must start", value=lines[-1][:300])
             time.sleep(0.02)
-        return found
+        return value
 
     def kill(self) -> None:
         """End the service as the machine does that has no memory left: at once."""
         self._signal(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """End the service."""
-        self._signal(signal.SIGTERM)
 
     def _signal(self, number: int) -> None:
         if self._process is not None:
@@ -200,5 +189,5 @@ def peak_mb(pid: int = 0) -> float | None:
         status = Path(f"/proc/{pid or 'self'}/status").read_text()
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
-    return int(found[1]) / 1024 if found else None
+    match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)
+    return int(match[1]) / 1024 if match else None

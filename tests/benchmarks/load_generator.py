@@ -18,8 +18,7 @@ import time
 
 import numpy as np
 
-from prodkit.stress.load import apply_load, arrivals, quantile
-from prodkit.stress.target import Target
+from prodkit.stress.load import Target, apply_load, arrivals, quantile
 
 RATE, SECONDS, STALL, EVERY, WORK = 50, 20.0, 2.0, 10.0, 0.003
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 53\r\n\r\n"

@@ -42,7 +42,7 @@ from prodkit.models.bundle import Bundle, pack, unpack
 from prodkit.scoring.mutations import records
 from prodkit.store.registry import Store
 from prodkit.stress.faults import tame_faults
-from prodkit.stress.load import Said, Step, apply_load, arrivals, knee, quantile
+from prodkit.stress.load import Result, Step, apply_load, arrivals, knee, quantile
 from prodkit.stress.stage import Stage
 
 DEADLINE_MS, LATENCY_MS, SHARE_OF_KNEE = 250.0, 250.0, 0.7
@@ -273,7 +273,7 @@ class Soak:
 
     # The load
 
-    def ask(self, number: int, answer: Any) -> Said:
+    def ask(self, number: int, answer: Any) -> Result:
         """One request, and all that its answer says."""
         row = number % len(self.bodies)
         answer["row"], answer["sent"] = row, time.perf_counter()
@@ -302,7 +302,7 @@ class Soak:
         answers = np.zeros(len(due), dtype=ANSWER)
         answers["row"] = -1
 
-        def ask(number: int) -> Said:
+        def ask(number: int) -> Result:
             return self.ask(number, answers[number])
 
         return apply_load(ask, due, rate=rate, drain_seconds=DRAIN_SECONDS), answers

@@ -16,7 +16,7 @@ import pandas as pd
 from bulk import ours, write
 from served import flights_version
 
-from prodkit.stress.volumes import cost_curve, foreseen
+from prodkit.stress.trial import cost_curve, foreseen
 
 MONTH = 28_330  # flights of April
 
