@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,133 @@ def test_a_missing_trigger_is_a_problem(store: Store, address: tuple[str, str]) 
     assert store.check() == [
         "the history can be changed: its trigger events_delete is missing, off or changed"
     ]
+
+
+def test_a_changed_trigger_is_a_problem(store: Store, address: tuple[str, str]) -> None:
+    """One of the same name that lets everything pass is found, and so is one that nobody asked for."""
+    if address[0].startswith("sqlite"):
+        harmless = "CREATE TRIGGER events_delete BEFORE DELETE ON events WHEN FALSE BEGIN SELECT 1; END"
+        by_hand(address, "DROP TRIGGER events_delete", guarded=True)
+        by_hand(address, harmless, guarded=True)
+        by_hand(address, harmless.replace("events_delete", "other"), guarded=True)
+    else:
+        body = "RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$"
+        by_hand(address, f"CREATE OR REPLACE FUNCTION events_delete() {body}", guarded=True)
+        by_hand(
+            address,
+            "CREATE TRIGGER other BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION events_delete()",
+            guarded=True,
+        )
+    assert store.check() == [
+        "the history can be changed: its trigger events_delete is missing, off or changed",
+        "the history has a trigger that is not the store's: other",
+    ]
+
+
+# Rows and files that are not what was registered
+
+
+def test_the_bytes_of_another_version_are_refused(store: Store, address: tuple[str, str]) -> None:
+    """Genuine bytes under another version's row, which would undo a rollback, are no artifact of that version."""
+    store.register(b"old", {}, run_id="a")
+    store.register(b"new", {}, run_id="b")
+    old = store.version(1)
+    by_hand(
+        address,
+        f"UPDATE versions SET digest = '{old.digest}', location = '{old.location}', size_bytes = 3 WHERE number = 2",
+    )
+    with pytest.raises(ArtifactError, match="version 2 must have the artifact that it was registered with"):
+        store.artifact(2)
+    assert any("must have the artifact" in problem for problem in store.check())
+    assert store.artifact(1) == b"old"
+
+
+def test_a_location_never_leads_out_of_the_folder(
+    store: Store, address: tuple[str, str], tmp_path: Path
+) -> None:
+    """A row that names another file neither reads nor removes it, and `check` says so."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"model 1")
+    fill(store, 1)
+    by_hand(address, "UPDATE versions SET location = '../victim'")
+    for call in (store.artifact, store.delete):
+        with pytest.raises(ArtifactError, match="version 1 must lie under its content name"):
+            call(1)
+    assert victim.exists()
+    assert any("content name" in problem for problem in store.check())
+    assert [version.number for version in store.versions()] == [1]
+
+
+def test_what_a_store_writes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Database, artifacts and their folders are 0600 and 0700, however wide the umask."""
+    before = os.umask(0)
+    try:
+        with Store.open(f"sqlite:///{tmp_path}/store.db", str(tmp_path / "artifacts")) as store:
+            fill(store, 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {
+        **dict.fromkeys(["store.db", Path(store.version(1).location).name], 0o600),
+        **dict.fromkeys(["artifacts", "versions", "incoming"], 0o700),
+    }
+
+
+def test_a_clock_that_runs_ahead_sweeps_nothing(
+    address: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that believes it is tomorrow leaves what another one writes just now."""
+    Store.open(*address).close()
+    unfinished = Path(address[1], "incoming", "unfinished")
+    unfinished.touch()
+    ahead = time.time() + 86_400
+    monkeypatch.setattr("time.time", lambda: ahead)
+    Store.open(*address).close()
+    assert unfinished.exists()
+
+
+# Commands that read
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(("models", "list"), ("models", "history"), ("models", "check"), ("models", "show", "1")),
+        *(("models", "rollback", *SIGNED), ("report",), ("whatif", "-p", "rollback_margin", "0.1")),
+        ("serve", "--port", "0", "-p", "data", "none.parquet"),
+    ],
+)
+def test_a_command_that_reads_makes_no_store(
+    prodkit: Command, tmp_path: Path, call: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no store it says so, ends with 2, and creates nothing."""
+    monkeypatch.setenv("PRODKIT_OUT", str(tmp_path / "out"))
+    status, printed, told = prodkit(*call, "--out", tmp_path / "out")
+    assert (status, printed) == (2, "")
+    assert "store must be there to be read; found no such file" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_database_is_no_store(address: tuple[str, str]) -> None:
+    """Neither an empty file nor a database without tables is made a store by reading it."""
+    if address[0].startswith("sqlite"):
+        Path(address[0].removeprefix("sqlite:///")).touch()
+    with pytest.raises(ParameterError, match="store must be there to be read; found no store"):
+        Store.open(*address, create=False)
+    with pytest.raises(ParameterError, match="found no store"):
+        Store.open(*address, create=False)
+
+
+def test_a_store_that_is_gone_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:
+    """A database that vanishes while it is open is missed, and no new file takes its place."""
+    path = tmp_path / "store.db"
+    with Store.open(f"sqlite:///{path}", str(tmp_path / "artifacts")) as store:
+        path.unlink()
+        with pytest.raises(StoreError, match="must be a working prodkit database"):
+            store.champion()
+        with pytest.raises(StoreError, match="must be a working prodkit database"):
+            store.register(b"model", {})
+    assert not path.exists()
 
 
 # The layout
