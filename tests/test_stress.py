@@ -1,18 +1,24 @@
-"""Load and faults on a champion: what passes, what fails, and that nothing unmeasured ever passes."""
+"""Load and faults on a champion: what is timed, what passes, what fails, and that nothing unmeasured ever passes."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tables import contents, opened, orders, params_for, places, stocked
 
 from prodkit.data.windows import read_window
@@ -24,7 +30,7 @@ from prodkit.store.artifacts import Artifacts
 from prodkit.store.database import Database
 from prodkit.store.registry import Store
 from prodkit.stress.faults import FaultyModel, guard_faults, tame_faults
-from prodkit.stress.load import Step
+from prodkit.stress.load import Step, Target, apply_load, arrivals, knee, quantile
 from prodkit.stress.stage import Stage, peak_mb
 from prodkit.stress.trial import (
     ServiceTrial,
@@ -76,11 +82,206 @@ def rows(params):
     return read_window(params)
 
 
-def step_of(latencies_ms, *, rate=100.0, said="answered", late_seconds=0.0):
+def step_of(latencies_ms, *, rate=100.0, result="answered", late_seconds=0.0):
     """A step that is not measured but made."""
     due = np.arange(len(latencies_ms)) / rate
     sent = due + late_seconds * np.arange(len(due))
-    return Step(rate, due, sent, due + np.asarray(latencies_ms) / 1000, np.full(len(due), said))
+    return Step(rate, due, sent, due + np.asarray(latencies_ms) / 1000, np.full(len(due), result))
+
+
+# Load
+
+
+@given(st.floats(1, 500), st.floats(0.1, 5), st.sampled_from(["poisson", "even"]), st.integers(0, 2**31))
+def test_a_schedule_rises_and_repeats(rate, seconds, kind, seed):
+    """Requests are due in order, within the step, and at the same moments whenever the seed is the same."""
+    due = arrivals(rate, seconds=seconds, kind=kind, seed=seed)
+    assert (np.diff(due) >= 0).all()
+    assert len(due) == 0 or (due[0] >= 0 and due[-1] < seconds)
+    assert np.array_equal(due, arrivals(rate, seconds=seconds, kind=kind, seed=seed))
+
+
+def test_poisson_arrivals_are_poisson():
+    """Over many seeds the count has the mean and the variance of its rate."""
+    counts = [len(arrivals(50, seconds=2, seed=seed)) for seed in range(2000)]
+    assert np.mean(counts) == pytest.approx(100, abs=1)
+    assert np.var(counts) == pytest.approx(100, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        *((rate, "rate and seconds must be finite and above 0") for rate in (0, -1, np.nan, np.inf)),
+        (20_000, "must come to at most 1,000,000 requests; found 2,000,000"),
+    ],
+)
+def test_a_rate_that_is_none_or_without_bounds_is_refused(rate, message):
+    """No load without a positive, finite rate; a mistyped one does not keep the machine busy for a day."""
+    with pytest.raises(ParameterError, match=message):
+        arrivals(rate, seconds=100)
+
+
+def test_a_stall_is_felt_by_all_who_were_due_in_it():
+    """One server stands still for .4 s: every request due meanwhile has waited until its end."""
+    door, due = threading.Lock(), arrivals(100, seconds=1, kind="even")
+
+    def ask(number):
+        with door:
+            if number == 30:
+                time.sleep(0.4)
+        return "answered"
+
+    step = apply_load(ask, due, rate=100)
+    within = (due >= 0.31) & (due <= 0.69)
+    assert ((step.ended - step.due)[within] >= 0.7 - due[within] - 0.02).all()
+    assert step.valid  # the requests went out in time all the same
+
+
+def test_a_rate_that_was_not_reached_makes_a_step_invalid():
+    """Requests that had to wait went out late: another rate was measured; what was never sent counts as failed."""
+    busy = {"rate": 100, "most_waiting": 1}
+    step = apply_load(lambda _: time.sleep(0.05) or "answered", np.arange(20) / 100, **busy)
+    assert not step.valid
+    assert step.reached_rate < 30
+    assert np.percentile(step.lag_ms, 99) > 500
+    step = apply_load(lambda _: time.sleep(0.2) or "answered", np.arange(10) / 100, drain_seconds=0.3, **busy)
+    assert np.isnan(step.sent).sum() >= 6
+    assert (step.reached_rate, step.valid) == (0, False)
+    assert step.share("failed") >= 0.6
+
+
+def test_what_raises_has_failed_and_stops_nothing():
+    """A request that ends in an error is one result among the others."""
+
+    def ask(number):
+        if number % 2:
+            raise OSError("gone")
+        return "degraded" if number % 4 else "answered"
+
+    step = apply_load(ask, np.arange(40) / 1000, rate=1000)
+    assert [step.share(result) for result in ("failed", "degraded", "answered")] == [0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.5, 101), (0.9, 200), (0.99, 600)])
+def test_the_interval_of_a_quantile_covers_it(share, n):
+    """Of 2,000 samples of a skewed distribution, at least the promised share holds the true quantile."""
+    draw, truth = np.random.default_rng(7), -np.log(1 - share)
+    estimates = [quantile(draw.exponential(size=n), share) for _ in range(2000)]
+    assert 0.94 <= np.mean([each.low <= truth <= each.high for each in estimates]) <= 0.99
+    assert quantile(np.arange(100.0), 0.99).high == float("inf")
+    assert np.isnan(quantile(np.array([]), 0.99).value)
+
+
+def test_the_knee_is_before_the_first_step_that_breaks():
+    """A step beyond the limit, with failures or not valid ends the search, whatever comes after it."""
+    limits = {"latency_ms": 50.0, "error_share": 0.01}
+    first, second, third = (step_of([5.0] * 200, rate=rate) for rate in (100.0, 200.0, 300.0))
+    assert knee([first, second, third], **limits) == 300
+    for broken in ({"result": "failed"}, {"late_seconds": 0.005}):
+        assert knee([first, step_of([5.0] * 200, rate=200.0, **broken), third], **limits) == 100
+    assert knee([first, step_of([90.0] * 200, rate=200.0), third], **limits) == 100
+    assert knee([step_of([90.0] * 200), second], **limits) is None
+    assert knee([], **limits) is None
+
+
+# A service asked over HTTP
+
+GOOD = b'{"answers": [{"prediction": 0.5, "degraded": false}]}'
+LINGER = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a close resets the connection
+
+
+@contextmanager
+def answering(*answers, keep=True, reset=False):
+    """A server that gives these answers in turn, each as (status, body), and counts its connections.
+
+    It keeps a connection, closes it after each answer, or resets it; None instead of an answer resets it unanswered.
+    """
+    left, seen = list(answers), []
+
+    def serve():
+        while left:
+            client, _ = listener.accept()
+            seen.append(client)
+            if reset:
+                client.setsockopt(*LINGER)
+            with client:
+                words = b""
+                while left and (part := client.recv(65536)):
+                    words += part
+                    if not words.endswith(b"\r\n\r\n{}"):
+                        continue
+                    words, answer = b"", left.pop(0)
+                    if answer is None:
+                        client.setsockopt(*LINGER)
+                        break
+                    head = f"HTTP/1.1 {answer[0]} x\r\ncontent-length: {len(answer[1])}\r\n\r\n"
+                    client.sendall(head.encode() + answer[1])
+                    if not keep:
+                        break
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        target = Target(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=5)
+        yield target, seen
+        target.close()
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://192.0.2.7:8000", "url must lead to this machine; found 192.0.2.7"),
+        ("http://127.0.0.1.example.com", "url must lead to this machine"),
+        ("ftp://127.0.0.1", "url must name a service; found ftp://127.0.0.1"),
+        ("http://me:secret@127.0.0.1", "url must name a service; found http://127.0.0.1"),
+        ("127.0.0.1:8000", "url must"),
+        ("http://127.0.0.1:port", "url must be a URL"),
+    ],
+)
+def test_another_machine_is_not_loaded_unasked(url, message):
+    """Only this machine is loaded unless `remote` is given, and an address that is none is refused."""
+    with pytest.raises(ParameterError, match=message):
+        Target(url)
+    assert Target("https://models.example.com", remote=True).port == 443
+    assert Target("http://[::1]:9000").host == "::1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        ((200, GOOD), "answered"),
+        ((200, GOOD.replace(b"false", b"true")), "degraded"),
+        ((200, b'{"answers": []}'), "failed"),
+        ((200, b'{"answers": [{"prediction": null, "degraded": false}]}'), "failed"),
+        ((200, b"<html>"), "failed"),
+        ((200, b"7"), "failed"),
+        ((503, GOOD), "failed"),
+    ],
+)
+def test_only_whole_answers_count(answer, result):
+    """Whatever else a server answers is a failure."""
+    with answering(answer) as (target, _):
+        assert target.ask(b"{}") == result
+
+
+@pytest.mark.parametrize(
+    ("server", "connections"), [({}, 1), ({"keep": False}, 3), ({"keep": False, "reset": True}, 3)]
+)
+def test_connections_are_reused_and_replaced(server, connections):
+    """Requests share a connection; where the server ended it meanwhile, the next goes over a new one."""
+    with answering(*[(200, GOOD)] * 3, **server) as (target, seen):
+        assert [target.ask(b"{}") for _ in range(3)] == ["answered"] * 3
+        assert len(seen) == connections
+
+
+def test_a_new_connection_that_is_reset_is_a_failure():
+    """A request that never had an answer over a connection is not repeated over another."""
+    with answering(None) as (target, _), pytest.raises(ConnectionResetError, match="reset"):
+        target.ask(b"{}")
+
+
+# The verdict
 
 
 def judged(params, step, *, service=None):
@@ -93,21 +294,13 @@ def judged(params, step, *, service=None):
     return {each.name: each.outcome for each in found}
 
 
-# The verdict
-
-
-def test_a_step_within_the_limits_passes(params):
-    """Quick, answered, by the model asked, and at the promised rate."""
-    assert set(judged(params, step_of([5.0] * 500)).values()) == {"pass"}
-
-
 @pytest.mark.parametrize(
     ("step", "name", "outcome"),
     [
         (step_of([400.0] * 500), "load.champion.latency_p50_ms", "fail"),
         (step_of([5.0] * 2 + [400.0] * 2), "load.champion.latency_p50_ms", "inconclusive"),
-        (step_of([5.0] * 500, said="failed"), "load.champion.error_share", "fail"),
-        (step_of([5.0] * 500, said="degraded"), "load.champion.degraded_share", "fail"),
+        (step_of([5.0] * 500, result="failed"), "load.champion.error_share", "fail"),
+        (step_of([5.0] * 500, result="degraded"), "load.champion.degraded_share", "fail"),
         (step_of([5.0] * 500, late_seconds=0.005), "load.champion.latency_p50_ms", "inconclusive"),
         (step_of([5.0] * 500, late_seconds=0.005), "load.champion.error_share", "inconclusive"),
         (step_of([400.0] * 500, late_seconds=0.005), "load.champion.latency_p50_ms", "fail"),
@@ -118,6 +311,7 @@ def test_a_step_within_the_limits_passes(params):
 def test_what_breaks_a_limit_fails_and_what_was_not_measured_never_passes(params, step, name, outcome):
     """Too slow, not answered, degraded: fail. Too few, not at the rate, not at all: inconclusive."""
     assert judged(params, step)[name] == outcome
+    assert set(judged(params, step_of([5.0] * 500)).values()) == {"pass"}
 
 
 def test_a_service_that_could_not_be_tried_passes_nothing(params):
@@ -200,17 +394,11 @@ def test_the_cost_curve_finds_a_known_cost():
     assert found["fixed_ms"] == pytest.approx(10, rel=0.1)
     assert found["ms_per_thousand_rows"] == pytest.approx(2, rel=0.05)
     assert np.isnan(cost_curve(pd.DataFrame({"seconds": [0.1]}, index=[10]))["exponent"])
-
-
-def test_the_smaller_volumes_foresee_the_largest():
-    """A thousand times the rows at the same cost a row are as foreseen; at twice the cost they stand out."""
-    n = np.array([100, 1000, 10_000, 100_000])
-    seconds = 0.004 + 2e-6 * n
-    told = foreseen(pd.DataFrame({"seconds": seconds}, index=n))
-    assert told.to_numpy() == pytest.approx(seconds)
-    seconds[-1] *= 2
-    assert foreseen(pd.DataFrame({"seconds": seconds}, index=n)).iloc[-1] == pytest.approx(seconds[-1] / 2)
-    assert np.isnan(foreseen(pd.DataFrame({"seconds": seconds[:2]}, index=n[:2]))).all()
+    n, seconds = np.array([100, 1000, 10_000, 100_000]), 0.004 + 2e-6 * np.array([100, 1000, 10_000, 200_000])
+    predicted = foreseen(pd.DataFrame({"seconds": seconds}, index=n))
+    assert predicted.to_numpy() == pytest.approx(
+        [*seconds[:3], 0.204]
+    )  # the largest cost twice as much a row
 
 
 # The service
@@ -267,30 +455,22 @@ def test_another_machine_is_refused_before_anything_is_sent(params, places, rows
 
 
 def test_a_missing_package_is_inconclusive(params, places, rows, monkeypatch):
-    """Without the extra [serve] nothing can be said of a service, and that is said."""
+    """Without the extra [serve] a service stays inconclusive, with the reason."""
     monkeypatch.setattr(Stage, "missing", staticmethod(lambda: "uvicorn"))
     with opened(places) as store:
         trial = stress_service(store, params, contenders(store, params)["champion"], rows)
     found = judged(params, step_of([5.0] * 500), service=trial)
     assert (found["service"], trial.steps) == ("inconclusive", [])
     assert "needs the extra [serve] (uvicorn)" in trial.problem
+    mixes = pd.DataFrame(columns=["rows", "answered", "by_champion"])
+    volumes = pd.DataFrame({"seconds": [0.1], "peak_mb": [1.0], "answered": [10]}, index=[10])
     assert (
-        overall(
-            stress_evidence(
-                params,
-                {},
-                trial,
-                faults=[],
-                mixes=pd.DataFrame(columns=["rows", "answered", "by_champion"]),
-                volumes=pd.DataFrame({"seconds": [0.1], "peak_mb": [1.0], "answered": [10]}, index=[10]),
-            )
-        )
-        == "inconclusive"
+        overall(stress_evidence(params, {}, trial, faults=[], mixes=mixes, volumes=volumes)) == "inconclusive"
     )
 
 
 def test_a_service_that_does_not_start_says_why(places):
-    """A wrong parameter ends the attempt with what the service said."""
+    """A wrong parameter ends the attempt with the service's last line."""
     with opened(places) as store, Stage(store) as stage:
         folder = stage.folder
         with pytest.raises(RunError, match=r"prodkit serve must start; found .*queue_rows"):
