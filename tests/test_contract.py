@@ -12,10 +12,9 @@ import pytest
 
 from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import blocks, read_window
-from prodkit.drift.contract import Limits, breaks
+from prodkit.drift.contract import CONVERSIONS, Conversion, Limits, breaks
 from prodkit.drift.counts import profile
 from prodkit.drift.profiles import Profile
-from prodkit.drift.units import CONVERSIONS, Conversion
 from prodkit.evidence import Window
 from prodkit.params import ProjectParams
 
