@@ -79,6 +79,7 @@ class Limits:
 _Seen = tuple[float | None, float | None, str]
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # of values near the largest floats
 def breaks(
     reference: Profile, current: Profile, *, training: Profile | None = None, limits: Limits | None = None
 ) -> list[Evidence]:

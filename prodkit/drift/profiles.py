@@ -20,7 +20,7 @@ MAX_DISTINCT = 256  # values of a column whose counts are kept
 _MAX_BINS = 32
 _MAX_LEVELS = 100  # with a bin of their own
 _MAX_KNOWN = 1000  # levels that do not count as unseen
-_LEVEL_ROWS = 5  # of a level with a bin of its own, where not all have one: fewer may be chance
+_LEVEL_ROWS = 10  # of a level with a bin of its own, where not all have one: fewer may be chance
 _FOLDS = 5  # that the reference is cut into, each of which is held back once
 _FINGERPRINTS = 1024
 

@@ -27,6 +27,8 @@ _CAREFUL = 1.645  # standard errors that are added to an estimated correlation
 _MANY = 100  # blocks from which on their likeness to independent ones is believed
 _DOUBT, _SURE = 2.5, 3.5  # standard errors at which autocorrelation begins to count, and counts in full
 
+_EXTREME = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # values near the largest floats
+
 
 class Shift(NamedTuple):
     """How far two histograms lie apart, and whether that is more than chance and habit make of it.
@@ -155,6 +157,7 @@ def property_shift(reference: np.ndarray, current: np.ndarray, *, expected: floa
     )
 
 
+@_EXTREME
 def mean_shift_p(
     reference: tuple[np.ndarray, np.ndarray, np.ndarray], current: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> float:
@@ -185,7 +188,8 @@ def mean_shift_p(
     first = within + doubt * (first - within)
     second = within + (first - within) * max(1.0, larger)
     df = (len(longest) - 1) * _independent(_inflation(longest)) / max(doubt, 1e-3)
-    return float(fdtrc(1.0, max(1.0, df), (later - mean) ** 2 / (first / rows + second / later_rows)))
+    gap = later - mean
+    return float(fdtrc(1.0, max(1.0, df), gap * gap / (first / rows + second / later_rows)))
 
 
 @dataclass(frozen=True, eq=False)
