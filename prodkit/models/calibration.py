@@ -13,6 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.isotonic import isotonic_regression
 
 from prodkit.data.schema import Schema
+from prodkit.errors import DataError
 from prodkit.models.estimators import threads_for
 from prodkit.models.metrics import Floats, row_losses
 from prodkit.models.training import OutOfTime
@@ -66,7 +67,7 @@ class LossModel:
         _, place = np.unique(days, return_inverse=True)
         fold = place * _FOLDS // (place.max() + 1)
         expected = np.full(len(losses), losses.mean())
-        with threads_for(given.size):
+        with threads_for(len(given)):
             for each in np.unique(fold):
                 rest = fold != each
                 if rest.any():
@@ -184,7 +185,12 @@ class Calibration:
             scores: (n,) of rows that the model had not seen.
             came_true: (n,) 0 or 1.
             weights: (n,) of the rows; equal if not given.
+
+        Raises:
+            DataError: there are no rows.
         """
+        if not len(scores):
+            raise DataError("scores", rule="must be those of one row or more", value="none")
         order = np.argsort(scores)
         ordered = scores[order]
         mass = np.ones(len(scores)) if weights is None else weights[order]

@@ -106,8 +106,8 @@ def domain(
     fold = np.concatenate([_day_folds(labels, seed) for labels in parts])
     chances, others = np.full(len(given), 0.5), np.zeros(len(reference))
     a_day = max(len(labels) / len(np.unique(labels)) for labels in parts)
-    leaf = int(min(max(_LEAF_ROWS, _LEAF_DAYS * a_day), len(given) / 10))
-    with threads_for(given.size):
+    leaf = max(1, int(min(max(_LEAF_ROWS, _LEAF_DAYS * a_day), len(given) / 10)))
+    with threads_for(len(given)):
         for each in range(_FOLDS):
             rest = fold != each
             if rest.all() or len(np.unique(later[rest])) < 2:
