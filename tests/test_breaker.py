@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -43,35 +42,6 @@ def calls(breaker, *outcomes):
     """Make calls that fail (x), are slow (s), or are fine (.)."""
     for outcome in outcomes:
         breaker.record(breaker.permit(), failed=outcome == "x", seconds=0.6 if outcome == "s" else 0.01)
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "state"),
-    [
-        ("xxx", "closed"),  # too few to tell
-        ("xx..", "open"),
-        ("x...", "closed"),
-        ("ss..", "open"),
-        ("xs..", "closed"),  # one failure and one slow call do not add up
-        ("..x.x.......", "closed"),
-        ("x.x.x.x.", "open"),  # failures need not follow each other
-    ],
-)
-def test_it_opens_by_shares_of_the_window(breaker, outcomes, state):
-    """Errors or slow calls, not in a row but by share, and not before there are enough calls."""
-    for outcome in outcomes:
-        if breaker.permit() is not None:
-            calls(breaker, outcome)
-    assert breaker.state == state
-    assert bool(breaker.why) == (state == "open")
-
-
-def test_what_is_long_ago_does_not_count(breaker, clock):
-    """Failures that are older than the window open nothing."""
-    calls(breaker, "x", "x", "x")
-    clock.now += 31
-    calls(breaker, "x", ".", ".", ".")
-    assert breaker.state == "closed"
 
 
 def test_one_call_alone_is_tried_after_the_rest(breaker, clock):
@@ -140,20 +110,6 @@ def test_it_is_open_exactly_when_the_window_says_so(events):
         if len(kept) >= FEW.least_calls and bad >= 0.5 * len(kept):
             opened = clock.now
             window.clear()
-
-
-def test_no_call_waits_for_another():
-    """Eight calls are on their way at the same moment: no lock is held around them."""
-    breaker, meeting = Breaker(FEW), threading.Barrier(8)
-
-    def call():
-        permit = breaker.permit()
-        meeting.wait(30)  # nobody comes through unless all are here
-        breaker.record(permit, failed=False, seconds=0.01)
-        return True
-
-    with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda _: call(), range(8)))
 
 
 def test_a_call_in_time_gives_its_result_or_its_error():

@@ -8,12 +8,10 @@ import treelite
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from tables import orders, version_of
 from test_models import table
 
 from prodkit.data.schema import Schema
 from prodkit.errors import ModelError
-from prodkit.models.bundle import unpack
 from prodkit.models.estimators import build_model, fit_model, predictions
 from prodkit.scoring import compiled as scoring_compiled
 from prodkit.scoring.bits import BitTrees
@@ -103,14 +101,6 @@ def test_a_model_that_saw_only_some_of_the_classes_gives_the_others_nothing():
     assert said.sum() == pytest.approx(1)
 
 
-def test_a_registered_version_has_a_compiled_path():
-    """What the store gives back is compiled as what was fitted here."""
-    bundle = unpack(version_of(2)[0])
-    quick = compiled(bundle.model, schema=bundle.schema, golden=bundle.golden)
-    frame = orders(days=5, seed=3)
-    assert np.allclose(quick.predict(cells(bundle.schema.coerce(frame))), bundle.predict(frame), rtol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("path", "task", "why"),
     [
@@ -142,7 +132,7 @@ def test_a_path_that_answers_otherwise_is_refused(faulty, monkeypatch):
     """One wrong leaf, threshold or level is enough, for many rows or for one: the comparison refuses the path."""
     frame = streets()
     model, schema = learned(TREES, "binary", frame)
-    made, asked, imported = BitTrees.of, scoring_compiled._asked, treelite.sklearn.import_model
+    made, asked, imported = BitTrees.of, scoring_compiled._ask_encoder, treelite.sklearn.import_model
 
     def spoiled(trees):
         bits = made(trees)
@@ -154,7 +144,9 @@ def test_a_path_that_answers_otherwise_is_refused(faulty, monkeypatch):
         return bits
 
     if faulty == "level":
-        monkeypatch.setattr(scoring_compiled, "_asked", lambda *args, **given: asked(*args, **given) * 0)
+        monkeypatch.setattr(
+            scoring_compiled, "_ask_encoder", lambda *args, **given: asked(*args, **given) * 0
+        )
     elif faulty == "row":
         monkeypatch.setattr(
             treelite.sklearn,

@@ -15,6 +15,7 @@ from tables import FEATURES, orders, version_of
 
 from prodkit.errors import ModelError
 from prodkit.models.bundle import unpack
+from prodkit.models.estimators import build_model, fit_model
 from prodkit.scoring.breaker import Limits
 from prodkit.scoring.guard import Guard, LoadedModel, Route, guarded
 
@@ -83,16 +84,26 @@ def test_an_interrupt_is_not_swallowed(bundle):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from([0.25, 0.75, np.nan, np.inf, -np.inf]), min_size=1, max_size=60))
-def test_only_the_rows_without_a_finite_answer_are_degraded(bundle, said):
-    """The model's numbers stay; NaN and infinity are replaced, row by row."""
-    said, rows = np.array(said), ROWS.head(len(said))
-    finite = np.isfinite(said)
-    answers = guarded(replace(bundle, model=Scripted(said)), rows)
-    assert np.array_equal(answers.degraded, ~finite)
-    assert np.array_equal(answers.predicted[finite], said[finite])
-    assert np.array_equal(answers.predicted[~finite], simple(bundle, rows)[~finite])
-    assert (answers.reason == np.where(finite, "", "the model gave no finite number")).all()
+@given(st.lists(st.sampled_from([0.25, 0.75, 0.0, 1.0, np.nan, np.inf, 1.7, -0.5]), min_size=1, max_size=60))
+def test_only_the_rows_without_a_usable_answer_are_degraded(bundle, values):
+    """The model's probabilities stay; NaN, infinity and what is no probability are replaced, row by row."""
+    values, rows = np.array(values), ROWS.head(len(values))
+    sound = (values >= 0) & (values <= 1)
+    answers = guarded(replace(bundle, model=Scripted(values)), rows)
+    assert np.array_equal(answers.degraded, ~sound)
+    assert np.array_equal(answers.predicted[sound], values[sound])
+    assert np.array_equal(answers.predicted[~sound], simple(bundle, rows)[~sound])
+    reasons = {
+        1.7: "the model gave no probability that can be used: 1.7",
+        0.25: "",
+        0.75: "",
+        0.0: "",
+        1.0: "",
+    }
+    reasons[-0.5] = "the model gave no probability that can be used: -0.5"
+    assert answers.reason.tolist() == [
+        reasons.get(value, "the model gave no finite number") for value in values
+    ]
 
 
 @pytest.mark.parametrize("rows", [59, 61, 1])
@@ -103,21 +114,75 @@ def test_too_few_or_too_many_answers_are_none(bundle, rows):
     assert np.array_equal(answers.predicted, simple(bundle))
 
 
-def test_the_models_own_numbers_are_not_written_over(bundle):
-    """A regression that returns an array of its own, read-only even, gets a copy repaired."""
-    said = np.full(len(ROWS), 7.0)
-    said[3] = np.nan
-    said.flags.writeable = False
+@pytest.mark.parametrize("answer", [np.nan, np.inf, -np.inf, 1e298])
+def test_a_regression_without_a_usable_answer_gets_the_baseline(bundle, answer):
+    """The row is degraded, and the model's own array, read-only even, is not written over."""
+    values = np.full(len(ROWS), 7.0)
+    values[3] = answer
+    values.flags.writeable = False
 
     class Regression:
         def predict(self, columns):
-            return said
+            return values
 
     schema = replace(bundle.schema, task="regression", classes=())
     fallback = replace(bundle.fallback, overall=np.array([5.0]), by_level={})
     answers = guarded(replace(bundle, model=Regression(), schema=schema, fallback=fallback), ROWS)
+    assert np.flatnonzero(answers.degraded).tolist() == [3]
     assert answers.predicted[3] == 5.0
-    assert np.isnan(said[3])
+    assert np.isnan(values[3]) or values[3] == answer
+
+
+class Flat:
+    """A model whose probabilities are one column."""
+
+    classes_ = np.array([0, 1])
+
+    def predict_proba(self, columns):
+        """Shares (n,)."""
+        return np.full(len(columns), 0.5)
+
+
+class Nameless:
+    """A model that does not say what its columns are about."""
+
+    def predict_proba(self, columns):
+        """Shares (n, 2)."""
+        return np.full((len(columns), 2), 0.5)
+
+
+@pytest.mark.parametrize(("model", "words"), [(Flat(), "shape"), (Nameless(), "classes_")])
+def test_answers_of_another_shape_are_none(bundle, model, words):
+    """Every row is answered by the baseline, and the reason says what the model must do."""
+    answers = guarded(replace(bundle, model=model), ROWS)
+    assert np.array_equal(answers.predicted, simple(bundle))
+    (reason,) = set(answers.reason)
+    assert words in reason
+
+
+@pytest.mark.parametrize(
+    "path", ["sklearn.linear_model.LinearRegression", "sklearn.ensemble.RandomForestRegressor"]
+)
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_cell_too_large_to_compute_with_degrades_its_row(bundle, path, quick):
+    """1e300 as a table, as rows and alone: the same answer everywhere, and the neighbours keep theirs."""
+    schema = replace(bundle.schema, target="price", task="regression", classes=())
+    schema = replace(schema, features=tuple(each for each in schema.features if each.name != "price"))
+    arguments = {"n_estimators": 5} if "Forest" in path else {}
+    model = fit_model(build_model(path, schema=schema, arguments=arguments), ROWS, schema=schema)
+    fallback = replace(bundle.fallback, overall=np.array([5.0]), by_level={})
+    made = replace(bundle, model=model, schema=schema, fallback=fallback, golden=ROWS.head(8))
+    loaded = LoadedModel(1, made, quick=quick)
+    assert (loaded.path is not None) == quick
+    frame = ROWS.assign(weight=ROWS["weight"].where(ROWS.index != ROWS.index[4], 1e300))
+    guard = Guard(Route(loaded))
+    table, rows = guard.answer(frame), guard.answer(records(frame))
+    single = guard.answer_row(records(frame)[4])
+    for answers in (table, rows):
+        assert np.flatnonzero(answers.degraded).tolist() == [4]
+        assert answers.predicted[4] == single.predicted == 5.0
+        assert answers.reason[4] == single.reason
+        assert answers.reason[4].endswith("; weight is 1e+300")
 
 
 def test_rows_of_several_classes_are_replaced_whole(bundle):

@@ -159,7 +159,8 @@ def _trees(estimator: Any, task: str) -> tuple[Head, Head]:
 
     def answer(matrix: np.ndarray) -> np.ndarray:
         if narrow:
-            matrix = matrix.astype(np.float32).astype(np.float64)
+            with np.errstate(over="ignore"):
+                matrix = matrix.astype(np.float32).astype(np.float64)
             if np.isinf(matrix).any():
                 raise ValueError("a number is too large for the 32 bits of its trees")
         if bits is not None and len(matrix) > _FEW_ROWS:
@@ -204,7 +205,7 @@ class _Encoder:
 
     def __init__(self, encoder: Any, schema: Schema) -> None:
         places = {column.name: place for place, column in enumerate(schema.features)}
-        self._base: list[float] = _asked(encoder, schema, rows=1)[0].tolist()
+        self._base: list[float] = _ask_encoder(encoder, schema, {}, rows=1)[0].tolist()
         self._levels: list[tuple[int, list[int], dict[str | None, list[float]], list[float]]] = []
         self._numbers: list[_Number] = []
         for name, step, columns in encoder.transformers_:
@@ -228,7 +229,7 @@ class _Encoder:
 
     def _add_levels(self, encoder: Any, schema: Schema, name: str, feature: int, known: Any) -> None:
         levels: list[Any] = [*(level for level in known if isinstance(level, str)), _UNKNOWN, None]
-        codes = _asked(encoder, schema, rows=len(levels), **{name: levels})
+        codes = _ask_encoder(encoder, schema, {name: levels}, rows=len(levels))
         same = (codes == codes[-1]) | (np.isnan(codes) & np.isnan(codes[-1]))
         columns = np.flatnonzero(~same.all(axis=0))
         table = dict(zip(levels, codes[:, columns].tolist(), strict=True))
@@ -287,7 +288,7 @@ class _Encoder:
         return encoded
 
 
-def _asked(encoder: Any, schema: Schema, *, rows: int, **cells: list[Any]) -> np.ndarray:
+def _ask_encoder(encoder: Any, schema: Schema, cells: dict[str, list[Any]], *, rows: int) -> np.ndarray:
     """What the encoder makes (n, w) of n rows in which all but the given cells are missing."""
     frame = pd.DataFrame({name: cells.get(name, [None] * rows) for name in schema.names}, dtype=object)
     return np.asarray(encoder.transform(schema.coerce(frame)), dtype=float)

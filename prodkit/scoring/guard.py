@@ -28,6 +28,7 @@ _MOST_FAILURES = 16  # single rows that fail before any other is answered: then 
 _MOST_CALLS = 2000  # to find the bad rows of one table
 _REASON_LENGTH = 300
 _LARGEST = 1e100  # the square of a larger number may be infinite
+_HUGE = 1e30  # a cell beyond that is named where its row cannot be answered
 _ROUNDING = 1e-6  # by which a probability may lie outside 0 to 1
 
 
@@ -307,9 +308,9 @@ def _search(
                 parts += [part[len(part) // 2 :], part[: len(part) // 2]]
             else:
                 failures += 1
-                reason[part] = _words(error)
+                reason[part] = _words(error) + ("" if whole else read.huge(rows[part[0]]))
             if whole or tries >= _MOST_CALLS or (failures >= _MOST_FAILURES and not answered):
-                reason[np.concatenate([part, *parts])] = _words(error)
+                reason[np.concatenate([np.empty(0, int), *parts])] = _words(error)
                 break
             continue
         if predicted is None:
@@ -388,18 +389,17 @@ class _Rows:
         return fallback.predict(segment, schema=schema)
 
     def unsound(self, row: int, predicted: np.ndarray) -> str:
-        """Why an answer cannot be used, with the cell that is too large to compute with, if there is one."""
-        number = float(
-            predicted if predicted.ndim == 0 else predicted[~_sound(predicted, self.model.bundle.schema)][0]
-        )
-        kind = "number" if self.model.bundle.schema.task == "regression" else "probability"
+        """Why an answer cannot be used."""
+        schema = self.model.bundle.schema
+        number = float(np.atleast_1d(predicted)[~_sound(np.atleast_1d(predicted), schema)][0])
+        kind = "number" if schema.task == "regression" else "probability"
         words = f"the model gave no {kind} that can be used: {number:g}"
-        if not math.isfinite(number):
-            words = "the model gave no finite number"
+        return (words if math.isfinite(number) else "the model gave no finite number") + self.huge(row)
+
+    def huge(self, row: int) -> str:
+        """The largest number of a row, in words, if it is too large to compute with."""
         numbers = self._table(np.array([row])).select_dtypes("float").iloc[0].abs()
-        if len(numbers) and numbers.max() > _LARGEST:
-            words += f"; {numbers.idxmax()} is {numbers.max():g}"
-        return words
+        return f"; {numbers.idxmax()} is {numbers.max():g}" if numbers.max() > _HUGE else ""
 
 
 def _find_faults(fault: np.ndarray, frame: pd.DataFrame, columns: pd.DataFrame, schema: Schema) -> None:

@@ -61,8 +61,7 @@ class _Inspect:
             total.update(digest(frame).encode())
             days = Blocks.of(blocks(frame[self.time]))
             counted = batch_profile(batch, self.schema, blocks=days, like=self.like)
-            absent = {name: np.nan for name in self.schema.names if name not in frame}
-            rows = self.schema.coerce(frame.assign(**absent))
+            rows = self.schema.coerce(frame.reindex(columns=pd.Index(self.schema.names)))
             profiles.append(replace(counted, fingerprints=Fingerprints.of(rows)))
             ids = frame[list(self.ids)]
             nameless.append(ids[ids.isna().any(axis=1)])
