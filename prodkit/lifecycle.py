@@ -15,6 +15,7 @@ from prodkit.evidence import Window
 from prodkit.journal import Journal
 from prodkit.pages import write_site
 from prodkit.params import FLIGHTS, NOTEBOOKS, PRIMARY, TrainParams, unknown_parameter
+from prodkit.runs.kernels import start_fork_server
 from prodkit.runs.runner import Run, run_notebook
 from prodkit.runs.stops import Limits, signal_received
 from prodkit.settings import REAL_STORE, neutral_facts, outputs_folder, read_files, resolve, typed_value
@@ -99,6 +100,7 @@ class Lifecycle:
             RunError: a notebook failed, or no first champion could be promoted.
         """
         self._require_own_store()
+        start_fork_server()
         for window in self._begin():
             self._month(window)
             self._write_page()

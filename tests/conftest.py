@@ -1,8 +1,6 @@
 """What all tests share: one thread for small models, and outputs that stay out of the project."""
 
-import atexit
 import os
-import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -25,12 +23,6 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # One folder for the session, and for the notebooks that nbval runs: the flights are built there once.
 os.environ.setdefault("PRODKIT_OUT", str(Path(tempfile.gettempdir()) / f"prodkit-tests-{os.getuid()}"))
-# Kernels of the session come from a process of the session's own, which ends when its socket is gone.
-if "PRODKIT_TESTS_RUNTIME" not in os.environ:
-    os.environ["XDG_RUNTIME_DIR"] = os.environ["PRODKIT_TESTS_RUNTIME"] = tempfile.mkdtemp(
-        prefix="prodkit-t-"
-    )
-    atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

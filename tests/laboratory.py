@@ -49,10 +49,7 @@ def jupyterlab(folder: Path):
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     places += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     environment = {**os.environ, **{name: str(folder / "jupyter" / name.lower()) for name in places}}
-    environment |= {
-        "PRODKIT_OUT": str(folder / "outputs"),
-        "JUPYTER_DEFAULT_PROVISIONER_NAME": "prodkit-warm",
-    }
+    environment |= {"PRODKIT_OUT": str(folder / "outputs")}
     settings = {"ip": "127.0.0.1", "port": port, "root_dir": folder, "open_browser": False}
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--IdentityProvider.token="]
     command += [f"--ServerApp.{name}={value}" for name, value in settings.items()]

@@ -14,9 +14,8 @@ import nbformat
 import pytest
 from tables import PROJECT, own_notebook
 
-from prodkit.runs.client import Order, StoppedError
 from prodkit.runs.draft import notebook_text
-from prodkit.runs.engine import execute
+from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, Stop
 from prodkit.settings import using_outputs

@@ -27,7 +27,7 @@ ROWS = [
     "decisions",
     "scoring serving",
     "canvas charts markup report pages",
-    "kernels runs monitoring stress explore",
+    "runs monitoring stress explore",
     "outline schedule journal lifecycle",
     "console cli",
 ]
@@ -162,7 +162,7 @@ def test_only_the_engine_imports_papermill():
             r"^\s*(import|from) papermill", (PACKAGE / f"{name.replace('.', '/')}.py").read_text(), re.M
         )
     ]
-    assert sorted(users) == ["runs.client", "runs.engine"]
+    assert sorted(users) == ["runs.draft", "runs.engine"]
 
 
 def test_pins_cover_the_dependencies_and_name_no_host():

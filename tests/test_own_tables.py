@@ -21,7 +21,7 @@ from prodkit.errors import ParameterError, RunError
 from prodkit.evidence import Window
 from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
 from prodkit.params import NOTEBOOKS
-from prodkit.runs.client import Order
+from prodkit.runs.engine import Order
 from prodkit.settings import environment_set, using_outputs
 from prodkit.store.registry import Store
 
@@ -72,7 +72,7 @@ def here(monkeypatch):
 
     real = package.conclude
     monkeypatch.setattr(package, "conclude", conclude)
-    monkeypatch.setattr("prodkit.runs.engine.execute", execute)
+    monkeypatch.setattr("prodkit.runs.runner.execute", execute)
     with parallel_config(backend="sequential"):
         yield
 

@@ -24,7 +24,7 @@ from prodkit.markup import cells_html
 from prodkit.pages import Site, comparison, drawing, periods, store_options, write_comparison, write_site
 from prodkit.params import NOTEBOOKS
 from prodkit.report import changes, report
-from prodkit.runs.account import opened
+from prodkit.runs.record import new_record
 from prodkit.settings import project_folder
 from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store, Version
@@ -55,7 +55,7 @@ def _recorded(name):
 
 def account(name="drift", number=0, **said):
     """The result of a run: what its notebook has committed, and what is said here."""
-    known = opened(f"{name}-20130401-{number:010x}", name, {}, parent="", basis={"code": "c0de"})
+    known = new_record(f"{name}-20130401-{number:010x}", name, {}, parent="", basis={"code": "c0de"})
     known |= _recorded(name) | {
         "status": "succeeded",
         "seconds": 1.5,

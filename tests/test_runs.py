@@ -25,7 +25,7 @@ from tables import (
 
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import LockedError, ParameterError, RunError
-from prodkit.runs.client import StoppedError
+from prodkit.runs.engine import StoppedError
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, Stop
 from prodkit.settings import using_outputs
@@ -75,7 +75,7 @@ def said(monkeypatch):
         notebook.cells.append(nbformat.v4.new_code_cell("", outputs=[shown]))
         order.path.write_text(json.dumps(notebook))
 
-    monkeypatch.setattr("prodkit.runs.engine.execute", execute)
+    monkeypatch.setattr("prodkit.runs.runner.execute", execute)
     return result
 
 
@@ -189,7 +189,7 @@ def test_a_failure_is_on_record_though_the_store_cannot_be_asked(said, monkeypat
 def test_a_notebook_that_records_nothing_is_inconclusive(said, tmp_path, monkeypatch):
     """Whoever says nothing at the end has not passed."""
     monkeypatch.setattr(
-        "prodkit.runs.engine.execute", lambda source, values, order: shutil.copy(source, order.path)
+        "prodkit.runs.runner.execute", lambda source, values, order: shutil.copy(source, order.path)
     )
     run = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
     assert (run["status"], run["outcome"], run["action"]) == ("succeeded", "inconclusive", None)
@@ -318,10 +318,3 @@ def test_every_limit_is_finite(limit):
     """No run may last for ever, by any spelling of it."""
     with pytest.raises(ParameterError, match="cell_seconds must be a positive number of seconds"):
         Limits(cell_seconds=limit)
-
-
-def test_a_wrong_idle_time_is_a_wrong_call(said, tmp_path, monkeypatch):
-    """PRODKIT_WARM is checked before anything runs."""
-    monkeypatch.setenv("PRODKIT_WARM", "soon")
-    with pytest.raises(ParameterError, match="PRODKIT_WARM"):
-        run_notebook(str(own_notebook(tmp_path, "a = 1")), {})

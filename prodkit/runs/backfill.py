@@ -15,6 +15,7 @@ from prodkit.errors import ParameterError, ProdkitError
 from prodkit.evidence import Window, iso
 from prodkit.params import params_model
 from prodkit.redaction import Redaction
+from prodkit.runs.kernels import start_fork_server
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, signal_received
 from prodkit.settings import names_read, outputs_folder, outputs_in, read_notebook
@@ -170,6 +171,8 @@ def backfilled(
         fix = "Leave --jobs and --dask out."
         rule = "moves the champion, so that each window must find what the one before has left"
         raise ParameterError(source.name, rule=rule, fix=fix)
+    if kind is not None and not dask:
+        start_fork_server()
     job = _Job(
         str(source.path.resolve()), given, outputs_folder().resolve(), Path.cwd(), force, limits or Limits()
     )

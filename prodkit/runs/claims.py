@@ -1,19 +1,23 @@
-"""Who does which work: a run's folder has one runner, who is known to be alive or dead."""
+"""Whose a folder is: that of a run, or one for temporary files, has one owner, who is known to be alive or dead.
+
+The owner holds a lock on a file in the folder; the machine lets go of it when the owner ends, however that comes.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from prodkit.errors import RunError
-from prodkit.runs.account import kept
+from prodkit.runs.record import read_record
 from prodkit.runs.stops import leave, signal_received
 
 try:
@@ -21,9 +25,10 @@ try:
 except ImportError:  # not POSIX: nobody can be seen to be alive, so that work may be done twice
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Claim", "abandoned", "claim"]
+__all__ = ["Claim", "abandoned", "claim", "clear", "scratch_folder"]
 
 _MARK = ".running"
+_SCRATCH = "prodkit-run-"
 _ATTEMPTS = 9_999
 _WAIT_SECONDS = 0.2
 
@@ -68,29 +73,32 @@ def claim(
         if not folder.exists() and (mine := _take(folder)):
             return mine
         waited = _wait(folder, waits)
-        if kept(folder).get("status") == "succeeded" and not force:
+        if read_record(folder).get("status") == "succeeded" and not force:
             return folder
         if waited:
             return None
     raise RunError(stem, rule="has been tried too often", value=_ATTEMPTS)
 
 
-def _take(folder: Path) -> Claim | None:
+def _take(folder: Path, *, mode: int = 0o777) -> Claim | None:
     """Make the folder with our mark in it, in one step; None when somebody else was faster."""
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    draft.mkdir()
-    handle = os.open(draft / _MARK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(handle)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        os.rename(draft, folder)
-    except OSError:
-        os.close(handle)
-        shutil.rmtree(draft, ignore_errors=True)
-        if folder.exists():
-            return None
-        raise
-    return Claim(folder, handle)
+    while True:
+        draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        draft.mkdir(mode)
+        with suppress(FileNotFoundError):  # before it was locked, somebody took it for abandoned: once more
+            handle = os.open(draft / _MARK, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if not _lock(handle):
+                    raise FileNotFoundError(draft)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                os.rename(draft, folder)
+            except OSError as error:
+                os.close(handle)
+                shutil.rmtree(draft, ignore_errors=True)
+                if folder.exists():
+                    return None
+                raise error
+            return Claim(folder, handle)
 
 
 def _lock(handle: int) -> bool:
@@ -117,27 +125,54 @@ def _owner(folder: Path) -> str:
 
 def _wait(folder: Path, waits: Callable[[str], None]) -> bool:
     """Wait until nobody works in the folder; whether somebody did."""
-    told = False
+    waited = False
     while owner := _owner(folder):
         if signal_received():
             leave(signal_received())
-        if not told:
+        if not waited:
             waits(f"{folder.name} is being run by {owner}; waiting for it")
-            told = True
+            waited = True
         time.sleep(_WAIT_SECONDS)
-    return told
+    return waited
 
 
-def abandoned(runs: Path) -> Iterator[Claim]:
-    """The runs whose runner has died, each claimed so that one process alone settles it."""
-    with suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(runs), key=lambda each: each.name):
-            folder = Path(entry.path)
-            if entry.name.startswith(".") or not (folder / _MARK).exists():
-                continue
-            with suppress(FileNotFoundError):
-                handle = os.open(folder / _MARK, os.O_RDWR)
-                if _lock(handle):
-                    yield Claim(folder, handle)
-                else:
-                    os.close(handle)
+def abandoned(folders: Iterable[Path]) -> Iterator[Claim]:
+    """Those folders whose owner has died, each claimed so that one process alone settles it."""
+    for folder in sorted(folders):
+        with suppress(OSError):  # it has none, it has just gone, or it is another user's
+            handle = os.open(folder / _MARK, os.O_RDWR)
+            if _lock(handle):
+                yield Claim(folder, handle)
+            else:
+                os.close(handle)
+
+
+def clear(folder: Path, pattern: str) -> None:
+    """Remove the folders of this pattern whose owner was killed; one that has let go has taken its mark away."""
+    for draft in folder.glob(pattern):
+        with suppress(OSError):  # it is not empty
+            draft.rmdir()
+    for each in abandoned(folder.glob(pattern)):
+        shutil.rmtree(each.folder, ignore_errors=True)
+        each.release()
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this process alone, for temporary files and for sockets, whose names may have 107 bytes.
+
+    Where this process is killed, the next one that asks for a folder removes it.
+    """
+    place = Path(tempfile.gettempdir())
+    if len(os.fsencode(place)) > 60 and Path("/tmp").is_dir():
+        place = Path("/tmp")
+    clear(place, f".{_SCRATCH}*")
+    clear(place, f"{_SCRATCH}*")
+    taken = _take(place / f"{_SCRATCH}{uuid.uuid4().hex[:12]}", mode=0o700)
+    if taken is None:
+        raise FileExistsError(place)
+    try:
+        yield taken.folder
+    finally:
+        shutil.rmtree(taken.folder, ignore_errors=True)
+        taken.release()

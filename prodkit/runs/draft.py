@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,54 +18,69 @@ from prodkit.files import Ballast, write_text
 from prodkit.report import BANNER_TAG, headline
 from prodkit.runs.stops import Stop
 
-__all__ = ["FULL", "Draft", "NoRoomError", "close_notebook", "notebook_text"]
+# jsonschema, below nbformat, would build 35 grammars for addresses, which no schema of a notebook names: half of the
+# time that all imports of a run take. It does without where the package is missing.
+_hidden = sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as `import` has it
+import nbformat  # noqa: E402
+from papermill.engines import NotebookExecutionManager  # noqa: E402
+
+if _hidden is None:
+    del sys.modules["rfc3987_syntax"]
+
+__all__ = ["FULL", "Draft", "close_notebook", "notebook_text", "read_executed"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk that is full."""
 
 _SAVE_SECONDS = 2.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class NoRoomError(OSError):
-    """The disk is full; what was there up to now has been saved in the room that was kept for it."""
-
-
-class Draft:
-    """A notebook on disk that follows the one in memory.
+class Draft(NotebookExecutionManager):  # type: ignore[misc]
+    """papermill's states and progress bar, on a file that follows the notebook and is always whole.
 
     Args:
         notebook: as it is being executed; changed in place by whoever executes it.
         path: where it is saved.
         hide: takes secrets out of the text that is about to be written.
+        progress_bar: papermill's.
     """
 
-    def __init__(self, notebook: Any, path: Path, *, hide: Callable[[str], str] = str) -> None:
-        self.notebook, self.path, self._hide = notebook, path, hide
+    def __init__(
+        self, notebook: Any, path: Path, *, hide: Callable[[str], str] = str, progress_bar: Any = False
+    ) -> None:
+        super().__init__(notebook, progress_bar=progress_bar)
+        self.path, self._hide = path, hide
         self._ballast = Ballast(path.with_name(f".{path.stem}.ballast"))
-        self._saved = -math.inf
-        self.changed = True
+        self._saved, self._changed = -math.inf, True
 
-    def save(self, *, whatever: bool = False) -> None:
+    def save(self, **_: Any) -> None:
+        """Save what a cell's beginning or end has changed, when it is time."""
+        self._changed = True
+        self.save_changes()
+
+    def autosave_cell(self, **_: Any) -> None:
+        """Note that a message has arrived; the client's watch saves it."""
+        self._changed = True
+
+    def save_changes(self) -> None:
         """Save what has changed, every two seconds at most.
 
-        Args:
-            whatever: save now.
-
         Raises:
-            NoRoomError: it was saved, and it is the last time that it can be.
-            OSError: it could not be saved; the file is what it was.
+            OSError: it could not be saved, and the file is what it was; or the disk is full and this was the last save,
+                in the room that was held for it.
         """
-        if not whatever and (not self.changed or time.monotonic() - self._saved < _SAVE_SECONDS):
+        if not self._changed or time.monotonic() - self._saved < _SAVE_SECONDS:
             return
-        text = self._hide(notebook_text(self.notebook))
+        text = self._hide(notebook_text(self.nb))
         try:
             write_text(self.path, text)
             self._ballast.hold(2 * len(text) + 2**20)  # the notebook once more, its page, its record
         except OSError as error:
-            if error.errno not in FULL or not self._ballast.held:
-                raise
-            self._ballast.drop()
-            write_text(self.path, text)
-            raise NoRoomError(error.errno, "the disk is full", str(self.path)) from error
-        self._saved, self.changed = time.monotonic(), False
+            if error.errno in FULL and self._ballast.held:
+                self._ballast.drop()
+                write_text(self.path, text)
+            raise
+        self._saved, self._changed = time.monotonic(), False
 
     def close(self, stop: Stop | None) -> None:
         """Mark what has run and what has not, say at the top why it ended early, and save it for good.
@@ -72,13 +88,13 @@ class Draft:
         Raises:
             OSError: it could not be saved; the file is what it was.
         """
-        close_notebook(self.notebook, stop)
+        close_notebook(self.nb, stop)
         self._ballast.drop()
-        write_text(self.path, self._hide(notebook_text(self.notebook)))
+        write_text(self.path, self._hide(notebook_text(self.nb)))
 
 
 def close_notebook(notebook: Any, stop: Stop | None) -> None:
-    """Mark a notebook that runs no longer.
+    """Mark a notebook that no longer runs.
 
     The cell that was running gets the state that ``stop`` names; a cell that never ran stays ``pending``.
     """
@@ -98,7 +114,11 @@ def close_notebook(notebook: Any, stop: Stop | None) -> None:
                 **_elapsed(state),
             }
     if stop:
-        notebook.cells.insert(0, _banner(notebook, stop))
+        text = (
+            f"<strong>{headline(notebook, stop.status)}</strong> What was put out up to then stands below.\n"
+        )
+        text += f"<pre>{escape(stop.sentence)}</pre>"
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(text, metadata={"tags": [BANNER_TAG]}))
 
 
 def _elapsed(state: Any) -> dict[str, Any]:
@@ -109,21 +129,17 @@ def _elapsed(state: Any) -> dict[str, Any]:
     return times
 
 
-def _banner(notebook: Any, stop: Stop) -> Any:
-    """The first cell of a notebook that ended early: what happened, how far it came, what is missing."""
-    import nbformat
+def read_executed(path: Path) -> Any:
+    """An executed notebook, upgraded to the format of today.
 
-    text = (
-        f"<strong>{headline(notebook, stop.status)}</strong> What was put out up to then stands below.\n"
-        f"<pre>{escape(stop.sentence)}</pre>"
-    )
-    return nbformat.v4.new_markdown_cell(text, metadata={"tags": [BANNER_TAG]})
+    Raises:
+        ValueError: it is none.
+    """
+    return nbformat.read(path, as_version=4)
 
 
 def notebook_text(notebook: Any) -> str:
     """The notebook as strict JSON: what is no finite number becomes text, half a character a question mark."""
-    import nbformat
-
     try:
         text = nbformat.v4.nbjson.writes(notebook, allow_nan=False)
     except ValueError:

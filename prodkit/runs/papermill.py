@@ -1,4 +1,8 @@
-"""What papermill finds under its entry point: the engine, loaded when it is asked for."""
+"""What papermill finds under its entry point: a name that hands on what it is asked for to the engine.
+
+papermill loads its entry points while it is being imported itself, when the engine cannot be yet; and who runs
+papermill without the engine should not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,12 @@ from typing import Any
 __all__ = ["Engine"]
 
 
-class Engine:
-    """Stands for :class:`prodkit.runs.engine.ProdkitEngine`.
+class _Later(type):
+    def __getattr__(cls, name: str) -> Any:
+        from prodkit.runs.engine import ProdkitEngine
 
-    papermill loads its entry points while it is being imported itself, when the real engine cannot be yet; and
-    who runs papermill without it should not wait for it.
-    """
-
-    @classmethod
-    def execute_notebook(cls, *arguments: Any, **settings: Any) -> Any:
-        """Run all cells."""
-        return _engine().execute_notebook(*arguments, **settings)
-
-    @classmethod
-    def nb_kernel_name(cls, *arguments: Any, **settings: Any) -> Any:
-        """The name of the kernelspec that a notebook asks for."""
-        return _engine().nb_kernel_name(*arguments, **settings)
-
-    @classmethod
-    def nb_language(cls, *arguments: Any, **settings: Any) -> Any:
-        """The language that a notebook is written in."""
-        return _engine().nb_language(*arguments, **settings)
+        return getattr(ProdkitEngine, name)
 
 
-def _engine() -> Any:
-    from prodkit.runs.engine import ProdkitEngine
-
-    return ProdkitEngine
+class Engine(metaclass=_Later):
+    """Stands for :class:`prodkit.runs.engine.ProdkitEngine`."""

@@ -15,9 +15,8 @@ import nbformat
 
 from prodkit.errors import ParameterError, RunError
 from prodkit.params import params_model
-from prodkit.runs.account import file_digest, opened, said
-from prodkit.runs.basis import INJECTED, cells_digest, unchecked_cells
 from prodkit.runs.comparison import Comparison, Difference, Span
+from prodkit.runs.record import INJECTED, cells_digest, file_digest, new_record, shown_result, unchecked_cells
 from prodkit.settings import REAL_STORE, outputs_folder, resolve
 
 __all__ = ["RunRecord"]
@@ -168,7 +167,7 @@ class RunRecord:
             except ParameterError as error:
                 yield Difference(f"parameter {error.name}", "a value that can have run", str(error))
                 return
-        elif "params" in said(self.folder / "notebook.ipynb"):
+        elif "params" in shown_result(self.folder / "notebook.ipynb"):
             return  # an own notebook's own words, which the comparison of the results covers
         else:
             expected = {name: expected[name] for name in expected if name in document or name in injected}
@@ -176,10 +175,10 @@ class RunRecord:
 
     def _results(self) -> Iterator[Difference]:
         """Where result.json is not what the notebook has shown at its end."""
-        blank = opened("", "", {}, parent="", basis={})
+        blank = new_record("", "", {}, parent="", basis={})
         of_runner = ("run_id", "notebook", "status", "params", "basis", "parent", "started", "seconds")
         shown = {name: value for name, value in blank.items() if name not in of_runner}
-        shown |= said(self.folder / "notebook.ipynb")
+        shown |= shown_result(self.folder / "notebook.ipynb")
         document = {name: self.document.get(name, blank.get(name)) for name in shown}
         if _text(shown) != _text(document):
             for each in _EXACT.values(shown, document) or [Difference("", _text(shown), _text(document))]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,17 +16,15 @@ from typing import Any
 
 from prodkit.errors import StoreError
 from prodkit.files import write_text
-from prodkit.kernels.habitat import warm_seconds
-from prodkit.kernels.imports import lean_imports
 from prodkit.markup import prepare
 from prodkit.pages import store_options
 from prodkit.params import ProjectParams
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.report import report
-from prodkit.runs.account import closed, keep, kept, opened
-from prodkit.runs.basis import basis
-from prodkit.runs.claims import Claim, abandoned, claim
-from prodkit.runs.draft import close_notebook, notebook_text
+from prodkit.runs.claims import Claim, abandoned, claim, clear
+from prodkit.runs.draft import close_notebook, notebook_text, read_executed
+from prodkit.runs.engine import Order, StoppedError, execute
+from prodkit.runs.record import basis, finished_record, new_record, read_record, write_record
 from prodkit.runs.stops import Limits, Stop, heeding_signals
 from prodkit.settings import REAL_STORE, Notebook, check, names_read, outputs_folder, read_notebook, resolve
 from prodkit.store.registry import Store
@@ -81,23 +78,21 @@ def run_notebook(
         ParameterError: before any kernel starts.
         StoreError: the same.
     """
-    warm_seconds(os.environ)  # a wrong PRODKIT_WARM is a wrong call
     work = _Work(read_notebook(notebook), given)
     runs = outputs_folder() / "runs"
     with heeding_signals(), work.records as records:
         _settle(runs, records, tell)
         for name in work.secrets.too_short:
-            tell(
-                f"${{{name}}} has fewer than {SHORTEST} characters: too short to be kept out of what is written"
-            )
+            rule = f"has fewer than {SHORTEST} characters: too short to be kept out of what is written"
+            tell(f"${{{name}}} {rule}")
         taken = None
         while taken is None:
             ground = work.basis()
             taken = claim(work.stem(ground), runs, force=force, waits=tell)
         if isinstance(taken, Path):
-            return Run(taken, kept(taken), repeated=True)
-        account = opened(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)
-        return _Attempt(work, taken, account, limits or Limits(), tell).make()
+            return Run(taken, read_record(taken), repeated=True)
+        record = new_record(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)
+        return _Attempt(work, taken, record, limits or Limits(), tell).make()
 
 
 @dataclass
@@ -163,7 +158,7 @@ class _Attempt:
 
     work: _Work
     taken: Claim
-    account: dict[str, Any]
+    record: dict[str, Any]
     limits: Limits
     tell: Callable[[str], None]
 
@@ -171,34 +166,33 @@ class _Attempt:
         """Execute, and record before and after."""
         folder, clock = self.taken.folder, time.perf_counter()
         try:
-            keep(self.account, folder)
-            _record(self.work.records, self.account)
+            write_record(self.record, folder)
+            _store_record(self.work.records, self.record)
         except BaseException:
             self.taken.release()
             raise
         stop = self._execute()
         seconds = time.perf_counter() - clock
-        account = closed(self.account, folder / "notebook.ipynb", stop, seconds=seconds)
-        account["reasons"] += _acts(self.work, account)
-        account = self.work.secrets.document(account)
-        keep(account, folder)  # where the disk is too full for it, the next start finds the run abandoned
-        _write_page(folder, account, self.work.records)
-        _record_or(self.tell, self.work.records, account)
+        record = finished_record(self.record, folder / "notebook.ipynb", stop, seconds=seconds)
+        record["reasons"] += _acts(self.work, record)
+        record = self.work.secrets.document(record)
+        write_record(
+            record, folder
+        )  # where the disk is too full for it, the next start takes the run for abandoned
+        _write_page(folder, record, self.work.records)
+        _try_to_store(self.tell, self.work.records, record)
         self.taken.release()
-        return Run(folder, account)
+        return Run(folder, record)
 
     def _execute(self) -> Stop | None:
-        with lean_imports():  # where the work was done before, none of this is imported
-            from prodkit.runs.client import Order, StoppedError
-            from prodkit.runs.engine import execute
-
-        source = self.work.source.path
+        source, run_id = self.work.source.path, self.taken.folder.name
         order = Order(
             self.taken.folder / "notebook.ipynb",
             folder=source.parent.resolve(),
-            environment={"PRODKIT_RUN": self.taken.folder.name, "PRODKIT_OUT": str(outputs_folder())},
+            environment={"PRODKIT_RUN": run_id, "PRODKIT_OUT": str(outputs_folder())},
             limits=self.limits,
             hide=self.work.secrets.text if self.work.secrets else str,
+            forked=self.work.params is not None,  # what a notebook of one's own imports is not known
             meanwhile=prepare,
         )
         try:
@@ -210,12 +204,12 @@ class _Attempt:
         return None
 
 
-def _acts(work: _Work, account: Mapping[str, Any]) -> list[str]:
+def _acts(work: _Work, record: Mapping[str, Any]) -> list[str]:
     """What a run that ended early had changed by then."""
-    if account["status"] == "succeeded" or not work.reads_store:
+    if record["status"] == "succeeded" or not work.reads_store:
         return []
     try:
-        events = [event for event in work.records.history() if event.run_id == account["run_id"]]
+        events = [event for event in work.records.history() if event.run_id == record["run_id"]]
     except StoreError as error:
         return [f"what it did before that is not known: {error}"]
     return [
@@ -227,66 +221,61 @@ def _acts(work: _Work, account: Mapping[str, Any]) -> list[str]:
 _COPIED = ("run_id", "notebook", "status", "outcome", "action", "approval", "started", "seconds")
 
 
-def _record(store: Store, account: Mapping[str, Any]) -> None:
-    store.record_run({name: account[name] for name in _COPIED} | {"document": dict(account)})
+def _store_record(store: Store, record: Mapping[str, Any]) -> None:
+    store.record_run({name: record[name] for name in _COPIED} | {"document": dict(record)})
 
 
-def _record_or(tell: Callable[[str], None], store: Store, account: Mapping[str, Any]) -> None:
+def _try_to_store(tell: Callable[[str], None], store: Store, record: Mapping[str, Any]) -> None:
     """Record a run that has ended; where the store refuses, the next start does it."""
     try:
-        _record(store, account)
+        _store_record(store, record)
     except StoreError as error:
-        tell(f"{account['run_id']} could not be recorded in the store, which the next run will do: {error}")
+        tell(f"{record['run_id']} could not be recorded in the store, which the next run will do: {error}")
 
 
-def _write_page(folder: Path, account: Mapping[str, Any], records: Store) -> None:
+def _write_page(folder: Path, record: Mapping[str, Any], records: Store) -> None:
     """Write the report; a notebook that cannot be shown costs the page, never the record."""
-    page, executed = folder / "report.html", folder / "notebook.ipynb"
+    executed = folder / "notebook.ipynb"
     if not executed.exists():
         return
     try:
-        import nbformat
-
-        notebook, defaults = nbformat.read(executed, as_version=4), read_notebook(str(executed)).defaults
-        previous = (records.previous_run(account["run_id"]) or {}).get("document")
-        places = {
-            name: account["params"][name] for name in ("store", "artifacts") if name in account["params"]
-        }
+        notebook, defaults = read_executed(executed), read_notebook(str(executed)).defaults
+        previous = (records.previous_run(record["run_id"]) or {}).get("document")
+        places = {name: record["params"][name] for name in ("store", "artifacts") if name in record["params"]}
         options = store_options(outputs_folder(), **places)
-        html = report(notebook, account, defaults=defaults, previous=previous, options=options)
+        page = report(notebook, record, defaults=defaults, previous=previous, options=options)
     except Exception as error:
-        html = f"<!DOCTYPE html><title>no report</title><h1>No report could be made</h1><pre>{escape(str(error))}</pre>"
-    write_text(page, html)
+        title = "<!DOCTYPE html><title>no report</title><h1>No report could be made</h1>"
+        page = f"{title}<pre>{escape(str(error))}</pre>"
+    write_text(folder / "report.html", page)
 
 
 def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:
     """Mark the runs whose runner has died, and record what could not be recorded when it ended."""
-    for each in abandoned(runs):
-        account = kept(each.folder)
-        if account.get("status") == "running":
-            _interrupt(each.folder, account, records)
+    clear(runs, ".*")  # folders that were never a run's
+    for each in abandoned(runs.glob("*")):
+        record = read_record(each.folder)
+        if record.get("status") == "running":
+            _interrupt(each.folder, record, records)
             tell(f"{each.folder.name} was interrupted: its runner was killed")
         for litter in each.folder.glob(".*"):
             if litter.name != ".running":
                 litter.unlink(missing_ok=True)
         each.release()
     for row in records.runs(status="running"):
-        account = kept(runs / row["run_id"])
-        if account.get("status", "running") != "running":
-            _record_or(tell, records, account)
+        record = read_record(runs / row["run_id"])
+        if record.get("status", "running") != "running":
+            _try_to_store(tell, records, record)
 
 
-def _interrupt(folder: Path, account: Mapping[str, Any], records: Store) -> None:
+def _interrupt(folder: Path, record: Mapping[str, Any], records: Store) -> None:
     """Mark a run, and its notebook as far as it was saved, as what it is."""
-    with lean_imports():
-        import nbformat
-
     executed = folder / "notebook.ipynb"
     stop = Stop("interrupted", "interrupted", "The runner was killed, or the machine went down.")
     with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):  # what is damaged stays as it is
-        notebook = nbformat.from_dict(json.loads(executed.read_text(encoding="utf-8")))
+        notebook = read_executed(executed)
         close_notebook(notebook, stop)
         write_text(executed, notebook_text(notebook))
-    account = closed(account, executed, stop, seconds=None)
-    keep(account, folder)
-    _write_page(folder, account, records)
+    record = finished_record(record, executed, stop, seconds=None)
+    write_record(record, folder)
+    _write_page(folder, record, records)

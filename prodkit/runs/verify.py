@@ -22,14 +22,9 @@ from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.bundle import environment
 from prodkit.params import params_model
 from prodkit.redaction import Redaction, references
-from prodkit.runs.basis import (
-    code_digest,
-    files_digest,
-    working_folder,
-)
-from prodkit.runs.client import Order, StoppedError
 from prodkit.runs.comparison import Comparison, Difference, Span
-from prodkit.runs.engine import execute
+from prodkit.runs.engine import Order, StoppedError, execute
+from prodkit.runs.record import code_digest, files_digest, working_folder
 from prodkit.runs.recorded import RunRecord
 from prodkit.runs.stops import Limits
 from prodkit.settings import names_read, outputs_folder
@@ -254,7 +249,7 @@ def _execute(record: RunRecord, sandbox: Path, verdict: Verdict) -> tuple[RunRec
     seconds = max(_LEAST_SECONDS, _PATIENCE * max(map(_seconds, record.cells), default=0.0))
     limits, hide = Limits(cell_seconds=seconds), Redaction.of(names).text
     order = Order(
-        target, folder=folder, environment=run, limits=limits, hide=hide if names else str, warm=False
+        target, folder=folder, environment=run, limits=limits, hide=hide if names else str
     )
     try:
         execute(source, {}, order)

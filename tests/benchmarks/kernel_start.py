@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from jupyter_client.manager import AsyncKernelManager
-
 from prodkit.kernels.provisioner import Kernel
 
 CELL = "import os, pandas, sklearn.ensemble, matplotlib.pyplot; kept = os.getppid()"

@@ -15,8 +15,7 @@ import nbformat
 from nbclient.exceptions import CellTimeoutError
 from papermill import execute_notebook
 
-from prodkit.runs.client import Order, StoppedError
-from prodkit.runs.engine import execute
+from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.stops import Limits
 
 CELL = """

@@ -1,0 +1,135 @@
+"""What the process of a run's kernel does: it keeps all output for its reader, and ends when its runner does.
+
+A fresh kernel is ``python kernelapp.py ARGUMENTS``, by whatever interpreter a kernelspec names, so that nothing of
+prodkit is imported here. A forked one calls `forked_kernel` in a process that the fork server has made (see
+`prodkit.runs.kernels`).
+"""
+
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder: a kernel must not import its neighbours by their short names
+
+import ctypes
+import fcntl
+import gc
+import importlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+
+__all__ = ["KernelApp", "end_with_runner", "forked_kernel"]
+
+
+class KernelApp(IPKernelApp):  # type: ignore[misc]  # ipykernel is not typed
+    """ipykernel's, but output waits for a reader who is slow; by default what exceeds 1,000 messages is dropped."""
+
+    def init_iopub(self, context: Any) -> None:
+        """Open the socket for output, without that limit."""
+        context.setsockopt(zmq.SNDHWM, 0)
+        super().init_iopub(context)
+
+    def start(self) -> None:
+        """Run to the end."""
+        super().start()
+        # Before exit handlers close its output: the thread would wait for them while they wait for the thread.
+        self.control_thread.join(1.0)
+
+
+def end_with_runner() -> None:
+    """Have this process group killed when the pipe on standard input is closed, as it is when its writer dies.
+
+    No thread has to watch for that, so a cell that never lets go of the interpreter is no hindrance.
+    """
+    pipe, null = os.dup(0), os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    if hasattr(fcntl, "F_SETSIG"):  # Linux; elsewhere ipykernel polls for its parent
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def forked_kernel(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    path: Sequence[str],
+    began: int,
+    streams: Sequence[Connection],
+) -> None:
+    """Make this forked process the kernel that a command would start.
+
+    Where the modules that the fork server has imported are not the ones that a fresh kernel would find, this process
+    is replaced by a fresh kernel.
+
+    Args:
+        command: of a fresh kernel: interpreter, this file, arguments.
+        environment: its variables.
+        folder: its working folder.
+        path: where a fresh interpreter looks for modules.
+        began: when the fork server began, in nanoseconds since the epoch.
+        streams: its standard input, output and error, as connections.
+    """
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+    os.environ.pop("PYTHONSAFEPATH", None)
+    os.environ.update(environment)
+    os.chdir(folder)
+    if _differs(path, began):
+        os.execve(command[0], list(command), dict(os.environ))
+    sys.path[:] = path
+    if "PYTHONSAFEPATH" not in environment:  # as the fork server was; IPython goes by that
+        sys.path.insert(next((n for n, place in enumerate(path) if place.endswith("-packages")), 0), "")
+    sys.argv = list(command[1:])
+    sys.orig_argv[:] = command
+    _settle()
+    end_with_runner()
+    app = KernelApp.instance(parent_handle=1)  # there is a parent, and no need to watch it
+    app.initialize(sys.argv[1:])
+    if "ipywidgets" in sys.modules:
+        sys.modules[
+            "ipywidgets"
+        ].register_comm_target()  # done at import only where there is a kernel by then
+    app.start()
+    ctypes.pythonapi.Py_Exit(0)  # as an interpreter ends: exit handlers, threads, open files
+
+
+def _settle() -> None:
+    """Undo what the fork server, or a library on its import, has set for itself alone."""
+    process = multiprocessing.current_process()
+    process.daemon, process.name = False, "MainProcess"
+    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]  # None is the default
+    importlib.invalidate_caches()
+    gc.freeze()  # what was imported stays; not even the end of the process has to look for garbage there
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # `random` sees to itself after a fork
+    if "pandas" in sys.modules:
+        sys.modules["pandas"].set_option("display.max_columns", 20)  # its default within a notebook
+
+
+def _differs(path: Sequence[str], began: int) -> bool:
+    """Whether an import would give something else: a file has changed, or one beside the notebook comes first."""
+    loaded = dict(sys.modules)
+    beside = {entry.name: entry for entry in os.scandir()}
+    own = {name.partition(".")[0] for name in beside if name.endswith((".py", ".so"))}
+    own |= {name for name, entry in beside.items() if os.path.isfile(os.path.join(entry.path, "__init__.py"))}
+    if own & set(loaded) or "matplotlibrc" in beside:
+        return True
+    files = [getattr(module, "__file__", None) for module in loaded.values()]
+    files += [folder for folder in path if folder.endswith("-packages")]
+    try:
+        return any(os.stat(file).st_mtime_ns > began for file in files if file)
+    except OSError:
+        return True
+
+
+if __name__ == "__main__":
+    end_with_runner()
+    KernelApp.launch_instance()
