@@ -79,7 +79,12 @@ def forked_kernel(
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
-    os.environ.pop("PYTHONSAFEPATH", None)
+    for name in (
+        "PYTHONSAFEPATH",
+        "COLUMNS",
+        "LINES",
+    ):  # the fork server's own; readline sets two where nobody looks
+        os.environ.pop(name, None)
     os.environ.update(environment)
     os.chdir(folder)
     if _differs(path, began):
@@ -103,6 +108,8 @@ def forked_kernel(
 
 def _settle() -> None:
     """Undo what the fork server, or a library on its import, has set for itself alone."""
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # the fork server has closed its own
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     process = multiprocessing.current_process()
     process.daemon, process.name = False, "MainProcess"
     multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]  # None is the default
@@ -111,7 +118,8 @@ def _settle() -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # `random` sees to itself after a fork
     if "pandas" in sys.modules:
-        sys.modules["pandas"].set_option("display.max_columns", 20)  # its default within a notebook
+        # its defaults within a notebook, which it asks about on its import
+        sys.modules["pandas"].set_option("display.max_columns", 20, "display.encoding", "UTF-8")
 
 
 def _differs(path: Sequence[str], began: int) -> bool:
