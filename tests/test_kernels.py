@@ -113,7 +113,9 @@ print(json.dumps({
     "environment": {k: v for k, v in os.environ.items() if k not in ("JPY_PARENT_PID",)},
     "cwd": os.getcwd(), "umask": (lambda mask: (os.umask(mask), mask)[1])(os.umask(0o22)),
     "argv": [a for a in sys.argv + sys.orig_argv if "json" not in a],
-    "path": sys.path, "flags": repr([f for f in dir(sys.flags) if f[0] != "_" and f not in ("count", "index", "safe_path")]), "warnoptions": sys.warnoptions, "xoptions": sys._xoptions,
+    "path": sys.path, "warnoptions": sys.warnoptions, "xoptions": sys._xoptions,
+    "flags": {f: getattr(sys.flags, f) for f in dir(sys.flags)
+              if f != "safe_path" and isinstance(getattr(sys.flags, f), int)},
     "filters": sorted(map(repr, warnings.filters)),
     "rcParams": {k: repr(v) for k, v in sorted(matplotlib.rcParams.items())},
     "pandas": {k: repr(pd.get_option(k)) for k in sorted(_options._registered_options)},
@@ -136,7 +138,8 @@ print(json.dumps({
     "magics": sorted(_shell.magics_manager.magics["line"]),
     "session": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
     "descriptors": sorted(os.readlink(f"/proc/self/fd/{n}").split(":")[0] for n in "12"),
-    "hooks": [repr(type(f)) for f in sys.meta_path if "six" not in repr(f)] + [f.__module__ for f in (sys.excepthook, sys.displayhook)
+    "hooks": [repr(type(f)) for f in sys.meta_path if "six" not in repr(f)]
+                + [f.__module__ for f in (sys.excepthook, sys.displayhook)
                                                      if hasattr(f, "__module__")],
     "class": type(_shell).__name__, "name": __name__, "namespace": sorted(n for n in globals() if n[0] != "_"),
     "default_rng": np.random.mtrand._rand is np.random.get_state.__self__, "cores": joblib.cpu_count(),

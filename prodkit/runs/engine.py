@@ -437,9 +437,10 @@ class _Output(LocalHandler):  # type: ignore[misc]
     def write(self, text: str, path: str) -> None:
         """Write a file."""
         if path != self.name:  # papermill goes by the beginning of a path
-            return super().write(text, path)
-        self.remove()
-        write_text(self.path, text)
+            super().write(text, path)
+        else:
+            self.remove()
+            write_text(self.path, text)
 
     def remove(self) -> None:
         """Leave papermill as it was; it has no public way to that."""

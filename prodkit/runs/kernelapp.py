@@ -27,17 +27,17 @@ from ipykernel.kernelapp import IPKernelApp
 __all__ = ["KernelApp", "end_with_runner", "forked_kernel"]
 
 
-class KernelApp(IPKernelApp):  # type: ignore[misc]  # ipykernel is not typed
+class KernelApp(IPKernelApp):
     """ipykernel's, but output waits for a reader who is slow; by default what exceeds 1,000 messages is dropped."""
 
     def init_iopub(self, context: Any) -> None:
         """Open the socket for output, without that limit."""
         context.setsockopt(zmq.SNDHWM, 0)
-        super().init_iopub(context)
+        super().init_iopub(context)  # type: ignore[no-untyped-call]
 
     def start(self) -> None:
         """Run to the end."""
-        super().start()
+        super().start()  # type: ignore[no-untyped-call]
         # Before exit handlers close its output: the thread would wait for them while they wait for the thread.
         self.control_thread.join(1.0)
 
@@ -108,11 +108,12 @@ def forked_kernel(
 
 def _settle() -> None:
     """Undo what the fork server, or a library on its import, has set for itself alone."""
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # the fork server has closed its own
+    stdin = open(0, closefd=False)  # noqa: SIM115  # the fork server has closed its own
+    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     process = multiprocessing.current_process()
     process.daemon, process.name = False, "MainProcess"
-    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]  # None is the default
+    multiprocessing.set_start_method(None, force=True)
     importlib.invalidate_caches()
     gc.freeze()  # what was imported stays; not even the end of the process has to look for garbage there
     if "numpy" in sys.modules:

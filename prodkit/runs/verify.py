@@ -248,9 +248,7 @@ def _execute(record: RunRecord, sandbox: Path, verdict: Verdict) -> tuple[RunRec
     run = {"PRODKIT_RUN": record.folder.name, "PRODKIT_OUT": out, "PRODKIT_SANDBOX": out}
     seconds = max(_LEAST_SECONDS, _PATIENCE * max(map(_seconds, record.cells), default=0.0))
     limits, hide = Limits(cell_seconds=seconds), Redaction.of(names).text
-    order = Order(
-        target, folder=folder, environment=run, limits=limits, hide=hide if names else str
-    )
+    order = Order(target, folder=folder, environment=run, limits=limits, hide=hide if names else str)
     try:
         execute(source, {}, order)
     except StoppedError as error:
