@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from prodkit.errors import ArtifactError, ParameterError
 from prodkit.files import publish
 
-__all__ = ["Artifacts", "require_content_name", "signature"]
+__all__ = ["Artifacts", "content_name", "signature"]
 
 _KEY = "PRODKIT_SIGNING_KEY"
 _SHORTEST_KEY = 16
@@ -79,7 +79,7 @@ class Artifacts:
 
         Locally they are written aside, synced and renamed; an object store does the same by itself.
         """
-        location = _content_name(hashlib.sha256(artifact).hexdigest())
+        location = content_name(hashlib.sha256(artifact).hexdigest())
         if not self._local:
             self._files.pipe_file(self._path(location), artifact)
             return location
@@ -89,45 +89,44 @@ class Artifacts:
         publish(Path(name), Path(self._path(location)))
         return location
 
-    def exists(self, location: str) -> bool:
-        """Whether there is such a file now."""
+    def exists(self, digest: str) -> bool:
+        """Whether there is a file of these bytes now."""
         self._files.invalidate_cache()
-        return bool(self._files.exists(self._path(location)))
+        return bool(self._files.exists(self._path(content_name(digest))))
 
-    def remove(self, location: str) -> None:
-        """Remove a file, if it is there."""
-        if self.exists(location):
-            self._files.rm_file(self._path(location))
+    def remove(self, digest: str) -> None:
+        """Remove the file of these bytes, if it is there."""
+        if self.exists(digest):
+            self._files.rm_file(self._path(content_name(digest)))
 
-    def lend(self, location: str, folder: Path) -> None:
+    def lend(self, digest: str, folder: Path) -> None:
         """Show a file under the same name below another folder: as a link if it is local, else as a copy.
 
         A file that is missing here will be missing there.
         """
-        there = folder / location
+        here, there = self._path(content_name(digest)), folder / content_name(digest)
         there.parent.mkdir(parents=True, exist_ok=True)
-        if self.exists(location) and not there.exists():
+        if self.exists(digest) and not there.exists():
             if self._local:
-                there.symlink_to(Path(self._path(location)).resolve())
+                there.symlink_to(Path(here).resolve())
             else:
-                self._files.get_file(self._path(location), str(there))
+                self._files.get_file(here, str(there))
 
-    def verified(self, location: str, *, digest: str, signed: str | None, name: str) -> bytes:
+    def verified(self, digest: str, *, signed: str | None, name: str) -> bytes:
         """The bytes of a file, if they are the very ones that were published.
 
         Args:
-            location: as :meth:`publish` returned it.
-            digest: SHA-256 that the bytes must have.
+            digest: SHA-256 that the bytes must have; the file lies under its name.
             signed: signature by ``PRODKIT_SIGNING_KEY``; empty if they were published without one, None if
                 only the digest is to be compared.
             name: what to call it in an error.
 
         Raises:
-            ArtifactError: the file is missing, cannot be read, differs, lies elsewhere, is not signed with the key
-                that is set, or is signed and no key is set.
+            ArtifactError: the file is missing, cannot be read, differs, is not signed with the key that is set, or is
+                signed and no key is set.
             ParameterError: the key is malformed.
         """
-        require_content_name(location, digest, name=name)
+        location = content_name(digest)
         try:
             artifact: bytes = self._files.cat_file(self._path(location))
         except OSError as error:
@@ -156,14 +155,10 @@ class Artifacts:
         return f"{self._root}/{location}"
 
 
-def require_content_name(location: str, digest: str, *, name: str) -> None:
-    """ArtifactError when a location is not where these bytes are published: it may lead out of the folder."""
-    if location != _content_name(digest) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        fix = "Somebody changed the store by hand: see prodkit models check."
-        raise ArtifactError(name, rule="must lie under its content name", value=location, fix=fix)
-
-
-def _content_name(digest: str) -> str:
+def content_name(digest: str) -> str:
+    """Where the bytes of this SHA-256 lie, relative to the root; ArtifactError when it is none."""
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ArtifactError("digest", rule="must be a SHA-256 in hexadecimal digits", value=repr(digest))
     return f"versions/{digest}.joblib"
 
 

@@ -52,23 +52,11 @@ class Records:
                 write.rows.execute(METRICS.delete().where(METRICS.c.run_id == run_id, METRICS.c.name == name))
             write.rows.execute(METRICS.insert(), clean)
 
-    def metrics(
-        self,
-        *,
-        notebook: str | None = None,
-        name: str | None = None,
-        version: int | None = None,
-        window: Window | None = None,
-        until: datetime | None = None,
-    ) -> pd.DataFrame:
+    def metrics(self, **wanted: Any) -> pd.DataFrame:
         """The metrics that match, ordered by start of window and name.
 
         Args:
-            notebook: which wrote them.
-            name: of the metric.
-            version: which they are about.
-            window: they must lie within it.
-            until: leaves out what was not known yet at that moment.
+            **wanted: as :meth:`metric_rows` takes it.
 
         Returns:
             One row a metric, with the columns of :meth:`record_metrics`; moments are ``datetime64``,
@@ -76,8 +64,7 @@ class Records:
         """
         import pandas as pd  # for readers of metrics; the runner only writes records
 
-        rows = self.metric_rows(notebook=notebook, name=name, version=version, window=window, until=until)
-        frame = pd.DataFrame(rows, columns=_COLUMNS)
+        frame = pd.DataFrame(self.metric_rows(**wanted), columns=_COLUMNS)
         frame = frame.astype(dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(("version", "n"), "Int64"))
         moments = {name: pd.to_datetime(frame[name], format="ISO8601") for name in _MOMENTS}
         return frame.assign(**moments).astype(dict.fromkeys(_MOMENTS, "datetime64[us]"))
@@ -91,7 +78,15 @@ class Records:
         window: Window | None = None,
         until: datetime | None = None,
     ) -> list[dict[str, Any]]:
-        """The same as plain mappings, moments as ISO text, for whoever does without pandas."""
+        """The metrics that match as plain mappings, moments as ISO text.
+
+        Args:
+            notebook: which wrote them.
+            name: of the metric.
+            version: which they are about.
+            window: they must lie within it.
+            until: leaves out what was not known yet at that moment.
+        """
         query = sa.select(*(METRICS.c[column] for column in _COLUMNS))
         for column, wanted in (("notebook", notebook), ("name", name), ("version", version)):
             if wanted is not None:
@@ -101,9 +96,7 @@ class Records:
             query = query.where(METRICS.c.window_end <= _text(window.end))
         if until is not None:
             query = query.where(METRICS.c.known_at <= _text(until))
-        ordered = query.order_by(METRICS.c.window_start, METRICS.c.name, METRICS.c.id)
-        with self._database.read() as rows:
-            return [dict(row) for row in rows.execute(ordered).mappings()]
+        return self._rows(query.order_by(METRICS.c.window_start, METRICS.c.name, METRICS.c.id))
 
     def save_profile(
         self, window: Window, document: Mapping[str, Any], *, run_id: str, version: int | None, clean: bool
@@ -113,13 +106,13 @@ class Records:
         Raises:
             StoreError: the document is not plain JSON.
         """
-        span = {"window_start": _text(window.start), "window_end": _text(window.end), "run_id": run_id}
-        text = strict_json(dict(document), name="profile")
+        row: dict[str, Any] = {"window_start": _text(window.start), "window_end": _text(window.end)}
+        row["run_id"] = run_id
+        same = [PROFILES.c[name] == value for name, value in row.items()]
+        row |= {"version": version, "clean": clean, "document": strict_json(dict(document), name="profile")}
         with self._database.write() as write:
-            write.rows.execute(PROFILES.delete().where(*(PROFILES.c[key] == span[key] for key in span)))
-            write.rows.execute(
-                PROFILES.insert().values(span | {"version": version, "clean": clean, "document": text})
-            )
+            write.rows.execute(PROFILES.delete().where(*same))
+            write.rows.execute(PROFILES.insert().values(row))
 
     def latest_profile(
         self, before: datetime, *, clean: bool = True, version: int | None = None
@@ -137,9 +130,8 @@ class Records:
         if version is not None:
             query = query.where(PROFILES.c.version == version)
         newest = (PROFILES.c[name].desc() for name in ("window_end", "window_start", "id"))
-        with self._database.read() as rows:
-            text = rows.scalar(query.order_by(*newest).limit(1))
-        return None if text is None else parsed_json(text, name="profile")
+        rows = self._rows(query.order_by(*newest).limit(1))
+        return parsed_json(rows[0]["document"], name="profile") if rows else None
 
     def profiles(self, within: Window, *, until: datetime) -> list[dict[str, Any]]:
         """The profiles of windows within one, the newest of each, in the order of their windows.
@@ -151,16 +143,10 @@ class Records:
         Returns:
             ``window_start`` and ``window_end`` (ISO text), ``version``, ``clean`` and ``document`` of each.
         """
-        names = ("window_start", "window_end", "version", "clean", "document")
-        query = sa.select(*(PROFILES.c[name] for name in names)).order_by(
-            PROFILES.c.window_start, PROFILES.c.id
-        )
-        query = query.where(PROFILES.c.window_start >= _text(within.start))
-        query = query.where(PROFILES.c.window_end <= _text(min(within.end, until, key=_text)))
-        with self._database.read() as rows:
-            found = [dict(row) for row in rows.execute(query).mappings()]
-        newest = {(row["window_start"], row["window_end"]): row for row in found}
-        return [row | {"document": parsed_json(row["document"], name="profile")} for row in newest.values()]
+        end = min(_text(within.end), _text(until))
+        inside = PROFILES.c.window_start >= _text(within.start), PROFILES.c.window_end <= end
+        newest = self._windows(*inside, columns=("version", "clean", "document"))
+        return [row | {"document": parsed_json(row["document"], name="profile")} for row in newest]
 
     def broken_windows(self, within: Window, *, until: datetime) -> list[Window]:
         """The windows that touch a span and whose input was not sound when they were last scored, in order.
@@ -169,16 +155,18 @@ class Records:
             within: the span.
             until: windows that end later do not count.
         """
-        names = ("window_start", "window_end", "clean")
-        query = sa.select(*(PROFILES.c[name] for name in names)).order_by(
-            PROFILES.c.window_start, PROFILES.c.id
-        )
-        query = query.where(PROFILES.c.window_start < _text(within.end))
-        query = query.where(PROFILES.c.window_end > _text(within.start))
-        query = query.where(PROFILES.c.window_end <= _text(until))
-        with self._database.read() as rows:
-            newest = {(start, end): clean for start, end, clean in rows.execute(query)}
-        return [Window.parse(f"{start}/{end}") for (start, end), clean in newest.items() if not clean]
+        touching = PROFILES.c.window_start < _text(within.end), PROFILES.c.window_end > _text(within.start)
+        newest = self._windows(*touching, PROFILES.c.window_end <= _text(until), columns=("clean",))
+        return [
+            Window.parse(f"{row['window_start']}/{row['window_end']}") for row in newest if not row["clean"]
+        ]
+
+    def _windows(self, *conditions: sa.ColumnElement[bool], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The newest profile of each window, in the order of their windows."""
+        names = ("window_start", "window_end", *columns)
+        query = sa.select(*(PROFILES.c[name] for name in names)).where(*conditions)
+        rows = self._rows(query.order_by(PROFILES.c.window_start, PROFILES.c.id))
+        return list({(row["window_start"], row["window_end"]): row for row in rows}.values())
 
     def record_run(self, document: Mapping[str, Any]) -> None:
         """Keep the record of a run; it replaces an earlier one of the same ``run_id``, in its place.
@@ -204,30 +192,30 @@ class Records:
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """The record of a run as :meth:`record_run` received it, or None."""
-        with self._database.read() as rows:
-            text = rows.scalar(sa.select(RUNS.c.record).where(RUNS.c.run_id == run_id))
-        return None if text is None else parsed_json(text, name=f"record of run {run_id}")
+        return next(iter(self._records(RUNS.c.run_id == run_id)), None)
 
     def runs(self, notebook: str | None = None, *, status: str | None = None) -> list[dict[str, Any]]:
         """The records of all runs, or of those of one notebook or status, in the order in which they came."""
-        query = sa.select(RUNS.c.run_id, RUNS.c.record).order_by(RUNS.c.id)
-        for column, wanted in (("notebook", notebook), ("status", status)):
-            if wanted is not None:
-                query = query.where(RUNS.c[column] == wanted)
-        with self._database.read() as rows:
-            return [
-                parsed_json(row.record, name=f"record of run {row.run_id}") for row in rows.execute(query)
-            ]
+        wanted = {RUNS.c.notebook: notebook, RUNS.c.status: status}
+        return self._records(*(column == value for column, value in wanted.items() if value is not None))
 
     def previous_run(self, run_id: str) -> dict[str, Any] | None:
         """The record of the last run of the same notebook that had succeeded before this one came, or None."""
         own = sa.select(RUNS.c.id, RUNS.c.notebook).where(RUNS.c.run_id == run_id).subquery()
-        query = sa.select(RUNS.c.run_id, RUNS.c.record).where(
+        last = sa.select(sa.func.max(RUNS.c.id)).where(
             RUNS.c.notebook == own.c.notebook, RUNS.c.id < own.c.id, RUNS.c.status == "succeeded"
         )
+        return next(iter(self._records(RUNS.c.id == last.scalar_subquery())), None)
+
+    def _records(self, *conditions: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
+        query = sa.select(RUNS.c.run_id, RUNS.c.record).where(*conditions).order_by(RUNS.c.id)
+        return [
+            parsed_json(row["record"], name=f"record of run {row['run_id']}") for row in self._rows(query)
+        ]
+
+    def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self._database.read() as rows:
-            row = rows.execute(query.order_by(RUNS.c.id.desc()).limit(1)).first()
-        return None if row is None else parsed_json(row.record, name=f"record of run {row.run_id}")
+            return [dict(row) for row in rows.execute(query).mappings()]
 
     def watermark(self) -> dict[str, int]:
         """How far the store has grown, for a snapshot that leaves out what came later.
@@ -247,8 +235,8 @@ class Records:
         rows = {"metric_rows": METRICS, "profile_rows": PROFILES}
         queries = {name: sa.select(sa.func.max(column)) for name, column in numbers.items()}
         queries |= {name: sa.select(sa.func.count()).select_from(table) for name, table in rows.items()}
-        with self._database.read() as found:
-            return {name: int(found.scalar(query) or 0) for name, query in queries.items()}
+        with self._database.read() as connection:
+            return {name: int(connection.scalar(query) or 0) for name, query in queries.items()}
 
 
 def _text(moment: datetime | str) -> str:

@@ -25,7 +25,7 @@ from prodkit.store.approvals import (
     roll_back,
     version_row,
 )
-from prodkit.store.artifacts import Artifacts, require_content_name, signature
+from prodkit.store.artifacts import Artifacts, content_name, signature
 from prodkit.store.database import (
     CHAMPION,
     EVENTS,
@@ -129,7 +129,7 @@ class Store(Approvals):
             ).first()
             if known is not None:
                 return _version(known)
-            if not self._artifacts.exists(location):  # a version with the same bytes was deleted meanwhile
+            if not self._artifacts.exists(digest):  # a version with the same bytes was deleted meanwhile
                 self._artifacts.publish(artifact)
             # One more than was ever registered: the number of a deleted version is not given again.
             newest = sa.select(sa.func.max(EVENTS.c.version)).where(EVENTS.c.kind == "register")
@@ -170,9 +170,7 @@ class Store(Approvals):
         return self._bytes(row, signed=row.signature)
 
     def _bytes(self, row: sa.Row[Any], *, signed: str | None) -> bytes:
-        return self._artifacts.verified(
-            row.location, digest=row.digest, signed=signed, name=f"version {row.number}"
-        )
+        return self._artifacts.verified(row.digest, signed=signed, name=f"version {row.number}")
 
     def sign(self, number: int, *, reason: str, actor: str = "prodkit") -> Version:
         """Sign a version with ``PRODKIT_SIGNING_KEY``: one from before there was a key, or from before another one.
@@ -200,20 +198,19 @@ class Store(Approvals):
 
         Raises:
             VersionError: there is no such version, or it is the champion or its predecessor.
-            ArtifactError: its row names a file that is not its own.
+            ArtifactError: its row is not what the history says.
         """
         with self._database.write(actor=actor, reason=reason) as write:
-            row, name = version_row(write.rows, number), f"version {number}"
-            require_content_name(row.location, row.digest, name=name)
+            row = _registered_row(write.rows, number)
             if number in (write.champion.version, write.champion.predecessor):
                 rule = "must not be deleted while it is the champion or its predecessor"
-                raise VersionError(name, rule=rule, fix="Promote another version first.")
+                raise VersionError(f"version {number}", rule=rule, fix="Promote another version first.")
             write.rows.execute(VERSIONS.delete().where(VERSIONS.c.number == number))
             write.append("delete", version=int(number))
         with self._database.write() as write:  # under the lock, lest somebody registers these bytes just now
-            same = sa.select(VERSIONS).where(VERSIONS.c.location == row.location)
+            same = sa.select(VERSIONS).where(VERSIONS.c.digest == row.digest)
             if write.rows.execute(same).first() is None:
-                self._artifacts.remove(row.location)
+                self._artifacts.remove(row.digest)
 
     # Champion
 
@@ -344,6 +341,9 @@ def _registered_row(rows: sa.Connection, number: int) -> sa.Row[Any]:
         if part != "quarantined" and value != expected.get(part):
             rule = f"must have the {part} that it was registered with"
             raise ArtifactError(f"version {number}", rule=rule, value="another", fix=BY_HAND)
+    if row.location != content_name(row.digest):  # it might lead out of the folder
+        rule = "must lie under its content name"
+        raise ArtifactError(f"version {number}", rule=rule, value=row.location, fix=BY_HAND)
     return row
 
 

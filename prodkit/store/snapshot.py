@@ -1,4 +1,4 @@
-"""A copy of the store as it stood when a run began, to which the run may do again what it did."""
+"""A copy of the store as it stood when a run began, in which the run may do again what it did."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from prodkit.store.history import Event, Replay, chain_problems, replay
 
 __all__ = ["take_snapshot"]
 
-_Tables = dict[sa.Table, list[dict[str, Any]]]
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -36,26 +35,13 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
         What the copy lacks because it was deleted or replaced since, in words; usually nothing.
 
     Raises:
-        StoreError: there is no such store, its history does not lead to what ``at`` says, or the champion of
-            that time was deleted.
+        ParameterError: there is no such store.
+        StoreError: its history does not lead to what ``at`` says, or the champion of that time was deleted.
     """
-    state, head, kept = _read(url, at)
-    lost = _lost(state, kept[VERSIONS], at, metrics=len(kept[METRICS]), profiles=len(kept[PROFILES]))
-    for row in kept[VERSIONS]:
-        row["quarantined"] = row["number"] in state.quarantined
-    _write(f"sqlite:///{folder}/store.db", kept, champion=asdict(state.champion) | {"head": head})
-    files = Artifacts(artifacts, create=False)
-    for row in kept[VERSIONS]:
-        files.lend(row["location"], folder / "artifacts")
-    return lost
-
-
-def _read(url: str, at: Mapping[str, int]) -> tuple[Replay, str, _Tables]:
-    """What the history amounted to then, the digest that it ended with, and the rows that are left of then."""
     source = Database(url, timeout_seconds=_TIMEOUT_SECONDS, create=False)
     try:
-        with source.read() as rows:
-            events = _history(events_of(rows), at)
+        with source.read() as connection:
+            events = _history(events_of(connection), at)
             state = replay(events)
             clauses = {
                 VERSIONS: VERSIONS.c.number.in_(list(state.versions)),
@@ -63,27 +49,30 @@ def _read(url: str, at: Mapping[str, int]) -> tuple[Replay, str, _Tables]:
                 METRICS: METRICS.c.id <= at["metrics"],
                 PROFILES: PROFILES.c.id <= at["profiles"],
             }
-            kept = {table: _rows(rows, table, clause) for table, clause in clauses.items()}
+            tables = {table: _rows(connection, table, clause) for table, clause in clauses.items()}
     finally:
         source.close()
-    return state, events[-1].digest if events else "", kept
-
-
-def _write(url: str, kept: _Tables, *, champion: Mapping[str, Any]) -> None:
-    target = Database(url, timeout_seconds=_TIMEOUT_SECONDS)
+    lost = _lost(state, {table.name: rows for table, rows in tables.items()}, at)
+    files = Artifacts(artifacts, create=False)
+    for row in tables[VERSIONS]:
+        row["quarantined"] = row["number"] in state.quarantined
+        files.lend(row["digest"], folder / "artifacts")
+    target = Database(f"sqlite:///{folder}/store.db", timeout_seconds=_TIMEOUT_SECONDS)
     try:
         with target.write() as write:
-            for table, rows in kept.items():
+            for table, rows in tables.items():
                 if rows:
                     write.rows.execute(table.insert(), rows)
-            write.rows.execute(CHAMPION.update().values(champion))
+            head = events[-1].digest if events else ""
+            write.rows.execute(CHAMPION.update().values(asdict(state.champion) | {"head": head}))
     finally:
         target.close()
+    return lost
 
 
-def _rows(rows: sa.Connection, table: sa.Table, clause: Any) -> list[dict[str, Any]]:
-    first = next(iter(table.primary_key))
-    return [dict(row) for row in rows.execute(sa.select(table).where(clause).order_by(first)).mappings()]
+def _rows(connection: sa.Connection, table: sa.Table, clause: Any) -> list[dict[str, Any]]:
+    query = sa.select(table).where(clause).order_by(next(iter(table.primary_key)))
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def _history(events: list[Event], at: Mapping[str, int]) -> list[Event]:
@@ -92,29 +81,25 @@ def _history(events: list[Event], at: Mapping[str, int]) -> list[Event]:
         fix = "Somebody changed the store by hand: see prodkit models check."
         raise StoreError("history", rule="must be unbroken", value=problems[0], fix=fix)
     until = events[: at["events"]]
-    found = {"events": len(until), "generation": replay(until).champion.generation}
-    for name, number in found.items():
+    reached = {"events": len(until), "generation": replay(until).champion.generation}
+    for name, number in reached.items():
         if number != at[name]:
-            rule = f"must lead to {name} {at[name]}, which the run has found"
+            rule = f"must lead to {name} {at[name]}, where it stood when the run began"
             raise StoreError("history", rule=rule, value=number, fix="Is this the store that the run used?")
     return until
 
 
-def _lost(
-    state: Replay, versions: list[dict[str, Any]], at: Mapping[str, int], *, metrics: int, profiles: int
-) -> list[str]:
+def _lost(state: Replay, rows: Mapping[str, list[Any]], at: Mapping[str, int]) -> list[str]:
     """What was there and is not any more, in words; StoreError when nothing can be run without it."""
-    gone = sorted(state.versions.keys() - {row["number"] for row in versions})
+    gone = sorted(state.versions.keys() - {row["number"] for row in rows["versions"]})
     for number in gone:
         if number in (state.champion.version, state.champion.predecessor):
             rule = "must still exist: it was the champion or its predecessor when the run began"
             fix = "The run cannot be repeated any more."
             raise StoreError(f"version {number}", rule=rule, value="deleted", fix=fix)
-    said = [f"version {number} was deleted since" for number in gone]
-    for name, there, then in (
-        ("metrics", metrics, at.get("metric_rows", metrics)),
-        ("profiles", profiles, at.get("profile_rows", profiles)),
-    ):
-        if there != then:
-            said.append(f"{then - there} of {then} {name} were replaced since")
-    return said
+    lost = [f"version {number} was deleted since" for number in gone]
+    for name, counted in (("metrics", "metric_rows"), ("profiles", "profile_rows")):
+        then, left = at.get(counted, len(rows[name])), len(rows[name])
+        if left != then:
+            lost.append(f"{then - left} of {then} {name} were replaced since")
+    return lost
