@@ -114,9 +114,6 @@ class Chart:
         )
 
 
-# Texts and numbers
-
-
 @cache
 def _glyphs() -> frozenset[int]:
     """The characters that the default font can draw; others would only give a warning each."""
@@ -181,9 +178,6 @@ def interval_ends(table: pd.DataFrame, value: str, *, prefix: str = "") -> tuple
     return low, high
 
 
-# The common look
-
-
 class Sheet:
     """A figure that is being drawn: its title, its axes, and the labels that its lines will end with."""
 
@@ -243,7 +237,7 @@ class Sheet:
             self._note(note, (1, place), ("axes fraction", "data"), (6, 0), va="center")
         return places
 
-    def mark(self, x: float, text: str, *, color: str = INK, lift: float = 0) -> None:
+    def mark(self, x: Any, text: str, *, color: str = INK, lift: float = 0) -> None:
         """A dashed vertical line with text above it, lifted by some points."""
         self.axes.axvline(x, color=color, linewidth=1.2, linestyle=DASHED)
         self._note(text, (x, 1), ("data", "axes fraction"), (0, 3 + lift), ha="center", va="bottom")

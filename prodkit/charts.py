@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -62,13 +62,12 @@ def _day(moment: Any) -> str:
     return "" if pd.isna(stamp) else stamp.strftime("%Y-%m-%d")
 
 
-def _padded(values: Floats) -> tuple[float, float]:
-    """Both ends of an axis with some room around these values."""
-    margin = 0.08 * (float(values.max() - values.min()) or 1.0)
-    return float(values.min()) - margin, float(values.max()) + margin
-
-
-# Data and drift
+def _padded(*values: ArrayLike) -> tuple[float, float]:
+    """Both ends of an axis with some room around the finite ones of these values."""
+    numbers = np.hstack(values)
+    low, high = (float(end(numbers[np.isfinite(numbers)])) for end in (np.min, np.max))
+    margin = 0.08 * ((high - low) or 1.0)
+    return low - margin, high + margin
 
 
 def draw_drift(table: pd.DataFrame, *, floor: float) -> Chart:
@@ -163,9 +162,6 @@ def _draw_steps(sheet: Sheet, column: ColumnProfile, then: Floats, now: Floats) 
     sheet.key()
 
 
-# Models and decisions
-
-
 def draw_differences(
     table: pd.DataFrame,
     *,
@@ -185,8 +181,7 @@ def draw_differences(
     value, (low, high) = shown["value"].to_numpy(float), interval_ends(shown, "value")
     limits = shown["limit"].to_numpy(float) if limit is None else np.full(len(shown), limit)
     beyond = (low > limits) & (limits >= 0) | (high < limits) & (limits <= 0)
-    numbers = np.concatenate([value, low, high, limits, [0.0]])
-    left, right = _padded(numbers[np.isfinite(numbers)])
+    left, right = _padded(value, low, high, limits, [0.0])
     digits = max(0, 2 - math.floor(math.log10(right - left)))
     ends = np.where(np.isfinite([low, high]).all(axis=0), "", " open")
     notes = [f"{number:+.{digits}f}{end}" for number, end in zip(value, ends, strict=True)]
@@ -218,7 +213,7 @@ def draw_calibration(y_true: ArrayLike, y_pred: ArrayLike, *, task: Task, title:
     ends = interval_ends(curve, "observed")
     low, top = 0.0, min(1.0, 1.06 * max(x.max(), ends[1].max(), 0.05))
     if unit == "mean":
-        low, top = _padded(np.concatenate([x, *ends]))
+        low, top = _padded(x, *ends)
     sheet.line([low, top], [low, top], GREY, name="as predicted", linewidth=1, linestyle=DASHED)
     sheet.whiskers(x, y, ends, BLUE)
     sheet.line(x, y, BLUE, linewidth=1, alpha=0.5)
@@ -299,9 +294,6 @@ def draw_threshold_costs(table: pd.DataFrame, *, threshold: float, title: str) -
     return sheet.chart("called from this prediction on", "cost of 100 rows, in false alarms", digest)
 
 
-# Load
-
-
 def draw_rising_load(table: pd.DataFrame, *, limit: float | None = None) -> Chart:
     """99th percentile of each who was loaded against the rate: index asked, columns rate, p99, p99_low, p99_high."""
     sheet = Sheet("Latency against load: 99th percentile, from when a request was due", height=3.1)
@@ -349,12 +341,7 @@ def draw_latency_tail(latencies: Mapping[str, ArrayLike], *, rate: float, limit:
 
 
 def draw_volume_cost(table: pd.DataFrame, *, foreseen: pd.Series[float]) -> Chart:
-    """Seconds against rows on logarithmic axes, and the curve fitted to all but the largest volume.
-
-    Args:
-        table: index rows; column seconds.
-        foreseen: seconds by the curve, for the same rows.
-    """
+    """Column seconds against rows (the index), logarithmic, and what a curve fitted to all but the largest foresees."""
     sheet = Sheet("Time against volume, and what the smaller volumes foresee of the largest", height=3.1)
     table = finite_rows(table, "seconds").query("seconds > 0")
     if table.empty:
@@ -370,9 +357,6 @@ def draw_volume_cost(table: pd.DataFrame, *, foreseen: pd.Series[float]) -> Char
     if np.isfinite(fitted[-1]):
         digest += f"; the largest took {number_text(y[-1] / fitted[-1])} of what was foreseen"
     return sheet.chart("rows at once (log)", "seconds (log)", digest)
-
-
-# Time
 
 
 def draw_panels(
@@ -464,18 +448,14 @@ def draw_daily(
         look: dict[str, Any] = {"name": column if several else "", "marker": dots, "markersize": 3.5}
         sheet.line(days, table[column].to_numpy(float), color, **look)
     sheet.level(limit, "limit")
-    inside = {day: text for day, text in (marks or {}).items() if days[0] <= np.datetime64(day) <= days[-1]}
-    for number, (day, text) in enumerate(inside.items()):
-        sheet.mark(_place(day), plain_text(text), lift=11 * (number % 2))  # on two levels, for neighbours
-    sheet.axes.set_xlim(_place(days[0]) - 0.5, _place(days[-1]) + 0.5)
+    marks = {np.datetime64(day): text for day, text in (marks or {}).items()}
+    for place, day in enumerate(day for day in marks if days[0] <= day <= days[-1]):
+        sheet.mark(day, plain_text(marks[day]), lift=11 * (place % 2))  # on two levels, for neighbours
+    half = np.timedelta64(12, "h")
+    sheet.axes.set_xlim(days[0] - half, days[-1] + half)
     locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
     sheet.axes.xaxis.set_major_locator(locator)
     sheet.axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
     spans = "; ".join(f"{plain_text(name)} {range_text(table[name])}" for name in names)
     digest = f"daily: {counted(len(days), 'day')}; {spans}"
     return sheet.chart(f"day, {_day(days[0])} to {_day(days[-1])}", plain_text(unit), digest)
-
-
-def _place(day: Any) -> float:
-    """Where a day lies on matplotlib's axis."""
-    return float(date2num(np.datetime64(day)))  # type: ignore[no-untyped-call]

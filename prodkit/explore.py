@@ -307,9 +307,9 @@ def _threshold_controls(task: Task, truth: np.ndarray, predicted: Mapping[str, n
 
 
 def _threshold_range(task: Task, truth: np.ndarray) -> tuple[float, float]:
-    low, high = (
-        (float(end) for end in np.nanquantile(truth, [0.01, 0.99])) if task == "regression" else (0.0, 1.0)
-    )
+    if task != "regression":
+        return 0.0, 1.0
+    low, high = (float(end) for end in np.nanquantile(truth, [0.01, 0.99]))
     return low, high if high > low else low + 1.0
 
 

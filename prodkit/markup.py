@@ -141,8 +141,6 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e5
 
 
-# Terminals
-
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # a command to the terminal, a link for instance; its text stands outside
     r"|\x1b[PX^_].*?(?:\x1b\\|$)"
@@ -185,8 +183,6 @@ def _overwritten(line: str) -> str:
         shown = part + shown[len(part) :]
     return shown
 
-
-# HTML
 
 _TAGS = (nh3.ALLOWED_TAGS | {"tfoot"}) - {"h1", "area", "map", "nav", "aside", "article", "header", "footer"}
 _DROPPED = {

@@ -37,9 +37,6 @@ _ARTIFACTS = "outputs/artifacts"
 _ENDED = {"failed": "failed", "interrupted": "was interrupted"}
 
 
-# Written files
-
-
 def write_site(
     folder: Path,
     store: str = REAL_STORE,
@@ -138,9 +135,6 @@ def _named(folder: Path, run_id: str) -> dict[str, Any]:
     raise ParameterError(run_id, rule="must have a record that can be read", place=str(path), fix=fix)
 
 
-# Two runs
-
-
 def comparison(
     first: Mapping[str, Any],
     second: Mapping[str, Any],
@@ -181,9 +175,6 @@ def _figures(cells: Sequence[Any]) -> dict[str, tuple[str, str]]:
                 alt = output.get("metadata", {}).get("image/png", {}).get("alt") or heading
                 figures[f"{heading} · {count}"] = "".join("".join(picture).split()), alt
     return figures
-
-
-# The life of a model
 
 
 @dataclass(frozen=True)
@@ -316,9 +307,6 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(place * step, 12) for place in range(first, max(last, first + 1) + 1)]
 
 
-# All runs and versions
-
-
 @dataclass(frozen=True)
 class Site:
     """All that the pages are made of.
@@ -393,16 +381,12 @@ class Site:
 
     def _broken_runs(self) -> list[dict[str, Any]]:
         """The notebooks whose last run did not succeed."""
-        last = {run["notebook"]: run for run in self.documents}
-        return [
-            {
-                "what": f"The last run of {run['notebook']} {_ENDED[run['status']]}.",
-                "why": "; ".join(run["reasons"][:2]),
-                "run": run["run_id"],
-            }
-            for run in last.values()
-            if run["status"] in _ENDED
-        ]
+        asked = []
+        for run in {run["notebook"]: run for run in self.documents}.values():
+            if run["status"] in _ENDED:
+                what = f"The last run of {run['notebook']} {_ENDED[run['status']]}."
+                asked.append({"what": what, "why": "; ".join(run["reasons"][:2]), "run": run["run_id"]})
+        return asked
 
     def _waiting(self) -> str:
         """Why no version was promoted."""

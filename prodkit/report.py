@@ -36,9 +36,6 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _PLACES = ("store", "artifacts", "predictions")  # where things lie says nothing of the result
 
 
-# Templates
-
-
 def rendered(template: str, **content: Any) -> str:
     """The page that a template of ``templates/`` makes of its content, style and script within it."""
     return _environment().get_template(f"{template}.html.j2").render(**content)
@@ -85,9 +82,6 @@ def _environment() -> Environment:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     pages.globals |= {"style": style, "script": script, "script_source": f"'sha256-{digest}'"}
     return pages
-
-
-# Two runs
 
 
 @dataclass(frozen=True)
@@ -171,9 +165,6 @@ def _short(digest: Any) -> str:
     return f"{str(digest)[:12]}…" if digest else "unknown"
 
 
-# The page
-
-
 def report(
     notebook: Any,
     document: Mapping[str, Any],
@@ -255,10 +246,8 @@ def _name_figures(notebook: Any) -> None:
                 count += 1
                 about = output.metadata.setdefault(kind, {})
                 if not about.get("alt"):
-                    about["alt"], about["named"] = (
-                        f"Figure {count}" + (f": {heading}" if heading else ""),
-                        True,
-                    )
+                    about["alt"] = f"Figure {count}" + (f": {heading}" if heading else "")
+                    about["named"] = True
 
 
 def _bottom_line_first(cells: Sequence[Any], sentence: str) -> tuple[list[str], list[Any], list[Any]]:

@@ -55,9 +55,6 @@ def _counted(sources: Counter[str]) -> str:
     return ", ".join(f"{count} by the {source}" for source, count in sorted(sources.items()))
 
 
-# The guard, in this process
-
-
 class FaultyModel:
     """A model that stalls, raises or answers NaN, and is the other one in everything else.
 
@@ -161,9 +158,6 @@ def _asked(
         return text, finite == len(rows) and sources == wanted and reasons and not late
 
     return _fault(name, expected, happen)
-
-
-# A service, over HTTP
 
 
 def tame_faults(target: Target, bodies: Sequence[bytes]) -> list[Fault]:

@@ -53,9 +53,6 @@ _REPEATS, _ENOUGH_SECONDS = 5, 0.5  # of a volume, until it has taken so long
 _Ask = Callable[[int], Result]
 
 
-# Load
-
-
 @dataclass
 class ServiceTrial:
     """What happened to a service: at each rate, and with each fault.
@@ -227,9 +224,6 @@ def fault_table(faults: Sequence[Fault]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("fault")
 
 
-# Volumes and mixes
-
-
 def volume_table(params: StressParams, loaded: LoadedModel, rows: pd.DataFrame) -> pd.DataFrame:
     """Time and memory of answering n rows at once: columns seconds, thousand_rows_ms, peak_mb, answered.
 
@@ -311,9 +305,6 @@ def _mixes(
     return mixes | {"unusual in half of its cells": unusual}
 
 
-# Evidence
-
-
 def stress_evidence(
     params: StressParams,
     guards: Mapping[str, Sequence[Step]],
@@ -367,10 +358,8 @@ def _load_evidence(params: StressParams, who: str, steps: Sequence[Step]) -> lis
             evidence.append(Evidence(name, "inconclusive", limit=limit, note=note))
             continue
         if not step.valid and each.outcome != "fail":
-            note = (
-                f"the rate of {step.rate:g} a second was not reached, "
-                f"only {step.reached_rate:.0f}: measured is another"
-            )
+            reached = f"only {step.reached_rate:.0f}: measured is another"
+            note = f"the rate of {step.rate:g} a second was not reached, {reached}"
             each = Evidence(name, "inconclusive", limit=each.limit, n=each.n, rung=2, note=note)
         evidence.append(each)
     return evidence
