@@ -137,10 +137,9 @@ def test_a_path_that_answers_otherwise_is_refused(faulty, monkeypatch):
     def spoiled(trees):
         bits = made(trees)
         if faulty == "leaf":
-            bits._values[1:60] += 1e-6
+            bits._leaves[1:60] += 1e-6
         else:
-            column = next(column for column, cuts in bits._cuts.items() if not isinstance(cuts, int))
-            bits._cuts[column] = bits._cuts[column] + 0.5
+            bits._cuts = {column: cuts + 0.5 for column, cuts in bits._cuts.items()}
         return bits
 
     if faulty == "level":
