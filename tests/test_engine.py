@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from tables import PROJECT, own_notebook
 
@@ -188,6 +189,24 @@ def test_an_exit_status_other_than_zero_is_a_failure(out, tmp_path):
     """`sys.exit(3)` fails the run."""
     result, saved = run(tmp_path, "import sys; sys.exit(3)")
     assert (result["status"], states(saved)) == ("failed", ["completed", "failed"])
+    assert result["reasons"] == ["SystemExit: 3"]
+
+
+@pytest.mark.parametrize("how", ["exit()", "quit()", "quit", "exit(0)"])
+def test_exit_and_quit_end_the_run_after_their_cell(out, tmp_path, how):
+    """IPython's `exit` ends the run as `sys.exit` does, always, once its cell has come to its end."""
+    result, saved = run(tmp_path, f"{how}\nprint('same cell')" if "(" in how else how, "print('after')")
+    assert states(saved) == ["completed", "completed", "pending"]
+    assert printed(saved) == ("same cell\n" if "(" in how else "")
+    assert (result["status"], result["outcome"]) == ("succeeded", "inconclusive")
+    assert "A cell ended the run by exit()." in banner(saved)
+    assert "This run ended itself after 2 of 3 code cells; 1 did not run." in banner(saved)
+
+
+def test_exit_with_a_status_fails_the_run(out, tmp_path):
+    """`exit(3)` is a failure, as `sys.exit(3)` is."""
+    result, saved = run(tmp_path, "exit(3)", "print('after')")
+    assert (result["status"], states(saved)) == ("failed", ["completed", "failed", "pending"])
     assert result["reasons"] == ["SystemExit: 3"]
 
 
@@ -445,7 +464,7 @@ def test_plain_papermill_hides_secrets_too(tmp_path):
 # Plain papermill
 
 
-def papermill(tmp_path, *cells, limit="60", cwd=None):
+def papermill_command(tmp_path, *cells, limit="60", cwd=None):
     """`papermill --engine prodkit` of these cells."""
     path = own_notebook(tmp_path, START, *cells)
     call = [sys.executable, "-m", "papermill", "--engine", "prodkit", "--no-progress-bar"]
@@ -455,15 +474,64 @@ def papermill(tmp_path, *cells, limit="60", cwd=None):
 
 def test_plain_papermill_can_use_the_engine(tmp_path):
     """It is found by its name, injects parameters, and leaves the same notebook."""
-    done = papermill(tmp_path, "print(a)")
+    done = papermill_command(tmp_path, "print(a)")
     assert done.returncode == 0, done.stderr
     saved = strict(tmp_path / "executed.ipynb")
     assert (printed(saved), states(saved)) == ("2\n", ["completed", "completed"])
 
 
+def executed(tmp_path, target, *cells, **settings):
+    """Papermill's own function, with the engine; the cells follow the parameters."""
+    path = own_notebook(tmp_path, START, *cells)
+    return papermill.execute_notebook(path, target, engine_name="prodkit", progress_bar=False, **settings)
+
+
+def test_an_output_that_is_no_file_is_written_through(tmp_path):
+    """A pipe, as a device, receives the notebook and stays what it is; a symbolic link leads to the file."""
+    pipe, real, link = tmp_path / "pipe.ipynb", tmp_path / "real" / "mine.ipynb", tmp_path / "link.ipynb"
+    os.mkfifo(pipe)
+    real.parent.mkdir()
+    link.symlink_to(real)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        executed(tmp_path, pipe, "print(7)")
+        assert printed(json.loads(reader.communicate(timeout=30)[0])) == "7\n"
+    assert pipe.is_fifo()
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        with pytest.raises(StoppedError, match="division"):
+            executed(tmp_path, pipe, "1 / 0")
+        assert states(json.loads(reader.communicate(timeout=30)[0])) == ["completed", "failed"]
+    executed(tmp_path, link, "print(8)")
+    assert link.is_symlink()
+    assert printed(strict(real)) == "8\n"
+
+
+def test_one_process_may_execute_many_notebooks(tmp_path):
+    """A second execution reads what the first has written, and none leaves anything in papermill, failed or not."""
+    first, second = tmp_path / "first.ipynb", tmp_path / "first.ipynb.second.ipynb"
+    before = [papermill.iorw.papermill_io.get_handler(str(each)) for each in (first, second)]
+    executed(tmp_path, first, "print(a)")
+    papermill.execute_notebook(first, second, parameters={"a": 5}, engine_name="prodkit", progress_bar=False)
+    assert (printed(strict(first)), printed(strict(second))) == ("1\n", "5\n")
+    with pytest.raises(StoppedError, match="division"):
+        executed(tmp_path, first, "1 / 0")
+    assert before == [papermill.iorw.papermill_io.get_handler(str(each)) for each in (first, second)]
+
+
+def test_the_output_lies_where_papermill_puts_it(tmp_path, monkeypatch):
+    """A relative output is relative to where papermill was called, whatever working folder the notebook is given."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for engine in (None, "prodkit"):
+        settings = {"engine_name": engine, "cwd": "there", "progress_bar": False}
+        source = own_notebook(tmp_path, START, "import os; print(os.getcwd())")
+        papermill.execute_notebook(source, f"{engine}.ipynb", **settings)
+        assert printed(strict(tmp_path / f"{engine}.ipynb")) == f"{tmp_path / 'there'}\n"
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_plain_papermill_tells_the_truth_about_a_dead_kernel(tmp_path):
     """Where papermill's own engine marks every cell completed, this one does not; the exit status is not 0."""
-    done = papermill(tmp_path, "import os, time; time.sleep(.3); os._exit(0)", "print('after')")
+    done = papermill_command(tmp_path, "import os, time; time.sleep(.3); os._exit(0)", "print('after')")
     assert done.returncode != 0
     saved = strict(tmp_path / "executed.ipynb")
     assert states(saved) == ["completed", "failed", "pending"]

@@ -25,6 +25,7 @@ from tables import (
 
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import LockedError, ParameterError, RunError
+from prodkit.runs import runner
 from prodkit.runs.engine import StoppedError
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, Stop
@@ -170,6 +171,30 @@ def test_a_damaged_notebook_of_a_killed_run_stops_no_other(said, out, tmp_path):
     other = run_notebook(str(own_notebook(tmp_path, "b = 1", name="other")), {})
     assert (other["status"], strict(first.folder / "result.json")["status"]) == ("succeeded", "interrupted")
     assert not (first.folder / ".running").exists()
+
+
+def test_what_a_killed_runner_had_not_named_yet_is_removed(said, out, tmp_path):
+    """A folder that was being made when its runner was killed goes with the next run; one that is alive stays."""
+    runs = out / "runs"
+    for name in (".mine-1.0123", ".mine-2.4567"):
+        (runs / name).mkdir(parents=True)
+    (runs / ".mine-2.4567" / ".running").write_text("process 1 on nowhere")
+    done = run_notebook(str(own_notebook(tmp_path, "a = 1")), {})
+    assert [folder.name for folder in runs.iterdir()] == [done["run_id"]]
+
+
+def test_kernels_of_the_kit_may_be_forked_and_no_others(said, monkeypatch, tmp_path, orders_file):
+    """What a notebook of one's own imports is not known, whatever its name."""
+    asked, execute = [], runner.execute
+
+    def note(source, values, order):
+        asked.append(order.forked)
+        execute(source, values, order)
+
+    monkeypatch.setattr(runner, "execute", note)
+    run_notebook("train", {**FACTS, "data": orders_file, "window": "2024-01-01/2024-02-10"})
+    run_notebook(str(own_notebook(tmp_path, "n = 1", name="train")), {})
+    assert asked == [True, False]
 
 
 def test_a_failure_is_on_record_though_the_store_cannot_be_asked(said, monkeypatch, tmp_path, orders_file):

@@ -205,13 +205,14 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
 
     async def _run_cells(self) -> None:
         for index, cell in enumerate(self.nb.cells):
-            self.stop = self.stop or self._exit or self._reason()
+            self.stop = self.stop or self._reason()
             if self.stop:
                 return
             self._cell = (index, cell, time.monotonic())
             self.nb_man.cell_start(cell, index)
             await self.async_execute_cell(cell, index)
-            if self.stop:  # it was asked to end, and did so without an error
+            self.stop = self.stop or self._exit
+            if self.stop:  # it was asked to end, and did so without an error, or asks for the end itself
                 return
             self.nb_man.cell_complete(cell, index)
 
