@@ -20,12 +20,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prodkit.data.dataset import flights_path, source_digest
-from prodkit.data.drills import broken
-from prodkit.data.flatfiles import Files
-from prodkit.data.flights import build_flights, flights_table
-from prodkit.data.parts import open_parts
-from prodkit.data.sources import open_source
+from prodkit.data.flights import broken, build_flights, flights_path, flights_table
+from prodkit.data.tables import Files
 from prodkit.data.windows import (
     Coverage,
     blocks,
@@ -33,6 +29,7 @@ from prodkit.data.windows import (
     label_coverage,
     labelled,
     read_window,
+    source_digest,
 )
 from prodkit.errors import (
     DataError,
@@ -203,7 +200,7 @@ def test_columns_mean_what_they_say(year: pd.DataFrame) -> None:
 def test_two_processes_build_at_once(tmp_path: Path, raw: object) -> None:
     """Two processes that need the flights at once both get the whole table, and leave nothing else behind."""
     code = (
-        "import pandas as pd; from prodkit.data.dataset import flights_path; "
+        "import pandas as pd; from prodkit.data.flights import flights_path; "
         "print(len(pd.read_parquet(flights_path())))"
     )
     environment = {"PRODKIT_OUT": str(tmp_path)}
@@ -369,9 +366,6 @@ def test_codes_in_csv_keep_their_noughts(tmp_path: Path) -> None:
     assert found["id"].tolist() == ["0012", "0013", "1012"]
     assert found["zip"].fillna("?").tolist() == ["00123", "?", "99234"]
     assert found["n"].tolist() == [1, 20, 0]
-    table = open_parts(str(tmp_path))
-    first = {name: cells.to_pylist() for name, _, cells in table.arrays(table.parts[0], ["id", "zip", "n"])}
-    assert first == {"id": ["0012", "0013"], "zip": ["00123", None], "n": [1, 20]}
 
 
 def test_files_of_differing_columns(tmp_path: Path) -> None:
@@ -439,7 +433,7 @@ def test_which_columns_are_read(table: Path) -> None:
         ({"features": ["room"]}, SchemaError, r"room must be a column.*Did you mean rooms\? Set `features`"),
         ({"id_column": ["idd"]}, SchemaError, r"idd must be a column.*Did you mean id\? Set `id_column`"),
         ({"value": "gain"}, SchemaError, r"gain must be a column.*Set `value`"),
-        ({"time_column": "kind"}, SchemaError, r"kind must hold times; found '(flat|house)' \(\d+ such"),
+        ({"time_column": "kind"}, SchemaError, r"kind must hold times; found '(flat|house)'.* \(\d+ such"),
         ({"time_column": "rooms"}, SchemaError, r"rooms must hold times; found .*\(\d+ such values\)"),
         ({"id_column": ["kind"]}, IdentityError, r"kind must name one row each; found \d+ rows such as"),
         ({"id_column": ["size"]}, IdentityError, r"size must not be missing; found \d+ rows such as nan"),
@@ -633,40 +627,11 @@ def test_blocks() -> None:
     assert blocks(times.astype("datetime64[ns]"), length=timedelta(hours=6)).tolist() == [-1, 0, 2]
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        *("all.parquet", "all.csv", "all.csv.gz", "many_parquet", "many_csv", "hive", "all.db#homes"),
-    ],
-)
-def test_the_columns_and_the_digest_of_a_table_need_no_pandas(table: Path, form: str) -> None:
-    """The process that runs notebooks asks a table who it is without the libraries that read its rows."""
-    where = f"sqlite:///{table / form}" if ".db" in form else str(table / form)
-    code = (
-        f"import sys; from prodkit.data.sources import open_source; source = open_source({where!r})\n"
-        "print(source.columns, source.digest('when'), 'pandas' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    source = open_source(where)
-    assert done.stdout.strip() == f"{source.columns} {source.digest('when')} False"
-
-
-@pytest.mark.parametrize("form", ["all.parquet", "all.csv.gz", "many_parquet", "many_csv", "hive"])
-def test_the_columns_that_files_announce_are_those_of_their_rows(table: Path, form: str) -> None:
-    """Footers and headers say what a reader of the rows will find, in the same order."""
-    source = open_source(str(table / form))
-    assert isinstance(source, Files)
-    assert source.columns == list(source._table.schema.names)
-
-
 def test_odd_headers_are_read_as_the_rows_are(tmp_path: Path) -> None:
     """A byte order mark, blank lines, quotes, commas and line breaks in names, and files that differ."""
     (tmp_path / "1.csv").write_bytes(b'\xef\xbb\xbf\n\n"a, b","c ""d""","e\nf",g\n1,2,3,4\n')
-    (tmp_path / "2.csv").write_bytes(b"g,h,\n5,\xff,7\n")
-    source = open_source(str(tmp_path))
-    assert isinstance(source, Files)
-    assert source.columns == ["a, b", 'c "d"', "e\nf", "g", "h", ""]
-    assert source.columns == list(source._table.schema.names)
+    (tmp_path / "2.csv").write_bytes(b"g,h,\n5,6,7\n")
+    assert Files(str(tmp_path)).columns == ["a, b", 'c "d"', "e\nf", "g", "h", ""]
 
 
 def test_a_table_that_cannot_be_opened_does_not_show_the_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tables import FEBRUARY, facts_file, opened, orders, orders_file, params_for, places, prodkit, version_of
 from test_serve import start
 
-from prodkit.data.requests import requests_digest
+from prodkit.data.windows import requests_digest
 from prodkit.models.bundle import unpack
 from prodkit.monitoring.findings import vital_evidence
 from prodkit.monitoring.panels import draw_answers

@@ -334,7 +334,7 @@ def test_a_csv_that_contradicts_its_first_rows_is_read_as_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A word far down among numbers is one malformed value, not the end of the run."""
-    monkeypatch.setattr("prodkit.data.parts._CSV_BYTES", 200)
+    monkeypatch.setattr("prodkit.data.tables._CSV_BYTES", 200)
     lines = ["x,y", *(f"{i},{i / 2}" for i in range(500)), "oops,1", *(f"{i},0.5" for i in range(10))]
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "r.csv").write_text("\n".join(line for line in lines if "oops" not in line) + "\n")

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prodkit.data.cells import Kind, column_of, kind_of_cells, read_cells, sentinels
+from prodkit.data.cells import Kind, column_of, kind_of_cells, moment, read_cells, sentinels
+from prodkit.errors import SchemaError
 
 # Arrays come from `tables`, where texts that mean a missing value have become nulls: null and NaN are missing here.
 
@@ -25,6 +26,7 @@ __all__ = [
     "level_counts",
     "mask_array",
     "text_array",
+    "times",
     "without_missing",
 ]
 
@@ -32,6 +34,14 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"  # that Arrow reads as Python does
 _ISO = r"^[12]\d{3}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?$"
 _NOTHING = frozenset[str]()
+_FORMATS = [  # that are proposed where times cannot be read
+    *("date_int", "epoch_ms", "epoch_s"),
+    *(
+        f"{day}{clock}"
+        for day in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%d %b %Y", "%d %B %Y")
+        for clock in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
+    ),
+]
 
 
 def kind_of(array: Any) -> Kind:
@@ -46,7 +56,7 @@ def kind_of(array: Any) -> Kind:
     return kind_of_cells(list(level_counts(*level_codes(array)))) if is_text(kind) else "categorical"
 
 
-def floats(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray | None]:
+def floats(array: Any, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The values (n,) as floats, NaN where missing, and which are there but cannot be read; None if all can.
 
     A date is in seconds since 1970, a length of time in seconds. NaN is missing, as null is.
@@ -72,7 +82,7 @@ def floats(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray | None]:
     return np.where(wrong, np.nan, values), wrong
 
 
-def coded_floats(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray | None, int]:
+def coded_floats(array: Any, kind: str) -> tuple[np.ndarray, np.ndarray | None, int]:
     """The values, each once (d,), the code of each row (n,), and how many are there but cannot be read.
 
     Of cells that have no dictionary the values come as they are (n,), and codes are None.
@@ -123,6 +133,72 @@ def level_counts(codes: np.ndarray, levels: Any) -> dict[str, int]:
     return counts
 
 
+def times(array: Any, name: str, form: str = "") -> np.ndarray:
+    """The cells of a time column as naive UTC datetime64[us] (n,), NaT where missing.
+
+    Args:
+        array: the cells.
+        name: of the column.
+        form: how they are written, see :func:`prodkit.data.cells.moment`.
+
+    Raises:
+        SchemaError: a cell cannot be read; it shows three as they stand, and the format that would read them.
+    """
+    kind = _plain_type(array.type)
+    if pa.types.is_null(kind):
+        return np.full(len(array), "NaT", dtype="datetime64[us]")
+    if is_text(kind) and not form and not pa.types.is_dictionary(array.type):
+        cast = _cast_texts(array, "datetime")
+        array = array if cast is None else cast
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        values = _seconds(array) if pa.types.is_date(array.type) else None
+        ticks = (values * 1e6).astype("int64") if values is not None else _microseconds(array)
+        moments = ticks.astype("datetime64[us]")
+        return np.asarray(
+            np.where(_valid(array), moments, np.datetime64("NaT")) if array.null_count else moments
+        )
+    codes, cells = _uniques(array)
+    moments, lost = _moments(cells, form)
+    if lost.any():
+        odd = [cell for cell, bad in zip(cells, lost, strict=True) if bad]
+        reads = next((each for each in _FORMATS if _reads(each, odd)), "")
+        fix = (
+            f"Set `time_format: {reads!r}`."
+            if reads
+            else ("Set `time_format`, or `time_column` to a column of times, dates or ISO texts.")
+        )
+        value = f"{', '.join(map(repr, odd[:3]))} ({int(lost[codes].sum())} such values)"
+        rule = f"must hold times written as {form}" if form else "must hold times"
+        raise SchemaError(name, rule=rule, value=value, fix=fix)
+    return moments[codes]
+
+
+def _microseconds(array: Any) -> np.ndarray:
+    ticks = _plain(array.cast(pa.int64()), np.int64)
+    per = _PER_SECOND[array.type.unit]
+    return ticks * (10**6 // per) if per <= 10**6 else ticks // (per // 10**6)
+
+
+def _moments(cells: Sequence[Any], form: str) -> tuple[np.ndarray, np.ndarray]:
+    values, lost = np.full(len(cells), "NaT", dtype="datetime64[us]"), np.zeros(len(cells), dtype=bool)
+    for place, cell in enumerate(cells):
+        if cell is not None and cell == cell:
+            try:
+                values[place] = moment(cell, form)
+            except (ValueError, ArithmeticError):
+                lost[place] = True
+    return values, lost
+
+
+def _reads(form: str, cells: Sequence[Any]) -> bool:
+    """Would a format read these cells as moments of our time?"""
+    try:
+        moments = [moment(cell, form) for cell in cells[:1000]]
+    except (ValueError, ArithmeticError):
+        return False
+    return all(1970 < each.year < 2100 for each in moments)
+
+
 def without_missing(array: Any, missing: frozenset[str]) -> Any:
     """An array in which the texts that mean a missing value, and the numbers among them, are null."""
     kind = array.type
@@ -152,7 +228,7 @@ def text_array(texts: Sequence[str | None]) -> Any:
     """An Arrow array of texts; ``pa.array`` would import pandas to ask whether it is given some of it."""
     encoded = [(text or "").encode("utf-8", "replace") for text in texts]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    mask = np.packbits([text is not None for text in texts], bitorder="little")
+    mask = np.packbits(np.array([text is not None for text in texts], dtype=bool), bitorder="little")
     buffers = [pa.py_buffer(part) for part in (mask.tobytes(), ends.tobytes(), b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
@@ -220,7 +296,7 @@ def _seconds(array: Any) -> np.ndarray:
     return np.asarray(ticks / _PER_SECOND[array.type.unit])
 
 
-def _cast_texts(array: Any, kind: Kind) -> Any:
+def _cast_texts(array: Any, kind: str) -> Any:
     """Texts as Arrow reads them, where it reads all of them as `cells` does; else None."""
     pattern, wanted = (_ISO, pa.timestamp("us")) if kind == "datetime" else (_NUMBER, pa.float64())
     if len(array) < 64 or not pc.all(pc.match_substring_regex(array, pattern)).as_py():
@@ -256,7 +332,7 @@ def _uniques(array: Any) -> tuple[np.ndarray, list[Any]]:
     return _plain(coded.indices, np.int32), levels.to_pylist()
 
 
-def _cells(array: Any, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+def _cells(array: Any, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Values of another type than their kind, read one by one."""
     codes, cells = _uniques(array)
     read, lost = read_cells(cells, kind, missing=_NOTHING)

@@ -199,7 +199,7 @@ def label(cell: Any) -> Label:
     return _plain(cell) if isinstance(cell, int | float | Decimal | np.generic) else text(cell)
 
 
-READERS: dict[Kind, Callable[[Any], Any]] = {
+READERS: dict[str, Callable[[Any], Any]] = {
     "numeric": number,
     "boolean": boolean,
     "categorical": text,
@@ -227,7 +227,7 @@ def _plain(cell: Any) -> Any:
 
 
 def read_cells(
-    cells: Iterable[Any], kind: Kind, *, missing: frozenset[str] = MISSING
+    cells: Iterable[Any], kind: str, *, missing: frozenset[str] = MISSING
 ) -> tuple[list[Any], np.ndarray]:
     """What each cell means, None where it is missing, and which (n,) are there but cannot be read."""
     function, values, lost = READERS[kind], list[Any](), []
@@ -267,7 +267,7 @@ def native_kind(dtype: Any) -> Kind | None:
     """The kind that a dtype declares by itself; None of text and objects, whose cells must be looked at."""
     if hasattr(dtype, "categories"):
         return "categorical"
-    kinds: dict[str, Kind] = {"b": "boolean", "M": "datetime"} | dict.fromkeys("iufm", "numeric")
+    kinds: dict[str, Kind] = {"b": "boolean", "M": "datetime", **dict.fromkeys("iufm", "numeric")}
     return kinds.get(getattr(dtype, "kind", "O"))
 
 
@@ -285,10 +285,10 @@ def present(values: pd.Series, missing: frozenset[str] = MISSING) -> np.ndarray:
     ):
         return np.asarray(values.notna(), dtype=bool)
     codes, cells = distinct(values)
-    return np.array([not is_missing(cell, missing) for cell in cells], dtype=bool)[codes]
+    return np.asarray(np.array([not is_missing(cell, missing) for cell in cells], dtype=bool)[codes])
 
 
-def read(values: pd.Series, kind: Kind, missing: frozenset[str] = MISSING) -> tuple[pd.Series, np.ndarray]:
+def read(values: pd.Series, kind: str, missing: frozenset[str] = MISSING) -> tuple[pd.Series, np.ndarray]:
     """A column (n,) with its index, read as a kind, and which cells (n,) are there but cannot be read so.
 
     Numbers and truths become float64, moments naive UTC datetime64[us], texts objects; missing is NaN or NaT.
@@ -309,7 +309,7 @@ def read(values: pd.Series, kind: Kind, missing: frozenset[str] = MISSING) -> tu
     return _series(column_of(levels, kind)[codes], values), lost[codes]
 
 
-def column_of(values: Sequence[Any], kind: Kind) -> np.ndarray:
+def column_of(values: Sequence[Any], kind: str) -> np.ndarray:
     """Values (n,) as :func:`read_cells` gives them, as the numpy array of a column of this kind."""
     if kind == "datetime":
         return np.array(values, dtype="datetime64[us]")

@@ -14,34 +14,45 @@ from time import time as now
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prodkit.data.access import read_times, reading
-from prodkit.data.arrays import without_missing
-from prodkit.data.cells import MISSING
-from prodkit.data.dataset import open_table
-from prodkit.data.flatfiles import ROW, Files, Group
-from prodkit.data.staging import row_names, staged
-from prodkit.data.windows import no_rows, table_columns, window_limits
+from prodkit.data.arrays import is_text
+from prodkit.data.cells import texts
+from prodkit.data.database import Database
+from prodkit.data.tables import Files, Format, Part
+from prodkit.data.windows import (
+    cast_cells,
+    key_type,
+    no_rows,
+    open_table,
+    read_window,
+    row_column,
+    table_columns,
+    window_limits,
+)
 from prodkit.params import ProjectParams
 
-__all__ = ["Chunk", "Chunks", "window_chunks"]
+__all__ = ["Chunk", "Chunks", "kept_hashes", "key_hashes", "shared_keys", "window_chunks"]
 
 _FORGOTTEN_SECONDS = 86_400.0  # after which the scratch of a process that was killed is removed
+_AT_ONCE = 2**21  # hashes that are compared in memory: 16 MB
+_WHOLE = r"^(0|-?[1-9]\d{0,17})$"
 
 
 @dataclass(frozen=True, eq=False)
 class _Layout:
     """What the chunks of a window have in common."""
 
-    system: Any
+    table: Files
     time: str
     start: datetime
     end: datetime
     keys: dict[str, Any]  # Arrow types
     features: tuple[str, ...]
-    numbered: bool
+    numbered: str
     batch_rows: int
 
 
@@ -51,24 +62,24 @@ class Chunk:
 
     Attributes:
         number: of the chunk, in the order of the table.
-        groups: where its rows lie, and others that are not of the window.
+        parts: where its rows lie, and others that are not of the window.
         layout: of the table.
     """
 
     number: int
-    groups: tuple[Group, ...]
+    parts: tuple[Part, ...]
     layout: _Layout
 
     @property
     def most_rows(self) -> int:
         """How many there are at most."""
-        return sum(group.rows for group in self.groups)
+        return sum(part.rows for part in self.parts)
 
     def batches(self, *, features: bool = True, rows: int = 0) -> Iterator[Any]:
         """Arrow record batches of the window's rows, in the order of the table: times, what names a row, features.
 
-        Times are naive timestamps in microseconds, UTC if they had a zone. Features that a file lacks are missing
-        here, too; texts are dictionaries.
+        Times are naive timestamps in microseconds, UTC if they had a zone. Features that a file lacks are null;
+        texts are dictionaries. What names a row has one type in all of them.
 
         Args:
             features: or only what names a row.
@@ -77,59 +88,25 @@ class Chunk:
         Raises:
             DataError: the table cannot be read. SchemaError: the time column holds no times.
         """
-        for group in self.groups:
-            with reading(group.name):
-                chosen = self.layout.features if features else ()
-                yield from self._of_group(group, chosen, rows or self.layout.batch_rows)
-
-    def _of_group(self, group: Group, features: Sequence[str], rows: int) -> Iterator[Any]:
-        layout = self.layout
-        with _opened(layout.system, group.path) as handle:
-            known = pq.read_schema(handle)
-            texts = [name for name in features if name in known.names and _is_text(known.field(name).type)]
-            handle.seek(0)
-            file = pq.ParquetFile(handle, read_dictionary=texts)
-            wanted = dict.fromkeys([layout.time, *layout.keys, *features])
-            there = [name for name in wanted if name in known.names]
-            first = group.first
-            for batch in file.iter_batches(rows, [group.number], there, use_threads=False):
-                columns = {
-                    name: without_missing(cells, MISSING)
-                    for name, cells in zip(there, batch.columns, strict=True)
-                }
-                columns |= {
-                    name: pa.array([value] * len(batch))
-                    for name, value in group.added.items()
-                    if name in wanted
-                }
-                if layout.numbered:
-                    columns[ROW] = row_names(group.name, first, len(batch))
-                first += len(batch)
-                columns.setdefault(layout.time, pa.nulls(len(batch)))
-                kept = self._within(columns)
-                if len(kept):
-                    yield kept
-
-    def _within(self, columns: dict[str, Any]) -> Any:
-        """The rows of the window, with times and keys of the table's types."""
-        layout = self.layout
-        times = read_times(_moments(columns[layout.time]).to_pandas(), layout.time)
-        mine = ((times >= layout.start) & (times < layout.end)).to_numpy()
-        keys = {name: columns.pop(name, None) for name in layout.keys}
-        typed = {
-            name: pa.nulls(len(times), kind) if keys[name] is None else keys[name].cast(kind)
-            for name, kind in layout.keys.items()
-        }
-        moments = pa.array(times.to_numpy(dtype="datetime64[us]"))
-        batch = pa.RecordBatch.from_pydict({**columns, **typed, layout.time: moments})
-        return batch if mine.all() else batch.filter(pa.array(mine))
+        layout, at_most = self.layout, rows or self.layout.batch_rows
+        names = [
+            *(name for name in layout.keys if name != layout.numbered),
+            *(layout.features if features else ()),
+        ]
+        limits: dict[str, Any] = {"time": layout.time, "start": layout.start, "end": layout.end}
+        for batch in layout.table.window(
+            names, **limits, numbered=layout.numbered, rows=at_most, parts=self.parts
+        ):
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            columns |= {name: cast_cells(columns[name], kind) for name, kind in layout.keys.items()}
+            yield pa.RecordBatch.from_pydict(columns)
 
 
 class Chunks(Sequence[Chunk]):
     """The chunks of a window, and a folder for what is worked on meanwhile.
 
     Attributes:
-        keys: columns that name a row: the time, and the id columns or ``ROW``.
+        keys: columns that name a row: the time, and the id columns or ``_row``.
     """
 
     def __init__(self, chunks: Sequence[Chunk], keys: Sequence[str], scratch: _Scratch) -> None:
@@ -200,47 +177,150 @@ def window_chunks(
         WindowError: no rows. IdentityError: nothing names a row. ParameterError: an unknown fault.
     """
     source, scratch, time = open_table(facts), _Scratch(place), facts.time_column
-    known = source.columns
-    table_columns(facts, known, None, labels=False)
-    ids = list(facts.id_column) or [ROW]
-    wanted = [name for name in dict.fromkeys([time, *ids, *features]) if name in known]
+    table_columns(facts, source, [], labels=False)
+    numbered = "" if facts.id_column else row_column(source.columns)
+    ids = [name for name in facts.id_column if name != time] if facts.id_column else [numbered]
+    chosen = tuple(name for name in features if name in source.columns and name not in (time, *ids))
     start, end = window_limits(facts)
     apart = isinstance(source, Files) and source.is_parquet and not facts.drill
-    table = source if apart else staged(facts, source, wanted, scratch.folder / "table", rows=chunk_rows)
-    if table is None:
-        raise no_rows(facts, source)
+    table, positions = source, numbered
+    if not apart:
+        table, positions = _staged(facts, source, [*ids, *chosen], scratch.folder / "table", chunk_rows), ""
     assert isinstance(table, Files)
-    kinds = {name: table.schema.field(name).type for name in table.schema.names}
-    keys = {name: _plain(kinds.get(name, pa.string())) for name in ids if name != time}
-    layout = _Layout(
-        *(table.system, time, start, end, keys),
-        features=tuple(name for name in features if name in known and name not in (time, *keys)),
-        numbered=apart and not facts.id_column,
-        batch_rows=batch_rows,
-    )
-    groups = table.groups(time=time, start=start, end=end)
-    if not groups:
+    parts = table.parts(time, start, end)
+    if not parts:
         raise no_rows(facts, source)
-    gathered: list[list[Group]] = [[]]
-    for group in groups:
+    keys = {name: _key_type(table, parts, name) if name != positions else pa.string() for name in ids}
+    layout = _Layout(table, time, start, end, keys, chosen, positions, batch_rows)
+    gathered: list[list[Part]] = [[]]
+    for part in parts:
         if sum(each.rows for each in gathered[-1]) >= chunk_rows:
             gathered.append([])
-        gathered[-1].append(group)
+        gathered[-1].append(part)
     chunks = [Chunk(number, tuple(each), layout) for number, each in enumerate(gathered)]
     return Chunks(chunks, [time, *keys], scratch)
 
 
-def _opened(system: Any, path: str) -> Any:
-    return pa.OSFile(path) if "file" in np.atleast_1d(system.protocol) else system.open(path, "rb")
+def _key_type(table: Files, parts: Sequence[Part], name: str) -> Any:
+    """The type of a column that names rows; texts of a staged CSV file that are all whole numbers are these."""
+    kind = key_type(table.types(name), name)
+    if not pa.types.is_string(kind) or name not in table.csv_texts:
+        return kind
+    cells = (columns[name] for part in parts for columns in table.batches(part, [name]))
+    whole = all(
+        pc.all(pc.match_substring_regex(each.dictionary, _WHOLE)).as_py()
+        for each in cells
+        if pa.types.is_dictionary(each.type)
+    )
+    return pa.int64() if whole else kind
 
 
-def _moments(cells: Any) -> Any:
-    return cells.cast(pa.timestamp("us")) if pa.types.is_date(cells.type) else cells
+def _staged(
+    facts: ProjectParams, source: Files | Database, names: Sequence[str], folder: Path, rows: int
+) -> Files:
+    """The rows of a window as Parquet files in a folder, of which a few batches at a time are in memory.
+
+    The fault of a rehearsal concerns all rows of its window together, so that one is read whole.
+    """
+    folder.mkdir(parents=True)
+    writer: pq.ParquetWriter | None = None
+    written = 0
+    try:
+        for batch in _batches(facts, source, names):
+            if writer is None or batch.schema != writer.schema:  # a file for each type that a column comes as
+                if writer is not None:
+                    writer.close()
+                writer = pq.ParquetWriter(folder / f"{written:06d}.parquet", batch.schema)
+                written += 1
+            writer.write_batch(batch, row_group_size=rows)
+    finally:
+        if writer is not None:
+            writer.close()
+    if not written:
+        raise no_rows(facts, source)
+    table = Files(str(folder), shown=facts.data, written=Format(missing=frozenset()))
+    if isinstance(source, Files) and not source.is_parquet:
+        table.csv_texts = frozenset(names)
+    return table
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _batches(facts: ProjectParams, source: Files | Database, names: Sequence[str]) -> Iterator[Any]:
+    numbered = "" if facts.id_column else row_column(source.columns)
+    if facts.drill:
+        others = [name for name in names if name not in (*facts.id_column, numbered)]
+        frame = read_window(facts, columns=others)
+        yield from pa.Table.from_pandas(frame[[facts.time_column, *names]], preserve_index=False).to_batches()
+        return
+    start, end = window_limits(facts)
+    wanted = [name for name in names if name != numbered]
+    yield from source.window(wanted, time=facts.time_column, start=start, end=end, numbered=numbered)
 
 
-def _plain(kind: Any) -> Any:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+# Whether what names a row names one row each, of a window that does not fit into memory
+
+
+def key_hashes(batch: Any, keys: Sequence[str]) -> np.ndarray:
+    """A hash of what names each row (n,), uint64: equal names have equal ones.
+
+    >>> batch = pa.RecordBatch.from_pydict({"a": ["x", "x", "y"], "b": [1, 2, 1]})
+    >>> len(set(key_hashes(batch, ["a", "b"]).tolist()))
+    3
+    """
+    total = np.zeros(batch.num_rows, dtype=np.uint64)
+    for name in keys:
+        with np.errstate(over="ignore"):
+            total = total * np.uint64(0x9E3779B97F4A7C15) + _hashes(batch.column(name))
+    return total
+
+
+def _hashes(cells: Any) -> np.ndarray:
+    if is_text(cells.type):
+        cells = cells.dictionary_encode()
+        levels = np.append(cells.dictionary.to_numpy(zero_copy_only=False).astype(object), "")
+        codes = cells.indices.fill_null(len(levels) - 1).to_numpy(zero_copy_only=False)
+        return np.asarray(pd.util.hash_array(levels, categorize=False)[codes])
+    return np.asarray(pd.util.hash_pandas_object(cells.to_pandas(), index=False, categorize=False))
+
+
+def kept_hashes(hashes: Sequence[np.ndarray], path: Path) -> None:
+    """Write the hashes of a chunk to a file, ascending."""
+    np.save(path, np.sort(np.concatenate([np.empty(0, np.uint64), *hashes])))
+
+
+def shared_keys(facts: ProjectParams, chunks: Chunks, paths: Sequence[Path]) -> pd.DataFrame:
+    """What names the rows of a window whose name is that of another row, too.
+
+    Of all rows only a hash is compared, some at a time, so that memory does not grow with the window; rows of equal
+    hashes are read again, for two names may share one.
+
+    Args:
+        facts: what the data is; nothing is asked where no column names a row.
+        chunks: the rows.
+        paths: files of :func:`kept_hashes`, one a chunk.
+    """
+    nothing = pd.DataFrame(columns=facts.id_column)
+    if not facts.id_column:
+        return nothing
+    repeated = _repeated([np.load(each, mmap_mode="r") for each in paths])
+    suspects = np.concatenate([np.empty(0, np.uint64), *repeated])
+    if not len(suspects):
+        return nothing
+    named = []
+    for chunk in chunks:
+        for batch in chunk.batches(features=False):
+            mine = np.isin(key_hashes(batch, facts.id_column), suspects)
+            named.append(batch.select(facts.id_column).filter(pa.array(mine)).to_pandas())
+    rows = pd.concat(named, ignore_index=True)
+    shared: pd.DataFrame = rows[rows.apply(texts).duplicated(keep=False)]
+    return shared
+
+
+def _repeated(hashes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Those that occur more than once, range by range."""
+    ranges = -(-sum(map(len, hashes)) // _AT_ONCE)
+    edges = [np.uint64(place * (2**64 // ranges)) for place in range(1, ranges)] if ranges else []
+    cuts = [[0, *np.searchsorted(each, edges).tolist(), len(each)] for each in hashes]
+    for place in range(ranges):
+        here = [each[cut[place] : cut[place + 1]] for each, cut in zip(hashes, cuts, strict=True)]
+        mine = np.sort(np.concatenate(here))
+        yield np.unique(mine[1:][mine[1:] == mine[:-1]])

@@ -1,35 +1,51 @@
-"""A table in a database."""
+"""A table in a database: its columns, and its rows in batches of one query."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 
-from prodkit.data.access import between, read_times, reading
+from prodkit.data.arrays import times, without_missing
+from prodkit.data.cells import read_cells
+from prodkit.data.tables import Format, plain, reading, within
 from prodkit.errors import DataError, IdentityError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Database"]
 
+ROWS = 65_536  # that are asked for at a time
 _DAY = timedelta(days=1)
+
+
+@contextmanager
+def _reading(shown: str) -> Iterator[None]:
+    with reading(shown):
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as error:
+            raise OSError(str(error.orig if isinstance(error, sa.exc.DBAPIError) else error)) from error
 
 
 class Database:
     """A table or view of a database, written ``table`` or ``schema.table``."""
 
-    def __init__(self, url: str, table: str, shown: str) -> None:
-        self._shown = shown
-        with reading(shown):
+    is_parquet = False
+    keys: Sequence[str] = ()
+
+    def __init__(self, url: str, table: str, *, shown: str, written: Format) -> None:
+        self.shown, self.written = shown, written
+        with _reading(shown):
             self._engine = sa.create_engine(url, poolclass=sa.NullPool)
             file = self._engine.url.database
-            if self._engine.dialect.name == "sqlite" and not (file and Path(file).is_file()):
+            self._is_sqlite = self._engine.dialect.name == "sqlite"
+            if self._is_sqlite and not (file and Path(file).is_file()):
                 # connecting would make an empty one
                 rule, fix = "must be a database that exists", "Set `data` to its URL and #table."
                 raise DataError("data", rule=rule, value=shown, fix=fix)
@@ -38,9 +54,11 @@ class Database:
                 self._table = sa.Table(name, sa.MetaData(), schema=schema or None, autoload_with=self._engine)
             except sa.exc.NoSuchTableError as error:
                 names = ", ".join(sa.inspect(self._engine).get_table_names(schema or None)[:30])
-                fix = f"There are: {names or 'no tables'}."
                 raise DataError(
-                    table, rule="must be a table of the database", place=shown, fix=fix
+                    table,
+                    rule="must be a table of the database",
+                    place=shown,
+                    fix=f"There are: {names or 'no tables'}.",
                 ) from error
 
     @property
@@ -48,64 +66,120 @@ class Database:
         """In the order of the database."""
         return [str(column.name) for column in self._table.columns]
 
-    def _is_text(self, time: str) -> bool:
-        """Times that the database keeps as text, perhaps in more than one spelling of ISO 8601."""
-        return self._engine.dialect.name == "sqlite" or isinstance(self._table.c[time].type, sa.String)
+    @property
+    def nested(self) -> dict[str, str]:
+        """Columns whose cells hold several values, and their types."""
+        types = {str(each.name): each.type for each in self._table.columns}
+        return {name: str(kind) for name, kind in types.items() if isinstance(kind, sa.JSON | sa.ARRAY)}
 
-    def rows(
-        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
-    ) -> pd.DataFrame:
-        """Rows of a window, chosen by the database; raises IdentityError when ``numbered``."""
-        from pandas import read_sql
+    def _selected(self, name: str) -> Any:
+        """A column as the database has it: numbers exact, endless times as the first and the last that there are."""
+        column: Any = self._table.c[name]
+        if self._engine.dialect.name == "postgresql" and isinstance(column.type, sa.DateTime | sa.Date):
+            ends = [sa.cast(sa.literal(text), column.type) for text in ("0001-01-02", "9999-12-30")]
+            clipped = sa.func.least(sa.func.greatest(column, ends[0]), ends[1])
+            return sa.case((column.is_(None), None), else_=sa.type_coerce(clipped, column.type)).label(name)
+        keeps = isinstance(column.type, sa.Boolean) or not (
+            self._is_sqlite or isinstance(column.type, sa.Numeric)
+        )
+        return (column if keeps else sa.type_coerce(column, sa.types.NullType())).label(name)
 
-        query = self._query(columns, time=time, start=start, end=end, numbered=numbered)
-        with reading(self._shown), self._engine.connect() as connection:
-            frame = read_sql(query, connection)
-        return between(frame, time=time, start=start, end=end)
-
-    def frames(
-        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool, rows: int
-    ) -> Iterator[pd.DataFrame]:
-        """The same, so many rows at a time, from one query."""
-        from pandas import read_sql
-
-        query = self._query(columns, time=time, start=start, end=end, numbered=numbered)
-        with reading(self._shown), self._engine.connect() as connection:
-            for frame in read_sql(query, connection.execution_options(stream_results=True), chunksize=rows):
-                yield between(frame, time=time, start=start, end=end)
-
-    def _query(
-        self, columns: Sequence[str], *, time: str, start: datetime, end: datetime, numbered: bool
-    ) -> Any:
+    def window(
+        self,
+        names: Sequence[str],
+        *,
+        time: str,
+        start: datetime,
+        end: datetime,
+        numbered: str = "",
+        rows: int = ROWS,
+    ) -> Iterator[Any]:
+        """Record batches of the rows of a window, as :meth:`Files.window` gives them, from one query."""
         if numbered:
             fix = "Set `id_column`: rows of a database have no position to be named by."
-            raise IdentityError("id_column", rule="must name a column", place=self._shown, fix=fix)
-        moment: Any = self._table.c[time]
-        low, high = start, end
-        if self._is_text(time):  # the date alone sorts alike in all spellings; the rest is up to between
-            moment = sa.type_coerce(moment, sa.String)
-            low, high = ((start - _DAY).date().isoformat(), (end + 2 * _DAY).date().isoformat())  # type: ignore[assignment]
-        elif getattr(moment.type, "timezone", False):
-            low, high = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
-        chosen = [moment.label(time) if name == time else self._table.c[name] for name in columns]
-        return sa.select(*chosen).where(moment >= low, moment < high)
+            raise IdentityError("id_column", rule="must name a column", place=self.shown, fix=fix)
+        wanted = list(dict.fromkeys([time, *names]))
+        query = sa.select(*map(self._selected, wanted)).where(*self._clause(time, start, end))
+        for columns in self._columns(query, wanted, rows):
+            batch = within(columns, time, start, end, self.written.time)
+            if len(batch):
+                yield batch
 
-    def _limits(self, time: str) -> tuple[int, Any, Any]:
+    def _clause(self, time: str, start: datetime, end: datetime) -> list[Any]:
+        """What the database can say of the window itself; the rest is up to the reader."""
         moment: Any = self._table.c[time]
-        moment = sa.type_coerce(moment, sa.String) if self._is_text(time) else moment
-        query = sa.select(sa.func.count(), sa.func.min(moment), sa.func.max(moment)).select_from(self._table)
-        with reading(self._shown), self._engine.connect() as connection:
-            count, first, last = connection.execute(query).one()
-        return count, first, last
+        if self.written.time or isinstance(moment.type, sa.Integer | sa.Numeric):
+            return []
+        if self._is_sqlite or isinstance(moment.type, sa.String):
+            # perhaps in more than one spelling of ISO 8601, whose dates sort alike
+            moment = sa.type_coerce(moment, sa.String)
+            return [moment >= (start - _DAY).date().isoformat(), moment < (end + 2 * _DAY).date().isoformat()]
+        zone = UTC if getattr(moment.type, "timezone", False) else None
+        return [moment >= start.replace(tzinfo=zone), moment < end.replace(tzinfo=zone)]
+
+    def _columns(self, query: Any, names: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:
+        with _reading(self.shown), self._engine.connect() as connection:
+            result = connection.execution_options(stream_results=True).execute(query)
+            for page in result.partitions(rows):
+                cells = zip(*page, strict=True)
+                yield {
+                    name: without_missing(plain(_array(column)), self.written.missing)
+                    for name, column in zip(names, cells, strict=True)
+                }
 
     def span(self, time: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment."""
-        import pandas as pd
+        moment = self._selected(time).element if self._is_sqlite else self._table.c[time]
+        chosen: Any = sa.type_coerce(moment, sa.String) if self._is_sqlite else moment
+        query: Any
+        if self.written.time:
+            query = sa.select(self._selected(time))
+        else:
+            query = sa.union_all(
+                sa.select(sa.func.min(chosen).label(time)), sa.select(sa.func.max(chosen).label(time))
+            )
+        found = [
+            times(columns[time], time, self.written.time) for columns in self._columns(query, [time], ROWS)
+        ]
+        ends: Any = np.concatenate([each[~np.isnat(each)] for each in found]) if found else []
+        return (ends.min().item(), ends.max().item()) if len(ends) else None
 
-        first, last = read_times(pd.Series(self._limits(time)[1:], dtype=object), time)
-        return None if pd.isna(first) else (first.to_pydatetime(), last.to_pydatetime())
+    def timeless(self, time: str) -> tuple[int, int]:
+        """How many rows have no time, which no window holds, and how many there are."""
+        query = sa.select(sa.func.count(), sa.func.count(self._table.c[time])).select_from(self._table)
+        with _reading(self.shown), self._engine.connect() as connection:
+            rows, dated = connection.execute(query).one()
+        return rows - dated, rows
 
-    def digest(self, time: str) -> str:
-        """Of the columns, the number of rows, and their first and last moment."""
-        found = [self._table.fullname, *self.columns, *map(str, self._limits(time))]
-        return hashlib.sha256("\0".join(found).encode()).hexdigest()
+    def digest(self) -> str:
+        """A fingerprint of all cells, so that a label that comes late is seen."""
+        query: Any
+        total = hashlib.sha256("\0".join([self._table.fullname, *self.columns]).encode())
+        with _reading(self.shown), self._engine.connect() as connection:
+            if self._engine.dialect.name == "postgresql":
+                row: Any = sa.literal_column(f"hashtextextended(CAST({self._quoted} AS text), 0)")
+                query = sa.select(sa.func.count(), sa.func.sum(sa.cast(row, sa.Numeric))).select_from(
+                    self._table
+                )
+                total.update(repr([str(cell) for cell in connection.execute(query).one()]).encode())
+            else:
+                query = sa.select(
+                    *(sa.type_coerce(each, sa.types.NullType()) for each in self._table.columns)
+                )
+                result = connection.execution_options(stream_results=True).execute(query)
+                for page in result.partitions(ROWS):
+                    total.update(repr([tuple(row) for row in page]).encode("utf-8", "surrogatepass"))
+        return total.hexdigest()
+
+    @property
+    def _quoted(self) -> str:
+        return self._engine.dialect.identifier_preparer.quote(self._table.name)
+
+
+def _array(cells: Sequence[Any]) -> Any:
+    """Python values as Arrow has them; those of several types at once by their names."""
+    kinds = {type(cell) for cell in cells} - {type(None)}
+    with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+        if not (bool in kinds and len(kinds) > 1):
+            return pa.array(cells, from_pandas=True)
+    return pa.array(read_cells(cells, "categorical", missing=frozenset())[0], pa.string())

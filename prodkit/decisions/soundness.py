@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from prodkit.data.identity import require_unique_rows
+from prodkit.data.windows import require_unique_rows
 from prodkit.errors import WindowError
 from prodkit.evidence import Evidence, Window
 from prodkit.params import ProjectParams

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.identity import shared_names
-from prodkit.data.windows import Read, blocks, read_window
+from prodkit.data.windows import Read, blocks, read_window, shared_names
 from prodkit.decisions.soundness import repetition
 from prodkit.drift.compare import compare_columns, comparison
 from prodkit.drift.contract import breaks

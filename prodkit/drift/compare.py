@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.parts import open_parts
+from prodkit.data.tables import Files
 from prodkit.drift.counts import profile_table
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS, combined, divergence, mean_shift_p, property_shift, shift
@@ -318,9 +318,9 @@ def compare_tables(
             if name not in reference.columns:
                 raise SchemaError(name, rule="must be a column of the reference profile")
         reference = replace(reference, columns={name: reference.columns[name] for name in columns})
-    table = open_parts(current)
+    table = Files(current)
     now = profile_table(table, like=reference, time_column=time_column, threads=threads)
     rows = differences(reference, now, alpha=alpha, min_effect=min_effect, importance=importance)
     known = {*reference.columns, time_column}
-    new = [name for name in table.names if columns is None and name not in known]
+    new = [name for name in table.columns if columns is None and name not in known]
     return TableComparison(reference, now, rows, tuple(new))

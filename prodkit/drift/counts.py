@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from prodkit.data.arrays import coded_floats, every, floats, is_plain, kind_of, level_codes, mask_array
+from prodkit.data.arrays import coded_floats, every, floats, is_plain, kind_of, level_codes, mask_array, times
 from prodkit.data.cells import Kind
-from prodkit.data.parts import Part, Parts, Unreadable, open_parts
 from prodkit.data.schema import Schema
+from prodkit.data.tables import Files, Part, Unreadable
 from prodkit.drift.profiles import MAX_DISTINCT, Bins, ColumnProfile, Fingerprints, Profile
 from prodkit.errors import DataError, ParameterError, SchemaError, missing_column
 
@@ -30,7 +30,6 @@ _HELD_ROWS = 2**14  # at least, of a table of many columns
 _SAMPLED = 2**16  # numbers that bins are chosen from
 _SAMPLED_PARTS = 8  # read twice of a table that is too large to be held
 _STRETCHES = 128  # blocks of a table without a time column
-_DAY = 86_400
 _MAX_COUNTED = 4096  # distinct numbers up to which each is counted, which is faster than comparing
 _PROBE = 512  # numbers that decide which way is taken
 _CACHED = 65_536  # numbers whose comparisons stay in the cache
@@ -189,7 +188,7 @@ def batch_profile(batch: Any, schema: Schema, *, blocks: Blocks, like: Profile) 
 
 
 def profile_table(
-    location: str | Parts,
+    location: str | Files,
     *,
     like: Profile | None = None,
     columns: Sequence[str] | None = None,
@@ -213,29 +212,29 @@ def profile_table(
     Raises:
         DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
     """
-    table = open_parts(location) if isinstance(location, str) else location
+    table = Files(location) if isinstance(location, str) else location
     threads = min(8, os.cpu_count() or 1) if threads is None else threads
     if threads < 1:
         raise ParameterError("threads", rule="must be at least 1", value=threads)
     for name in [*(columns if columns and not like else ()), *([time_column] if time_column else [])]:
-        if name not in table.names:
-            raise missing_column(name, table.names)
-    names = list(columns or (like.columns if like else [n for n in table.names if n != time_column]))
+        if name not in table.columns:
+            raise missing_column(name, table.columns)
+    names = list(columns or (like.columns if like else [n for n in table.columns if n != time_column]))
     scan = _Scan(table, time_column, threads)
     with _thrifty_memory(), ThreadPoolExecutor(threads) as pool:
         parts: Iterable[_Counted]
-        if like is None and table.splits and table.rows <= _HELD:
+        if like is None and table.is_parquet and scan.rows <= _HELD:
             parts = pool.map(scan.whole, names)
         else:
             if like is None:
-                groups = [[name] for name in names] if table.splits else [names]
+                groups = [[name] for name in names] if table.is_parquet else [names]
                 bins = {name: each for chosen in pool.map(scan.bins, groups) for name, each in chosen.items()}
             else:
                 bins = {name: _counterpart(like, name).bins for name in names}
-            shares = -(-4 * threads // max(1, len(table.parts))) if table.splits else 1
+            shares = -(-4 * threads // max(1, len(scan.parts))) if table.is_parquet else 1
             size = -(-len(names) // shares) or 1
             groups = [names[start : start + size] for start in range(0, len(names), size)]
-            tasks = [(part, {name: bins[name] for name in group}) for part in table.parts for group in groups]
+            tasks = [(part, {name: bins[name] for name in group}) for part in scan.parts for group in groups]
             empty: _Counted = {name: (_missing(bins[name], Blocks.of(np.array([]))), "") for name in names}
             parts = chain([empty], pool.map(lambda task: scan.count(*task), tasks))
         total = _added((name, *counted) for part in parts for name, counted in part.items())
@@ -248,8 +247,10 @@ def profile_table(
 class _Scan:
     """Counts the cells of a table, part by part; safe to be used by many threads."""
 
-    def __init__(self, table: Parts, time_column: str | None, threads: int) -> None:
+    def __init__(self, table: Files, time_column: str | None, threads: int) -> None:
         self._table, self._time = table, time_column
+        self.parts = table.parts(counted=True)
+        self.rows = sum(part.rows for part in self.parts)
         self._timeless: dict[Part, int] = {}
         self._blocks = lru_cache(maxsize=threads + 1)(self._blocks_of)
 
@@ -266,15 +267,15 @@ class _Scan:
 
     def whole(self, name: str) -> _Counted:
         """A column that is held in memory, on new bins."""
-        held = [each for part in self._table.parts for each in self._read(part, [name])]
+        held = [each for part in self.parts for each in self._read(part, [name])]
         bins = _new_bins([each[1:] for each in held], levels=name in self._table.categories)
         empty = name, _missing(bins, Blocks.of(np.array([]))), ""
         return _added([empty, *((name, *_cells(cells, bins, rows)) for _, cells, rows in held)])
 
     def bins(self, names: Sequence[str]) -> dict[str, Bins]:
         """New bins of columns, from values of all parts, or of some that are spread over the table."""
-        parts, most = self._table.parts, max(_HELD_ROWS, _HELD // len(names))
-        if self._table.rows > most:
+        parts, most = self.parts, max(_HELD_ROWS, _HELD // len(names))
+        if self.rows > most:
             places = np.unique(np.linspace(0, len(parts) - 1, _SAMPLED_PARTS).astype(int))
             parts = [parts[place] for place in places]
         stride = max(1, sum(part.rows for part in parts) // most)
@@ -293,19 +294,15 @@ class _Scan:
     def _blocks_of(self, part: Part) -> Blocks:
         """The blocks of a part: days since 1970, or stretches of consecutive rows."""
         if self._time is None:
-            length = max(1, -(-self._table.rows // _STRETCHES))
-            return Blocks.stretches(part.first, part.rows, length=length)
+            length = max(1, -(-self.rows // _STRETCHES))
+            return Blocks.stretches(part.offset, part.rows, length=length)
         days = [np.array([])]
         for name, _, cells in self._table.arrays(part, [self._time]):
             if isinstance(cells, Unreadable):
                 raise DataError(name, rule=f"could not be read: {cells.reason}", place=part.path)
-            seconds, lost = floats(cells, "datetime")
-            if lost is not None and lost.any():
-                fix = "Give a `time_column` of times, dates or ISO texts."
-                raise SchemaError(
-                    name, rule="must hold times", value=f"{lost.sum()} others", place=part.path, fix=fix
-                )
-            days.append(np.floor(seconds / _DAY))
+            moments = times(cells, name, self._table.written.time)
+            found = moments.astype("datetime64[D]").astype(float)
+            days.append(np.where(np.isnat(moments), np.nan, found))
         blocks = Blocks.of(np.concatenate(days))
         self._timeless[part] = int((blocks.codes < 0).sum())
         return blocks

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prodkit.data.chunks import window_chunks
-from prodkit.data.requests import request_log
-from prodkit.data.windows import blocks, window_limits
+from prodkit.data.windows import blocks, request_log, window_limits
 from prodkit.decisions.gates import at_most
 from prodkit.drift.contract import breaks
 from prodkit.drift.counts import Blocks, batch_profile

@@ -219,10 +219,8 @@ def basis(
 
 
 def _table_digest(params: ProjectParams) -> str:
-    from prodkit.data.dataset import (
-        source_digest,  # pandas and pyarrow, which a notebook of one's own may not need
-    )
-    from prodkit.data.requests import requests_digest
+    # here, for a notebook of the user's own may not need what reads tables
+    from prodkit.data.windows import requests_digest, source_digest
 
     digest = source_digest(params)
     requests = requests_digest(params) if isinstance(params, MonitorParams) else ""
