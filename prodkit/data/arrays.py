@@ -170,7 +170,7 @@ def times(array: Any, name: str, form: str = "") -> np.ndarray:
         value = f"{', '.join(map(repr, odd[:3]))} ({int(lost[codes].sum())} such values)"
         rule = f"must hold times written as {form}" if form else "must hold times"
         raise SchemaError(name, rule=rule, value=value, fix=fix)
-    return moments[codes]
+    return np.asarray(moments[codes])
 
 
 def _microseconds(array: Any) -> np.ndarray:
