@@ -20,13 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prodkit import compare_tables, profile_table
 from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks
-from prodkit.drift.compare import compare_tables
-from prodkit.drift.counts import profile, profile_table
+from prodkit.drift.counts import profile
 from prodkit.drift.profiles import Profile
 from prodkit.errors import DataError, ParameterError, SchemaError
-from tests.test_profiles import assert_same
+from tests.test_drift import assert_same
 
 FLOATS = st.one_of(
     st.none(),

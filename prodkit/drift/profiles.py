@@ -229,7 +229,7 @@ class ColumnProfile:
         """Standard deviation of the values, within and between blocks; NaN as for the mean."""
         if math.isnan(self.mean):
             return math.nan
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             between = self.block_n * (self.block_means - self.mean) ** 2
             return math.sqrt(float(self.block_m2s.sum() + between.sum()) / self.n)
 

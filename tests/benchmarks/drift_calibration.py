@@ -32,12 +32,12 @@ def normal(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.normal(size=n)
 
 
-def remembering(memory: float) -> Draw:
+def autocorrelated(correlation: float) -> Draw:
     """An AR(1): values that each resemble the one before."""
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
-        fresh = rng.normal(size=n + 500) * np.sqrt(1 - memory**2)
-        return np.asarray(lfilter([1], [1, -memory], fresh))[500:]
+        fresh = rng.normal(size=n + 500) * np.sqrt(1 - correlation**2)
+        return np.asarray(lfilter([1], [1, -correlation], fresh))[500:]
 
     return draw
 
@@ -49,12 +49,12 @@ def levels(count: int, *, power: float = 1.0) -> Draw:
     return lambda rng, n: names[rng.choice(count, size=n, p=shares / shares.sum())]
 
 
-def days(*, season: float = 0.0, memory: float = 0.0, shock: float = 0.0) -> Draw:
-    """Days of 50 rows, with a season of the week and with shocks to whole days that may have a memory."""
+def days(*, season: float = 0.0, correlation: float = 0.0, shock: float = 0.0) -> Draw:
+    """Days of 50 rows, with a season of the week and with shocks to whole days that may be autocorrelated."""
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         count = n // ROWS_A_DAY
-        moved = shock * remembering(memory)(rng, count)
+        moved = shock * autocorrelated(correlation)(rng, count)
         moved = moved + season * np.sqrt(2) * np.sin(2 * np.pi * (np.arange(count) + rng.integers(7)) / 7)
         return rng.normal(size=n) + np.repeat(moved, ROWS_A_DAY)
 
@@ -141,7 +141,7 @@ def false_alarms(count: int, only: str = "") -> None:
     worlds: dict[str, Draw] = {"independent": normal}
     worlds |= {f"{k} levels": levels(k) for k in (2, 20, 100, 1000)}
     worlds |= {f"{k} equally frequent levels": levels(k, power=0) for k in (5, 20, 100)}
-    worlds |= {f"AR(1) of {memory}": remembering(memory) for memory in (0.5, 0.8, 0.95)}
+    worlds |= {f"AR(1) of {correlation}": autocorrelated(correlation) for correlation in (0.5, 0.8, 0.95)}
     for name, draw in worlds.items():
         if only not in name:
             continue
@@ -157,10 +157,10 @@ def false_alarms(count: int, only: str = "") -> None:
     for name, draw, length in (
         ("60 days, season of the week", days(season=0.5), 60),
         ("60 days, season and shocks", days(season=0.5, shock=0.3), 60),
-        ("60 days, shocks of AR(1) .5", days(shock=0.5, memory=0.5), 60),
-        ("60 days, shocks of AR(1) .8", days(shock=0.5, memory=0.8), 60),
-        ("180 days, shocks of AR(1) .8", days(shock=0.5, memory=0.8), 180),
-        ("180 days, shocks of AR(1) .95", days(shock=0.5, memory=0.95), 180),
+        ("60 days, shocks of AR(1) .5", days(shock=0.5, correlation=0.5), 60),
+        ("60 days, shocks of AR(1) .8", days(shock=0.5, correlation=0.8), 60),
+        ("180 days, shocks of AR(1) .8", days(shock=0.5, correlation=0.8), 180),
+        ("180 days, shocks of AR(1) .95", days(shock=0.5, correlation=0.95), 180),
     ):
         given = [
             {"n": n * ROWS_A_DAY, "reference": length * ROWS_A_DAY, "by_day": True} for n in (1, 2, 7, 30)
@@ -185,7 +185,7 @@ def power(count: int) -> None:
     changes: list[tuple[str, Draw, Change, float]] = [
         *((f"shift of {by} sd, min_effect .1", normal, shifted(by), 0.1) for by in (0.1, 0.2, 0.5)),
         *((f"shift of {by} sd, min_effect .03", normal, shifted(by), 0.03) for by in (0.1, 0.2, 0.5)),
-        ("shift of 0.5 sd, AR(1) .8", remembering(0.8), shifted(0.5), 0.1),
+        ("shift of 0.5 sd, AR(1) .8", autocorrelated(0.8), shifted(0.5), 0.1),
         ("two levels of 20 swapped", levels(20), swapped, 0.1),
         ("5% missing, none before", normal, emptied(0.05), 0.1),
         ("20% missing, none before", normal, emptied(0.2), 0.1),
