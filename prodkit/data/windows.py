@@ -63,7 +63,7 @@ __all__ = [
 ROW = "_row"  # names a row by its file and position, where no column does
 _FEW_NAMES = 100  # rows that may differ by chance
 _WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # texts that name what the number names
-_DECIMAL = r"^-?(0|[1-9]\d*)(\.\d+)?(e[+-]\d+)?$"
+_DECIMAL = r"^-?(0|[1-9]\d{0,14})(\.\d+)?(e[+-]\d+)?$"  # not long ids, which floats cannot tell apart
 _COMMA = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$"
 _TRUTH = r"^(true|True|TRUE|false|False|FALSE)$"
 
