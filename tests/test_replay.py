@@ -212,7 +212,9 @@ def test_an_honest_document_does_not_contradict_itself(document: dict[str, Any])
     """Each action, made by the rule and written down, is come to again, also after a journey through JSON."""
     travelled = json.loads(json.dumps(document))
     assert contradictions(travelled) == []
-    assert decision_digest(travelled) == decision_digest(document)
+    del travelled["params"]["csv"]  # as in a record of a version that had no such parameter
+    assert contradictions(travelled) == []
+    assert decision_digest(travelled) != decision_digest(document)
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -377,7 +377,7 @@ def test_the_kernel_is_a_cold_one_in_the_folder_of_the_run(mine: Record, fate: P
     """No fork of a prepared process executes the notebook again, but a fresh start, as the recorded run."""
     fate.write_text(
         "import os\ncommand = open(f'/proc/{os.getpid()}/cmdline').read()\n"
-        "print('ipykernel_launcher' in command, os.getcwd(), os.environ['PRODKIT_RUN'])"
+        "print('forkserver' not in command, os.getcwd(), os.environ['PRODKIT_RUN'])"
     )
     assert list(found_in(mine.verdict()).values()) == [
         f"all is well / True {mine.home.resolve()} {mine.run_id}"
@@ -388,7 +388,7 @@ def test_a_cell_that_does_not_end_is_stopped(
     mine: Record, fate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cell may take ten times as long as the longest one took when it was recorded, and no longer."""
-    monkeypatch.setattr(verify, "_LEAST_SECONDS", 3.0)
+    monkeypatch.setattr(verify, "_LEAST_SECONDS", 15.0)
     monkeypatch.setattr(verify, "_PATIENCE", 0.0)
     fate.write_text("import time; time.sleep(600)")
     began = time.monotonic()
@@ -444,7 +444,7 @@ def test_a_verification_that_is_killed_leaves_no_kernel_behind(
         assert (
             subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode == 0
         )
-    wait_for(lambda: not list(scratch.glob("prodkit-verify-*")), seconds=20)
+    wait_for(lambda: not [*scratch.iterdir()], seconds=20)
 
 
 def test_long_temporary_folders_and_hasty_cells_make_no_difference(

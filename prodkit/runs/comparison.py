@@ -123,7 +123,11 @@ class Comparison:
             if kind == _SVG:
                 recorded, found = _plain_svg(recorded), _plain_svg(found)
             return self.texts(recorded, found)
-        return self.values(recorded, found, skipped=MEASURED if kind == RESULT_MIME else ())
+        if kind == RESULT_MIME and isinstance(recorded, Mapping) and isinstance(found, Mapping):
+            # parameters that a later version has added need not be on record
+            added = found.get("params", {}).keys() - recorded.get("params", {}).keys()
+            return self.values(recorded, found, skipped=[*MEASURED, *(f".params.{name}" for name in added)])
+        return self.values(recorded, found)
 
     def texts(self, recorded: str, found: str) -> list[Difference]:
         """The first line in which two texts differ, if there is one."""

@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from prodkit.errors import ParameterError, RunError
-from prodkit.params import params_model
+from prodkit.params import NOTEBOOKS, ProjectParams
 from prodkit.runs.comparison import Comparison, Difference, Span
 from prodkit.runs.record import INJECTED, cells_digest, file_digest, new_record, shown_result, unchecked_cells
 from prodkit.settings import REAL_STORE, outputs_folder, resolve
@@ -22,6 +22,7 @@ from prodkit.settings import REAL_STORE, outputs_folder, resolve
 __all__ = ["RunRecord"]
 
 _EXACT = Comparison(relative=0.0, absolute=0.0)
+_FACTS = {"data", "time_column", "target", "window", "store"}  # what every version's notebooks have declared
 _PARTS: dict[str, type | tuple[type, ...]] = {
     "basis": dict,
     "run_id": str,
@@ -93,6 +94,11 @@ class RunRecord:
         return {**_assigned(self.notebook, "parameters"), **_assigned(self.notebook, INJECTED)}
 
     @property
+    def model(self) -> type[ProjectParams] | None:
+        """The model of its parameters, if it is a notebook of the kit: of this version, or of an earlier one."""
+        return NOTEBOOKS.get(self.document["notebook"]) if self.values.keys() >= _FACTS else None
+
+    @property
     def cells(self) -> list[Any]:
         """The cells that hold code, in order."""
         return [cell for cell in self.notebook.cells if cell.cell_type == "code"]
@@ -161,12 +167,14 @@ class RunRecord:
         injected, defaults = (_assigned(self.notebook, tag) for tag in (INJECTED, "parameters"))
         yield from _named("parameter", injected, self.given, "papermill's note")
         expected, document = {**defaults, **injected}, self.document["params"]
-        if (kind := params_model(self.document["notebook"], defaults)) is not None:
+        if self.model is not None:
             try:
-                expected = kind.check(expected).plain()
+                checked = self.model.check(expected).plain()
             except ParameterError as error:
                 yield Difference(f"parameter {error.name}", "a value that can have run", str(error))
                 return
+            # what a later version has added need not be on record
+            expected = {name: checked[name] for name in checked if name in document or name in expected}
         elif "params" in shown_result(self.folder / "notebook.ipynb"):
             return  # an own notebook's own words, which the comparison of the results covers
         else:

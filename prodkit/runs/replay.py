@@ -60,6 +60,8 @@ def contradictions(document: Mapping[str, Any]) -> list[Difference]:
     params = NOTEBOOKS[document["notebook"]].check(document["params"])
     evidence = evidence_of(document)
     again = decision_record(params, decided_again(document, evidence))
+    # what a later version has added need not be on record
+    again["params"] = {name: value for name, value in again["params"].items() if name in document["params"]}
     differences = [difference for item in evidence for difference in _finding(item, params)]
     for name in DECIDED:
         then, now = _text(document.get(name)), _text(again[name])

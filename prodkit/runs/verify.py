@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from prodkit.data.windows import source_digest
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.bundle import environment
-from prodkit.params import params_model
 from prodkit.redaction import Redaction, references
+from prodkit.runs.claims import scratch_folder
 from prodkit.runs.comparison import Comparison, Difference, Span
 from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.record import code_digest, files_digest, working_folder
@@ -30,11 +29,6 @@ from prodkit.runs.stops import Limits
 from prodkit.settings import names_read, outputs_folder
 from prodkit.store.registry import Store
 from prodkit.store.snapshot import take_snapshot
-
-try:
-    import fcntl
-except ImportError:  # not POSIX: nobody can be seen to be alive, so that nothing is removed
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Verdict", "check_record", "refusing", "verify_run"]
 
@@ -172,9 +166,9 @@ def refusing(verdict: Verdict) -> Iterator[None]:
 
 def _require_data(record: RunRecord) -> None:
     """DataError when the data is not what the run has read."""
-    kind, then = params_model(record.document["notebook"], record.values), record.basis["data"]
-    if kind is not None:
-        params = kind.check(record.document["params"])
+    then = record.basis["data"]
+    if record.model is not None:
+        params = record.model.check(record.document["params"])
         now, place = source_digest(params), params.data
     else:
         now = files_digest(record.values, working_folder(record.basis["folder"]))
@@ -189,7 +183,7 @@ def _changes(record: RunRecord) -> Iterator[str]:
     """What is not as it was, and may explain a difference."""
     if code_digest() != record.basis["code"]:
         yield "prodkit's own code has changed since the run was recorded"
-    if params_model(record.document["notebook"], record.values) is None:
+    if record.model is None:
         yield "what the notebook reads beyond what its parameters name is not known, and may have changed since"
     then, now = record.document.get("environment") or {}, environment()
     for name in then:
@@ -200,7 +194,7 @@ def _changes(record: RunRecord) -> Iterator[str]:
 def _compare(record: RunRecord, verdict: Verdict, comparison: Comparison) -> None:
     """Execute the notebook in a sandbox, and put what differs into the verdict."""
     began = datetime.now(UTC)
-    with _sandbox() as sandbox:
+    with scratch_folder() as sandbox:
         again, failure = _execute(record, sandbox, verdict)
         ended = datetime.now(UTC)
         outputs = outputs_folder()
@@ -271,40 +265,6 @@ def _unexecuted(notebook: Any) -> Any:
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
     return fresh
-
-
-@contextmanager
-def _sandbox() -> Iterator[Path]:
-    """A folder that stands in for the outputs, gone after the block; those of killed processes go first."""
-    for left in Path(tempfile.gettempdir()).glob("prodkit-verify-*"):
-        if (handle := _locked(left / ".lock")) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(handle)
-    with tempfile.TemporaryDirectory(prefix="prodkit-verify-") as name:
-        folder = Path(name).resolve()
-        (folder / ".lock").touch()
-        handle = _locked(folder / ".lock")
-        try:
-            yield folder
-        finally:
-            if handle is not None:
-                os.close(handle)
-
-
-def _locked(path: Path) -> int | None:
-    """A lock on a file, which ends with this process; None if somebody has it, or it cannot be had."""
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-    except BlockingIOError:
-        pass
-    os.close(handle)
-    return None
 
 
 def _lend_outputs(outputs: Path, sandbox: Path, *, before: float) -> None:
