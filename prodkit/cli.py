@@ -35,7 +35,7 @@ from prodkit.console import (
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.params import NOTEBOOKS
 from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
-from prodkit.settings import outputs_folder, typed_value
+from prodkit.settings import outputs_folder, resolve, typed_value
 
 if TYPE_CHECKING:
     from prodkit.runs.backfill import Filled
@@ -196,6 +196,19 @@ def serve(
 
     params = ServeParams.read(files or default_files("serve"), pairs)
     begin(params, host=host, port=port, no_token=no_token, tell=lambda url: tell(f"serving on {url}"))
+
+
+@prodkit.command()
+@with_outputs
+@place_options
+def update(store: str, artifacts: str) -> None:
+    """Bring a store that an older prodkit made to the installed version; a backup is kept beside it."""
+    from prodkit.store.upgrade import upgrade_store
+
+    backup = upgrade_store(resolve(store), resolve(artifacts))
+    say(
+        "the store is up to date" if backup is None else f"the store was upgraded; as it was before: {backup}"
+    )
 
 
 # Looking at runs

@@ -237,24 +237,6 @@ def test_a_layout_that_says_nothing_is_refused(store: Store, address: tuple[str,
         Store.open(*address)
 
 
-def test_a_store_from_before_layouts_had_numbers_is_taken_over(
-    store: Store, address: tuple[str, str]
-) -> None:
-    """The same tables without number and triggers get both when they are opened, and keep all they held."""
-    fill(store, 2)
-    promote_all(store, 1)
-    on = "" if address[0].startswith("sqlite") else " ON events"
-    for statement in (
-        "DROP TABLE layout",
-        *(f"DROP TRIGGER events_{verb}{on}" for verb in ("insert", "update", "delete")),
-    ):
-        by_hand(address, statement, guarded=True)
-    before = store.history()
-    with Store.open(*address) as again:
-        assert (again.history(), again.check()) == (before, [])
-        assert promote_all(again, 2).version == 2
-
-
 def test_tables_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     """A database that has a table of the same name, but other columns, is refused and not changed."""
     url = f"sqlite:///{tmp_path}/other.db"

@@ -23,8 +23,8 @@ _SHORTEST_KEY = 16
 _STALE_SECONDS = 3600.0  # an unfinished file older than this was left by a process that was killed
 
 
-def signature(artifact: bytes) -> str:
-    """HMAC-SHA256 of the bytes under ``PRODKIT_SIGNING_KEY``; empty when no key is set.
+def signature(content: bytes) -> str:
+    """HMAC-SHA256 of some bytes under ``PRODKIT_SIGNING_KEY``; empty when no key is set.
 
     Raises:
         ParameterError: the key is set, but too short to be one, or has blanks around it.
@@ -40,7 +40,7 @@ def signature(artifact: bytes) -> str:
             place="the environment",
             fix="Such as: export PRODKIT_SIGNING_KEY=$(openssl rand -hex 32). Unset it to work without signatures.",
         )
-    return hmac.new(key.encode(), artifact, hashlib.sha256).hexdigest()
+    return hmac.new(key.encode(), content, hashlib.sha256).hexdigest()
 
 
 class Artifacts:
@@ -112,13 +112,14 @@ class Artifacts:
             else:
                 self._files.get_file(here, str(there))
 
-    def verified(self, digest: str, *, signed: str | None, name: str) -> bytes:
+    def verified(self, digest: str, *, signed: str | None, vouched: bytes, name: str) -> bytes:
         """The bytes of a file, if they are the very ones that were published.
 
         Args:
             digest: SHA-256 that the bytes must have; the file lies under its name.
             signed: signature by ``PRODKIT_SIGNING_KEY``; empty if they were published without one, None if
                 only the digest is to be compared.
+            vouched: what the signature is of.
             name: what to call it in an error.
 
         Raises:
@@ -139,7 +140,7 @@ class Artifacts:
             rule = f"must have the SHA-256 {digest[:12]}... that was registered"
             fix = "The file was changed or damaged: restore it, or promote another version."
             raise ArtifactError(name, rule=rule, value=f"{actual[:12]}...", place=location, fix=fix)
-        expected = "" if signed is None else signature(artifact)
+        expected = "" if signed is None else signature(vouched)
         if signed and not expected:
             rule, fix = f"must be verified with {_KEY}, since it is signed", f"export {_KEY}=..., its own."
             raise ArtifactError(name, rule=rule, value="no key in the environment", place=location, fix=fix)

@@ -21,17 +21,22 @@ __all__ = [
     "EVENTS",
     "LAYOUT",
     "METRICS",
+    "PLANS",
+    "PROBES",
     "PROFILES",
     "RUNS",
+    "STEPS",
     "VERSIONS",
     "Database",
     "Write",
     "champion_of",
+    "complete",
     "events_of",
+    "layout_number",
     "trigger_problems",
 ]
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the stores that this package reads and writes. It goes up whenever a table changes."""
 
 _TABLES = sa.MetaData()
@@ -96,6 +101,27 @@ RUNS = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False, unique=True),
     *(sa.Column(name, sa.Text) for name in _COPIES),  # of the record, for whoever asks the database directly
     sa.Column("record", sa.Text, nullable=False),
+)
+PLANS = sa.Table(
+    "plans",
+    _TABLES,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    *_texts("document", "created_at"),
+)
+STEPS = sa.Table(  # what the loop has done: a notebook of a period of a plan is done once
+    "steps",
+    _TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("plan", sa.ForeignKey("plans.number"), nullable=False),
+    *_texts("notebook", "window_start", "window_end", "run_id", "document"),
+    sa.UniqueConstraint("plan", "notebook", "window_start"),
+)
+PROBES = sa.Table(  # the summed loss, on a step, of a recipe fitted on what was known at a moment
+    "probes",
+    _TABLES,
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("recipe", "fitted_at", "step_start")),
+    *_texts("step_end", "digest"),
+    *(sa.Column(name, sa.Double) for name in ("rows", "loss")),
 )
 _STAMP = sa.Table(  # outside of the other tables: a store of any layout must be able to say which it has
     "layout",
@@ -175,13 +201,16 @@ class Database:
         url: SQLAlchemy URL.
         timeout_seconds: how long to wait for another writer.
         create: whether to make a store that is not there; else nothing is created.
+        layout: that it must have; an older one only to be upgraded.
 
     Raises:
         ParameterError: the address leads nowhere, or there is no store and none is to be made.
         StoreError: it belongs to somebody else, or has another layout.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float, create: bool = True) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float, create: bool = True, layout: int = LAYOUT
+    ) -> None:
         self.timeout_seconds = timeout_seconds
         self.engine, self.place = _engine(url, timeout_seconds, create=create)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
@@ -189,30 +218,23 @@ class Database:
             # Tables and champion row are created in one transaction: where one is, all are.
             with self._begin(writes=False) as rows:
                 number = _layout_number(rows)
-                is_there = number is not None or sa.inspect(rows).has_table(CHAMPION.name)
-            if not is_there and not create:
+            if number is None and not create:
                 raise _no_store("no store", self.place)
             if number is None:
                 self._create()
-            elif number != LAYOUT:
-                made = "a newer" if number > LAYOUT else "an older"
-                rule, fix = f"must have layout {LAYOUT}", f"It was made by {made} prodkit: use that one."
+            elif number != layout:
+                rule, fix = f"must have layout {layout}", "It was made by a newer prodkit: use that one."
+                if number < layout:
+                    fix = "It was made by an older prodkit. Bring it up to date: prodkit update."
                 raise StoreError("store", rule=rule, value=number, place=self.place, fix=fix)
 
     def _create(self) -> None:
-        """Make the tables that are not there; those of a store that never said its layout are as they should be."""
+        """Make the tables that are not there, in one transaction: where one is, all are."""
         with self._begin(writes=True) as rows:
             if not self.is_sqlite:
                 rows.execute(sa.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
             _require_tables(rows, self.place)
-            _TABLES.create_all(rows)
-            present = _present_triggers(rows)
-            for name, (statements, _) in _wanted_triggers(rows).items():
-                for statement in statements if name not in present else ():
-                    rows.exec_driver_sql(statement)
-            _STAMP.create(rows, checkfirst=True)
-            if rows.execute(sa.select(_STAMP)).first() is None:
-                rows.execute(_STAMP.insert().values(id=1, number=LAYOUT))
+            complete(rows)
             if rows.execute(sa.select(CHAMPION)).first() is None:
                 rows.execute(CHAMPION.insert().values(asdict(Champion()) | {"id": 1, "head": ""}))
 
@@ -291,6 +313,28 @@ def events_of(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[
     ]
 
 
+def layout_number(url: str) -> int | None:
+    """The layout of the store behind a URL; None if there is no store."""
+    engine, _ = _engine(url, 10.0, create=False)
+    try:
+        with engine.connect() as rows:
+            return _layout_number(rows)
+    finally:
+        engine.dispose()
+
+
+def complete(rows: sa.Connection) -> None:
+    """Add the tables and triggers that are not there, and say that the store has the present layout."""
+    _TABLES.create_all(rows)
+    present = _present_triggers(rows)
+    for name, (statements, _) in _wanted_triggers(rows).items():
+        for statement in statements if name not in present else ():
+            rows.exec_driver_sql(statement)
+    _STAMP.create(rows, checkfirst=True)
+    rows.execute(_STAMP.delete())
+    rows.execute(_STAMP.insert().values(id=1, number=LAYOUT))
+
+
 def trigger_problems(rows: sa.Connection) -> list[str]:
     """Each trigger of the history that is missing, off, changed, or not the store's, in words."""
     wanted, present = _wanted_triggers(rows), _present_triggers(rows)
@@ -330,9 +374,10 @@ def _present_triggers(rows: sa.Connection) -> dict[str, str]:
 
 
 def _layout_number(rows: sa.Connection) -> int | None:
-    """The number of the layout that the database has; None if it says none."""
-    if not sa.inspect(rows).has_table(_STAMP.name):
-        return None
+    """The layout of the store in a database; None if there is no store. The first ones did not say theirs."""
+    tables = sa.inspect(rows)
+    if not tables.has_table(_STAMP.name):
+        return 1 if tables.has_table(CHAMPION.name) and tables.has_table(EVENTS.name) else None
     number = rows.scalar(sa.select(_STAMP.c.number))
     return -1 if number is None else int(number)
 

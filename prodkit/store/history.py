@@ -23,6 +23,7 @@ __all__ = [
     "replay",
     "sealed",
     "strict_json",
+    "times_digest",
 ]
 
 # What may be proposed to a person. A retraining is only recorded: somebody else carries it out.
@@ -48,9 +49,9 @@ class Event:
     """One line of the append-only history.
 
     ``kind`` is register, decide, promote, rollback, quarantine, readmit, hold, release, freeze, thaw, propose,
-    approve, reject, sign or delete. ``generation`` is the champion's after the event; that of a decision and of
-    a proposal is the one that was judged.
-    ``digest`` covers every other field and ``previous``, the digest before it; the clock stays outside.
+    approve, reject, sign, delete, plan or upgrade. ``generation`` is the champion's after the event; that of a decision
+    and of a proposal is the one that was judged.
+    ``digest`` covers every other field, the time included, and ``previous``, the digest before it.
     """
 
     number: int
@@ -117,11 +118,22 @@ def parsed_json(text: str, *, name: str) -> dict[str, Any]:
     return document
 
 
-def sealed(event: Event) -> Event:
-    """The event with the digest of its content and of all before it: SHA-256 of its canonical JSON."""
-    content = {name: value for name, value in asdict(event).items() if name not in ("digest", "created_at")}
+def sealed(event: Event, *, timed: bool = True) -> Event:
+    """The event with the digest of its content and of all before it: SHA-256 of its canonical JSON.
+
+    Args:
+        event: whose digest is made.
+        timed: whether the time belongs to it, as it does since layout 2.
+    """
+    left_out = {"digest"} if timed else {"digest", "created_at"}
+    content = {name: value for name, value in asdict(event).items() if name not in left_out}
     text = strict_json(content, name=f"event {event.number}", sort=True)
     return replace(event, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def times_digest(events: Iterable[Event]) -> str:
+    """SHA-256 of when events happened: an ``upgrade`` event seals it for those whose digests leave it out."""
+    return hashlib.sha256("\n".join(event.created_at for event in events).encode()).hexdigest()
 
 
 def moved(champion: Champion, event: Event) -> Champion:
@@ -163,17 +175,27 @@ def replay(events: Iterable[Event]) -> Replay:
     return state
 
 
-def chain_problems(events: Iterable[Event]) -> list[str]:
-    """Each place where the chain of hashes does not hold, in words; empty when it does."""
+def chain_problems(events: Iterable[Event], *, layout: int = 2) -> list[str]:
+    """Each place where the chain of hashes does not hold, in words; empty when it does.
+
+    Args:
+        events: oldest first.
+        layout: of the store; events of layout 1 come before an ``upgrade`` event, or fill a store of layout 1.
+    """
+    chain = list(events)
+    upgrade = next((event for event in chain if event.kind == "upgrade"), None)
+    timed_from = upgrade.number if upgrade else 1 if layout > 1 else len(chain) + 1
     problems, number, previous = [], 0, ""
-    for event in events:
+    for event in chain:
         if event.number != number + 1:
             problems.append(f"event {number + 1} is missing: {event.number} follows {number}")
         if event.previous != previous:
             problems.append(f"event {event.number} does not follow from the one before it")
-        if sealed(event).digest != event.digest:
+        if sealed(event, timed=event.number >= timed_from).digest != event.digest:
             problems.append(f"event {event.number} ({event.kind}) was changed after it was written")
         number, previous = event.number, event.digest
+    if upgrade and upgrade.detail.get("times") != times_digest(chain[: upgrade.number - 1]):
+        problems.append("the time of an event was changed before the store was upgraded")
     return problems
 
 

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window
-from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Database
+from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS
 from prodkit.store.history import parsed_json, strict_json
+from prodkit.store.plans import Plans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,14 +25,11 @@ _NUMBERS = ("value", "low", "high")
 _COLUMNS = ["run_id", "notebook", "version", *_MOMENTS[:2], "name", *_NUMBERS, "n", "known_at"]
 
 
-class Records:
+class Records(Plans):
     """The part of the store that runs write to and reports read from.
 
     A moment with an offset is kept in UTC, without it, so that moments compare as text.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def record_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write all rows, or none; they replace those of the same run and name.

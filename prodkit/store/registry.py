@@ -45,7 +45,7 @@ from prodkit.store.history import (
     strict_json,
 )
 
-__all__ = ["Champion", "Event", "Store", "Version", "Who"]
+__all__ = ["Champion", "Event", "Store", "Version", "Who", "vouched_row"]
 
 
 class Who(TypedDict, total=False):
@@ -119,7 +119,7 @@ class Store(Approvals):
             StoreError: the manifest is not plain JSON.
             ParameterError: ``PRODKIT_SIGNING_KEY`` is malformed.
         """
-        signed = {"signature": signature(artifact), "run_id": run_id}
+        signature(b"")  # a malformed key is an error before anything is written
         digest = hashlib.sha256(artifact).hexdigest()
         text = strict_json(dict(manifest), name="manifest")
         location = self._artifacts.publish(artifact)
@@ -141,7 +141,8 @@ class Store(Approvals):
                 "manifest": text,
                 "quarantined": False,
             }
-            write.rows.execute(VERSIONS.insert().values(row | signed))
+            signed = signature(_vouched(row["number"], _sha256(text), digest, location))
+            write.rows.execute(VERSIONS.insert().values(row | {"signature": signed, "run_id": run_id}))
             detail = {"artifact": digest, "manifest": _sha256(text)}
             write.append("register", version=row["number"], detail=detail)
             return Version(**row | {"manifest": json.loads(text)})
@@ -170,7 +171,8 @@ class Store(Approvals):
         return self._bytes(row, signed=row.signature)
 
     def _bytes(self, row: sa.Row[Any], *, signed: str | None) -> bytes:
-        return self._artifacts.verified(row.digest, signed=signed, name=f"version {row.number}")
+        name, content = f"version {row.number}", vouched_row(row)
+        return self._artifacts.verified(row.digest, signed=signed, vouched=content, name=name)
 
     def sign(self, number: int, *, reason: str, actor: str = "prodkit") -> Version:
         """Sign a version with ``PRODKIT_SIGNING_KEY``: one from before there was a key, or from before another one.
@@ -183,7 +185,8 @@ class Store(Approvals):
         require_reason("sign", reason)
         with self._database.write(actor=actor, reason=reason) as write:
             row = _registered_row(write.rows, number)
-            signed = signature(self._bytes(row, signed=None))
+            self._bytes(row, signed=None)
+            signed = signature(vouched_row(row))
             if not signed:
                 fix = "export PRODKIT_SIGNING_KEY=..., a secret of your own."
                 raise ParameterError("PRODKIT_SIGNING_KEY", rule="must be set to sign with", fix=fix)
@@ -356,6 +359,16 @@ def _facts(row: sa.Row[Any]) -> dict[str, Any]:
     """What the history says of a version, as its row has it."""
     facts = {"artifact": row.digest, "manifest": _sha256(row.manifest), "run": row.run_id}
     return facts | {"quarantined": row.quarantined}
+
+
+def vouched_row(row: sa.Row[Any]) -> bytes:
+    """What a signature is of: number, manifest, digest and location; so no row can stand for another."""
+    return _vouched(row.number, _sha256(row.manifest), row.digest, row.location)
+
+
+def _vouched(number: int, manifest: str, digest: str, location: str) -> bytes:
+    """The same from its parts; ``manifest`` is the SHA-256 of its text."""
+    return f"{number}\n{manifest}\n{digest}\n{location}".encode()
 
 
 def _sha256(text: str) -> str:
