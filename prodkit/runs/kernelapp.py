@@ -26,6 +26,9 @@ from ipykernel.kernelapp import IPKernelApp
 
 __all__ = ["KernelApp", "end_with_runner", "forked_kernel"]
 
+# Variables of the fork server alone; the last two are what readline sets for whoever imports it.
+_SERVERS_OWN = ("PYTHONSAFEPATH", "PYDEVD_DISABLE_FILE_VALIDATION", "COLUMNS", "LINES")
+
 
 class KernelApp(IPKernelApp):
     """ipykernel's, but output waits for a reader who is slow; by default what exceeds 1,000 messages is dropped."""
@@ -79,11 +82,7 @@ def forked_kernel(
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
-    for name in (
-        "PYTHONSAFEPATH",
-        "COLUMNS",
-        "LINES",
-    ):  # the fork server's own; readline sets two where nobody looks
+    for name in _SERVERS_OWN:
         os.environ.pop(name, None)
     os.environ.update(environment)
     os.chdir(folder)
@@ -99,9 +98,8 @@ def forked_kernel(
     app = KernelApp.instance(parent_handle=1)  # there is a parent, and no need to watch it
     app.initialize(sys.argv[1:])
     if "ipywidgets" in sys.modules:
-        sys.modules[
-            "ipywidgets"
-        ].register_comm_target()  # done at import only where there is a kernel by then
+        # done at its import only where there is a kernel by then
+        sys.modules["ipywidgets"].register_comm_target()
     app.start()
     ctypes.pythonapi.Py_Exit(0)  # as an interpreter ends: exit handlers, threads, open files
 

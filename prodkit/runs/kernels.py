@@ -94,7 +94,8 @@ def start_fork_server() -> None:
     util.Finalize(None, scratch.close, exitpriority=-200)  # after multiprocessing's own folder in it
     before, tempfile.tempdir = tempfile.tempdir, str(folder)  # its socket is to go with us, however we end
     try:
-        with environment_set(PYTHONSAFEPATH="1", MPLBACKEND=os.environ.get("MPLBACKEND") or _INLINE):
+        own = {"PYTHONSAFEPATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else debugpy warns
+        with environment_set(**own, MPLBACKEND=os.environ.get("MPLBACKEND") or _INLINE):
             forkserver.ensure_running()
     finally:
         tempfile.tempdir = before
