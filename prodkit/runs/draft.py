@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,11 +24,12 @@ from prodkit.runs.stops import Stop
 _hidden = sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as `import` has it
 import nbformat  # noqa: E402
 from papermill.engines import NotebookExecutionManager  # noqa: E402
+from papermill.iorw import LocalHandler, papermill_io  # noqa: E402
 
 if _hidden is None:
     del sys.modules["rfc3987_syntax"]
 
-__all__ = ["FULL", "Draft", "close_notebook", "notebook_text", "read_executed"]
+__all__ = ["FULL", "Draft", "Output", "close_notebook", "notebook_text", "read_executed"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk that is full."""
@@ -91,6 +93,50 @@ class Draft(NotebookExecutionManager):  # type: ignore[misc]
         close_notebook(self.nb, stop)
         self._ballast.drop()
         write_text(self.path, self._hide(notebook_text(self.nb)))
+
+
+class Output(LocalHandler):  # type: ignore[misc]
+    """papermill's way to files while one of ours is its output: that is written whole or not at all, once, at the end.
+
+    Args:
+        name: as papermill calls the file.
+        folder: which that is relative to.
+    """
+
+    def __init__(self, name: str, folder: str) -> None:
+        super().__init__()
+        self.name, self.path = name, Path(folder, name).resolve()
+        self.cwd(folder)
+
+    @classmethod
+    def at(cls, name: str | None) -> Output | None:
+        """The file of this name; None where it is none on this machine, or a device, which papermill writes itself."""
+        files = papermill_io.get_handler("local")
+        if name is None or papermill_io.get_handler(name) is not files:
+            return None
+        folder = (
+            files.cwd(None) or os.curdir
+        )  # as it was when papermill was called: by now it is that of --cwd
+        files.cwd(folder)
+        place = Path(folder, name)
+        if place.exists() and not place.is_file():
+            return None
+        output = cls(name, folder)
+        output.path.parent.mkdir(parents=True, exist_ok=True)
+        papermill_io.register(name, output)
+        return output
+
+    def write(self, text: str, path: str) -> None:
+        """Write a file."""
+        if path != self.name:  # papermill goes by the beginning of a path
+            super().write(text, path)
+        else:
+            self.remove()
+            write_text(self.path, text)
+
+    def remove(self) -> None:
+        """Leave papermill as it was; it has no public way to that."""
+        papermill_io._handlers.remove((self.name, self))
 
 
 def close_notebook(notebook: Any, stop: Stop | None) -> None:

@@ -29,13 +29,12 @@ from nbclient.exceptions import CellExecutionError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
-from papermill.iorw import LocalHandler, papermill_io, write_ipynb
+from papermill.iorw import write_ipynb
 
 from prodkit.errors import KernelError
-from prodkit.files import write_text
 from prodkit.redaction import Redaction, references
 from prodkit.runs.claims import scratch_folder
-from prodkit.runs.draft import FULL, Draft
+from prodkit.runs.draft import FULL, Draft, Output
 from prodkit.runs.kernels import Kernel
 from prodkit.runs.stops import Limits, Stop, heeding_signals, hurried, leave, signal_received
 
@@ -373,7 +372,7 @@ class ProdkitEngine(Engine):  # type: ignore[misc]
             plain, output = order is None, None
             if order is None:
                 limits = Limits(execution_timeout or Limits.cell_seconds, start_seconds=start_timeout)
-                output = _Output.at(output_path)
+                output = Output.at(output_path)
                 path = output.path if output else scratch / "notebook.ipynb"
                 order = Order(path, limits=limits, hide=_hiding(nb))
             known = {name: settings.get(name) for name in ("stdout_file", "stderr_file")}
@@ -402,50 +401,6 @@ def _hiding(notebook: Any) -> Callable[[str], str]:
     cells = [cell.source for cell in notebook.cells if tagged & set(cell.metadata.get("tags", []))]
     redaction = Redaction.of(references(cells))
     return redaction.text if redaction else str
-
-
-class _Output(LocalHandler):  # type: ignore[misc]
-    """papermill's way to files while one of ours is its output: that is written whole or not at all, once, at the end.
-
-    Args:
-        name: as papermill calls the file.
-        folder: which that is relative to.
-    """
-
-    def __init__(self, name: str, folder: str) -> None:
-        super().__init__()
-        self.name, self.path = name, Path(folder, name).resolve()
-        self.cwd(folder)
-
-    @classmethod
-    def at(cls, name: str | None) -> _Output | None:
-        """The file of this name; None where it is none on this machine, or a device, which papermill writes itself."""
-        files = papermill_io.get_handler("local")
-        if name is None or papermill_io.get_handler(name) is not files:
-            return None
-        folder = (
-            files.cwd(None) or os.curdir
-        )  # as it was when papermill was called: by now it is that of --cwd
-        files.cwd(folder)
-        place = Path(folder, name)
-        if place.exists() and not place.is_file():
-            return None
-        output = cls(name, folder)
-        output.path.parent.mkdir(parents=True, exist_ok=True)
-        papermill_io.register(name, output)
-        return output
-
-    def write(self, text: str, path: str) -> None:
-        """Write a file."""
-        if path != self.name:  # papermill goes by the beginning of a path
-            super().write(text, path)
-        else:
-            self.remove()
-            write_text(self.path, text)
-
-    def remove(self) -> None:
-        """Leave papermill as it was; it has no public way to that."""
-        papermill_io._handlers.remove((self.name, self))
 
 
 def _kernel(source: Path) -> dict[str, str]:

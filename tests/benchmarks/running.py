@@ -92,14 +92,12 @@ def one(folder: Path) -> None:
     """One run of a notebook, as a command."""
     source, out = imports_notebook(folder), folder / "one"
     run = [*PRODKIT, "run", source, "--out", out, "-p", "a"]
-    cold = seconds([*run, -1])
     ours, theirs = paired(
         7,
         lambda number: seconds([*run, number]),
         lambda number: seconds([*PAPERMILL, source, folder / "executed.ipynb", "-p", "a", number]),
     )
     row("one run", ours, theirs, target=1.0)
-    print(f"  the first one, which starts what keeps the others warm: {cold:.2f} s")
     results = [json.loads(path.read_text()) for path in out.glob("runs/*/result.json")]
     cells = [covered(in_cells([out / "runs" / each["run_id"] / "notebook.ipynb"])) for each in results]
     over = statistics.median(each["seconds"] - spent for each, spent in zip(results, cells, strict=True))
@@ -111,7 +109,6 @@ def one(folder: Path) -> None:
 def backfill(folder: Path) -> None:
     """Nine windows, by one job and by two."""
     words = ["backfill", "drift", "--windows", "2013-04-01/2014-01-01/MS", "-p", "store", "demo"]
-    seconds([*PRODKIT, "run", "drift", "-p", "store", "demo", "--out", folder / "warm"], OMP_NUM_THREADS="1")
     walls = {
         jobs: seconds(
             [*PRODKIT, *words, "--jobs", jobs, "--out", folder / f"jobs{jobs}"], OMP_NUM_THREADS="1"
@@ -125,22 +122,20 @@ def backfill(folder: Path) -> None:
 
 
 def nbval(folder: Path) -> None:
-    """All notebooks, compared by nbval, warm and plain; plugins that nbval has no use for stay out of both."""
-    found = {}
-    for name, plugins, warm in (("warm", ["-p", "prodkit.kernels.warm"], "600"), ("plain", [], "0")):
+    """All notebooks, compared by nbval, with forked and with fresh kernels; plugins that it has no use for stay out of both."""
+    timed = {}
+    for name, plugins in (("forked", ["-p", "prodkit.runs.kernels"]), ("fresh", [])):
         unused = [f"-pno:{name}" for name in ("xdist", "schemathesis", "hypothesispytest", "anyio")]
         call = [sys.executable, "-m", "pytest", *plugins, *unused, "-o", "addopts=", "--nbval", "-q"]
         call += ["--durations", "0", "--durations-min", "0", "notebooks", "-W", "ignore"]
         began = time.perf_counter()
-        done = subprocess.run(
-            call, cwd=PROJECT, env={**os.environ, "PRODKIT_WARM": warm}, capture_output=True, text=True
-        )
+        done = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True)
         wall = time.perf_counter() - began
         if done.returncode:
             raise SystemExit(done.stdout[-3000:])
         cells = sum(float(each) for each in re.findall(r"^([\d.]+)s call ", done.stdout, re.M))
-        found[name] = wall, cells
-    (ours, inside), (theirs, plain_inside) = found["warm"], found["plain"]
+        timed[name] = wall, cells
+    (ours, inside), (theirs, plain_inside) = timed["forked"], timed["fresh"]
     print(
         f"  walls {ours:.2f} s and {theirs:.2f} s, of which inside cells {inside:.2f} s and {plain_inside:.2f} s"
     )
