@@ -154,9 +154,8 @@ class KernelProvisioner(LocalProvisioner):
         self.returncode = None
         if os.name == "posix" and (command := _own_command(cmd)):
             cmd = command
-            kwargs["stdin"], self._lifeline = (
-                os.pipe()
-            )  # its other end is closed when this process ends, however it does
+            # The machine closes our end when this process ends, however that comes; the kernel ends by that.
+            kwargs["stdin"], self._lifeline = os.pipe()
         try:
             if (process := await self._forked(cmd, **kwargs)) is None:
                 return await super().launch_kernel(cmd, **kwargs)
@@ -172,11 +171,8 @@ class KernelProvisioner(LocalProvisioner):
         environment = dict(kwargs.get("env") or os.environ)
         if not self.forked or _server is None or self._lifeline < 0 or not _is_alike(cmd[0], environment):
             return None
-        numbers = [
-            kwargs["stdin"],
-            *(_number(kwargs.get(name), n) for n, name in ((1, "stdout"), (2, "stderr"))),
-        ]
-        streams = [Connection(os.dup(number)) for number in numbers]
+        asked = [kwargs["stdin"], kwargs.get("stdout"), kwargs.get("stderr")]
+        streams = [Connection(os.dup(_number(stream, number))) for number, stream in enumerate(asked)]
         folder = os.path.abspath(kwargs.get("cwd") or os.curdir)
         arguments = (cmd, environment, folder, _server.path, _server.began, streams)
         from prodkit.runs.kernelapp import forked_kernel  # and ipykernel, which no other run needs

@@ -122,7 +122,7 @@ def backfill(folder: Path) -> None:
 
 
 def nbval(folder: Path) -> None:
-    """All notebooks, compared by nbval, with forked and with fresh kernels; plugins that it has no use for stay out of both."""
+    """All notebooks, compared by nbval with forked and fresh kernels; plugins that it has no use for stay out."""
     timed = {}
     for name, plugins in (("forked", ["-p", "prodkit.runs.kernels"]), ("fresh", [])):
         unused = [f"-pno:{name}" for name in ("xdist", "schemathesis", "hypothesispytest", "anyio")]
