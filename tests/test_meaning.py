@@ -33,7 +33,7 @@ TYPES: dict[str, st.SearchStrategy[Any]] = {
     .map(str.strip)
     .filter(lambda t: t and not t.isdigit()),
     "missing words": st.sampled_from(["NA", "null", "N/A", "None", "nan", "Oslo"]),
-    "codes": st.sampled_from(["01E3", "00E0", "007", "12E5", "1.10", "x"]),
+    "codes": st.sampled_from(["01E3", "00E0", "007", "12E5", "1.10", "3.0", "x"]),
     "date": st.datetimes(datetime(1900, 1, 1), datetime(9999, 12, 31)).map(
         lambda t: t.replace(microsecond=0)
     ),
@@ -90,9 +90,7 @@ def meant(values: Any) -> list[Any]:
 def readings(data: str, schema: Schema, folder: Path) -> dict[str, list[Any]]:
     """What each reader makes of the column."""
     facts = project(data)
-    frame = read_window(
-        facts, texts=[column.name for column in schema.features if column.kind == "categorical"]
-    )
+    frame = read_window(facts)
     chunks = window_chunks(facts, features=["x"], batch_rows=7, chunk_rows=10, place=folder)
     batches = [batch for chunk in chunks for batch in chunk.batches()]
     scored = pd.concat(

@@ -309,7 +309,10 @@ def _cast_texts(array: Any, kind: str) -> Any:
 
 
 def _renamed(levels: Any) -> Any:
-    """Texts with one name for each truth."""
+    """Texts with one name for each truth and each whole number."""
+    if pc.any(pc.ends_with(levels, ".0")).as_py():
+        levels = pc.replace_substring_regex(levels, r"^(-?(?:0|[1-9]\d{0,14}))\.0$", r"\1")
+        levels = pc.if_else(pc.equal(levels, "-0"), "0", levels)
     words = pc.is_in(levels, value_set=_texts(("true", "TRUE", "false", "FALSE")))
     return pc.if_else(words, pc.utf8_capitalize(levels), levels) if pc.any(words).as_py() else levels
 

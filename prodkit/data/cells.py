@@ -53,6 +53,7 @@ MISSING = frozenset({"", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "Na
 _EXACT = 2**53  # whole numbers below are exact as floats
 _WORDS = {"true": True, "false": False}
 _NAMED = {word: str(truth) for name, truth in _WORDS.items() for word in (name, name.upper(), name.title())}
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,14})\.0")  # as a whole number is written beside missing ones
 _CODE = re.compile(r"\s*[+-]?0\d")  # 007 and 01E3 name something: no program writes a number so
 _ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d(:?\d\d(:?\d\d([.,]\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
 _EPOCH, _END, _START = datetime(1970, 1, 1), datetime.max, datetime.min
@@ -135,10 +136,12 @@ def boolean(cell: Any) -> float:
 def text(cell: Any) -> str:
     """The name of a cell, the same however it is written: 1 and 1.0 have one, and so have ``true`` and True.
 
-    >>> text(1.0), text("007"), text(True), text("true"), text(date(2024, 5, 1)), text(Decimal(10**20))
-    ('1', '007', 'True', 'True', '2024-05-01', '100000000000000000000')
+    >>> text(1.0), text("1.0"), text("007"), text(True), text("true"), text(date(2024, 5, 1)), text(Decimal(10**20))
+    ('1', '1', '007', 'True', 'True', '2024-05-01', '100000000000000000000')
     """
     if isinstance(cell, str):
+        if cell.endswith(".0") and _WHOLE.fullmatch(cell):
+            return str(int(cell[:-2]))
         return _NAMED.get(cell, cell)
     if isinstance(cell, bytes):
         return text(cell.decode("utf-8", "backslashreplace"))

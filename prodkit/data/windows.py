@@ -63,7 +63,7 @@ __all__ = [
 ROW = "_row"  # names a row by its file and position, where no column does
 _FEW_NAMES = 100  # rows that may differ by chance
 _WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # texts that name what the number names
-_DECIMAL = r"^-?(0|[1-9]\d{0,14})(\.\d+)?(e[+-]\d+)?$"  # not long ids, which floats cannot tell apart
+_DECIMAL = r"^-?(0|[1-9]\d{0,14})(\.0|\.\d*[1-9])?$|^-?[1-9](\.\d*[1-9])?e[+-]\d\d+$"
 _COMMA = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$"
 _TRUTH = r"^(true|True|TRUE|false|False|FALSE)$"
 
@@ -116,13 +116,12 @@ def read_window(
     columns: Sequence[str] | None = None,
     labels: bool = True,
     unique: bool = True,
-    texts: Collection[str] = (),
 ) -> pd.DataFrame:
     """The rows of a window that exist at ``facts.moment``, sorted by time and then by id.
 
     No row at or after the moment is read. The label of a row at or after ``facts.labels_until`` is missing: it
     is not known yet. Times become naive datetime64[us]; those with a time zone are converted to UTC. Texts of a CSV
-    file that are all numbers, or all truths, become numbers or truths.
+    file become numbers or truths where all of them are, and where nothing is lost: 1.10 may be a name.
 
     Args:
         facts: what the data is, and the faults of a drill, which are put in after reading.
@@ -131,7 +130,6 @@ def read_window(
             does the target, which may be absent from the table only when ``columns`` is given.
         labels: whether the table must have the target; if it need not and has none, all labels are missing.
         unique: whether rows that share an id are refused here; else whoever asks has to judge them.
-        texts: columns of a CSV file that stay texts, since a model has learned them as names.
 
     Returns:
         Time, ids, features, target; without ``id_column`` also ``_row``, which names file and position.
@@ -147,7 +145,7 @@ def read_window(
     batches = list(table.window(names, time=time, start=start, end=end, numbered=numbered))
     if not batches:
         raise no_rows(facts, table, window)
-    frame = _frame(batches, table, ids=facts.id_column, texts=texts)
+    frame = _frame(batches, table, ids=facts.id_column)
     frame = _sorted(frame, facts, place=f"{facts.data}, {window}")
     if unique:
         require_unique_rows(frame, facts, place=f"{facts.data}, {window}")
@@ -160,9 +158,7 @@ def read_window(
     return frame
 
 
-def _frame(
-    batches: Sequence[Any], table: Files | Database, *, ids: Collection[str], texts: Collection[str]
-) -> pd.DataFrame:
+def _frame(batches: Sequence[Any], table: Files | Database, *, ids: Collection[str]) -> pd.DataFrame:
     """Batches, which may differ in their types, as one table."""
     is_csv, columns = isinstance(table, Files) and not table.is_parquet, {}
     declared = table.categories if isinstance(table, Files) else frozenset()
@@ -170,7 +166,7 @@ def _frame(
         cells = _unified(
             [batch.column(name) for batch in batches], name, exact=name in ids, categories=name in declared
         )
-        if is_csv and name not in texts and name != ROW:
+        if is_csv:
             cells = _typed(cells, name, place=table.shown)
         columns[name] = _series(cells)
     return pd.DataFrame(columns)
