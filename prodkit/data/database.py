@@ -22,6 +22,7 @@ __all__ = ["Database"]
 
 ROWS = 65_536  # that are asked for at a time
 _DAY = timedelta(days=1)
+_LAST = "9999-12-31 23:59:59.999999"
 
 
 @contextmanager
@@ -76,9 +77,11 @@ class Database:
         """A column as the database has it: numbers exact, endless times as the first and the last that there are."""
         column: Any = self._table.c[name]
         if self._engine.dialect.name == "postgresql" and isinstance(column.type, sa.DateTime | sa.Date):
-            ends = [sa.cast(sa.literal(text), column.type) for text in ("0001-01-02", "9999-12-30")]
-            clipped = sa.func.least(sa.func.greatest(column, ends[0]), ends[1])
-            return sa.case((column.is_(None), None), else_=sa.type_coerce(clipped, column.type)).label(name)
+            plain: Any = sa.Date() if isinstance(column.type, sa.Date) else sa.DateTime()
+            naive = sa.func.timezone("UTC", column) if getattr(column.type, "timezone", False) else column
+            first, last = (sa.cast(sa.literal(end), plain) for end in ("0001-01-01", _LAST))
+            clipped = sa.type_coerce(sa.func.least(sa.func.greatest(naive, first), last), plain)
+            return sa.case((column.is_(None), None), else_=clipped).label(name)
         keeps = isinstance(column.type, sa.Boolean) or not (
             self._is_sqlite or isinstance(column.type, sa.Numeric)
         )

@@ -206,7 +206,9 @@ def key_type(kinds: set[Any], name: str, *, exact: bool = True) -> Any:
         return pa.int64()
     if all(types.is_timestamp(kind) and kind.tz is None for kind in kinds):
         return pa.timestamp("us")
-    if all(types.is_integer(kind) or types.is_floating(kind) for kind in kinds):
+    if all(types.is_integer(kind) or types.is_decimal(kind) for kind in kinds):
+        return pa.decimal128(38, max(getattr(kind, "scale", 0) for kind in kinds))
+    if all(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind) for kind in kinds):
         if exact:
             shown = " and ".join(sorted(map(str, kinds)))
             fix = "Write it as one type in all files: whole numbers, or text."
