@@ -408,7 +408,7 @@ def _find_faults(fault: np.ndarray, frame: pd.DataFrame, columns: pd.DataFrame, 
         if column.kind == "categorical":
             continue
         lost = columns[column.name].isna().to_numpy()
-        wrong = lost.any() and lost & present(frame[column.name])
+        wrong = lost.any() and lost & present(frame[column.name], frozenset(schema.missing))
         for place in np.flatnonzero(wrong):
             cell = str(frame[column.name].iloc[place])[:60]
             fault[place] = f"{column.name} must be {column.kind}; found {cell!r}"
