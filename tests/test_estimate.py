@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.isotonic import IsotonicRegression
 from tables import orders_file as orders_file
 from tables import params_for, version_of
 
@@ -20,12 +19,11 @@ from prodkit.errors import DataError
 from prodkit.evidence import Estimate, Evidence
 from prodkit.models.bundle import measured, unpack, window_estimate
 from prodkit.models.calibration import (
-    Calibration,
     CalibrationSet,
     LossModel,
     class_chances,
     encoded,
-    expected_scores,
+    expected_worth,
 )
 from prodkit.models.estimate import Estimated, domain, estimate_evidence, estimated
 from prodkit.models.metrics import scores
@@ -68,7 +66,10 @@ def test_rows_that_are_sure_have_the_scores_that_are_realised(seed, task, digits
     _, said, truth, _ = drawn(task, seed, days=2)
     said = np.round(said, digits) if task == "binary" else said
     shares = np.column_stack([1 - said, said]) if task == "binary" else said
-    found = expected_scores(np.eye(shares.shape[1])[truth], shares, task=task)
+    found = {
+        name: value
+        for name, (value, _) in expected_worth(np.eye(shares.shape[1])[truth], shares, task=task).items()
+    }
     realised = scores(truth, said, task=task)
     shared = found.keys() & realised.keys()
     assert {"log_loss", "roc_auc"} <= shared
@@ -85,19 +86,6 @@ def test_chances_are_what_came_of_like_scores():
         honest = np.exp(np.column_stack([np.zeros(len(x)), x])[:, : shares.shape[1]])
         honest /= honest.sum(axis=1, keepdims=True)
         assert np.abs(chances - honest).mean() < 0.25 * np.abs(shares - honest).mean()
-
-
-def test_a_few_thousand_bins_are_as_good_as_every_row():
-    """Calibration in bins of equal mass expects the same scores as that of every row, to three digits."""
-    _, said, truth, _ = drawn("binary", 2, days=500)
-    plain = IsotonicRegression(out_of_bounds="clip").fit(said, truth).predict(said)
-    binned = Calibration.fit(said, truth.astype(float))(said)
-    shares = np.column_stack([1 - said, said])
-    one, other = (
-        expected_scores(np.column_stack([1 - chances, chances]), shares, task="binary")
-        for chances in (plain, binned)
-    )
-    assert one == pytest.approx(other, abs=5e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.isotonic import isotonic_regression
+from sklearn.isotonic import IsotonicRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
 from prodkit.data.schema import Schema
-from prodkit.errors import DataError
 from prodkit.models.estimators import threads_for
 from prodkit.models.metrics import Floats, row_losses
 from prodkit.models.training import OutOfTime
 from prodkit.params import Task
 
 __all__ = [
-    "Calibration",
     "CalibrationSet",
     "LossModel",
+    "calibrated",
     "class_chances",
     "class_shares",
     "encoded",
-    "expected_scores",
     "expected_worth",
 ]
 
@@ -38,7 +38,6 @@ _FOLDS = 5
 _TREES: dict[str, Any] = {"max_iter": 60, "max_leaf_nodes": 15, "min_samples_leaf": 40, "l2_regularization": 1.0,
                           "early_stopping": False, "random_state": 0}  # fmt: skip
 _CLIP = 1e-6  # as in the losses that are realised
-_KNOTS = 20_000  # bins of equal mass that scores are calibrated in
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,14 @@ class LossModel:
     @classmethod
     def fit(cls, columns: np.ndarray, predicted: Floats, losses: Floats, days: np.ndarray) -> LossModel:
         """Learn from absolute errors (n,); the expectations come from folds of whole days."""
-        given = np.column_stack([columns, predicted])
-        _, place = np.unique(days, return_inverse=True)
-        fold = place * _FOLDS // (place.max() + 1)
+        given, trees = np.column_stack([columns, predicted]), HistGradientBoostingRegressor(**_TREES)
+        days, place = np.unique(days, return_inverse=True)
         expected = np.full(len(losses), losses.mean())
         with threads_for(len(given)):
-            for each in np.unique(fold):
-                rest = fold != each
-                if rest.any():
-                    trees = HistGradientBoostingRegressor(**_TREES).fit(given[rest], losses[rest])
-                    expected[~rest] = np.maximum(trees.predict(given[~rest]), 0.0)
-            trees = HistGradientBoostingRegressor(**_TREES).fit(given, losses)
+            if len(days) > 1:
+                parts = PredefinedSplit(place * _FOLDS // len(days))
+                expected = np.maximum(cross_val_predict(trees, given, losses, cv=parts), 0.0)
+            trees.fit(given, losses)
         return cls(trees, expected, float((losses**2).mean() / max((expected**2).mean(), 1e-300)))
 
 
@@ -160,50 +156,18 @@ def encoded(coerced: pd.DataFrame, schema: Schema, names: tuple[str, ...]) -> ND
     return table
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The chance of a class by score: a rising step function, frozen.
+def calibrated(scores: Floats, came_true: Floats, *, weights: Floats | None = None) -> IsotonicRegression:
+    """The chance of a class by score, learned from rows that the model had not seen (Zadrozny & Elkan 2002).
 
-    Attributes:
-        knots: (b,) mean scores of bins, rising.
-        chances: (b,) the share of each bin that came true, made monotone.
+    A chance may be 0 or 1: it is no claim of the model, and no logarithm is taken of it.
+
+    Args:
+        scores: (n,), at least one.
+        came_true: (n,) 0 or 1.
+        weights: (n,) of the rows; equal if not given.
     """
-
-    knots: Floats
-    chances: Floats
-
-    def __call__(self, scores: Floats) -> Floats:
-        """The chance of each of (n,) scores; between knots linear, beyond them that of the last."""
-        chances: Floats = np.interp(scores, self.knots, self.chances)
-        return chances
-
-    @classmethod
-    def fit(cls, scores: Floats, came_true: Floats, *, weights: Floats | None = None) -> Calibration:
-        """Isotonic regression over at most 20,000 bins of equal mass (Zadrozny & Elkan 2002).
-
-        Args:
-            scores: (n,) of rows that the model had not seen.
-            came_true: (n,) 0 or 1.
-            weights: (n,) of the rows; equal if not given.
-
-        Raises:
-            DataError: there are no rows.
-        """
-        if not len(scores):
-            raise DataError("scores", rule="must be those of one row or more", value="none")
-        order = np.argsort(scores)
-        ordered = scores[order]
-        mass = np.ones(len(scores)) if weights is None else weights[order]
-        edges = ordered[np.arange(_KNOTS) * len(scores) // _KNOTS]
-        starts = np.unique(np.searchsorted(ordered, edges))  # equal scores share a bin
-        whole = np.add.reduceat(mass, starts)
-        filled, unit = whole > 0, np.where(whole > 0, whole, 1.0)
-        knots, shares = (
-            (np.add.reduceat(mass * each, starts) / unit)[filled] for each in (ordered, came_true[order])
-        )
-        # a calibrated chance may be 0 or 1: it is no claim of the model, and no logarithm is taken of it
-        chances = isotonic_regression(shares, sample_weight=whole[filled], y_min=0, y_max=1)
-        return cls(knots, np.asarray(chances))
+    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    return curve.fit(scores, came_true, sample_weight=weights)
 
 
 def class_shares(predicted: Floats) -> Floats:
@@ -226,10 +190,12 @@ def class_chances(
     """
     k = then.shape[1]
     classes = range(1 if k == 2 else 0, k)
-    curves = [Calibration.fit(then[:, one], (truth == one).astype(float), weights=weights) for one in classes]
+    curves = [calibrated(then[:, one], (truth == one).astype(float), weights=weights) for one in classes]
     tables = []
     for shares in others:
-        chances = np.column_stack([curve(shares[:, one]) for one, curve in zip(classes, curves, strict=True)])
+        chances = np.column_stack(
+            [curve.predict(shares[:, one]) for one, curve in zip(classes, curves, strict=True)]
+        )
         if k == 2:
             tables.append(np.column_stack([1 - chances[:, 0], chances[:, 0]]))
             continue
@@ -238,43 +204,39 @@ def class_chances(
     return tables
 
 
-def expected_scores(chances: Floats, scores: Floats, *, task: Task) -> dict[str, float]:
-    """What each score is expected to be if each row comes true with its chance.
+def expected_worth(
+    chances: Floats, scores: Floats, *, task: Task
+) -> dict[str, tuple[float, Callable[[Floats], Floats]]]:
+    """The expected scores by name, if each row comes true with its chance, and what a row adds to each.
 
     Args:
         chances: (n, k) of each class, calibrated; rows add up to one.
         scores: (n, k) the shares predicted.
         task: binary or multiclass.
 
+    Returns:
+        Each score, and a function of shares (n, k): what a row adds if it comes to each class (n, k). Of the mean
+        scores that is the row's own; of the area under the curve, it is the row's influence.
+
     >>> both = np.array([[0.8, 0.2], [0.1, 0.9]])
-    >>> {name: round(value, 3) for name, value in expected_scores(both, both, task="binary").items()}
+    >>> {name: round(value, 3) for name, (value, _) in expected_worth(both, both, task="binary").items()}
     {'log_loss': 0.413, 'roc_auc': 0.854, 'accuracy': 0.85, 'brier': 0.125}
-    """
-    return {name: value for name, (value, _) in expected_worth(chances, scores, task=task).items()}
-
-
-def expected_worth(
-    chances: Floats, scores: Floats, *, task: Task
-) -> dict[str, tuple[float, Callable[[Floats], Floats]]]:
-    """By name, the expected score, and what a row of shares (n, k) adds to it if it comes to each class (n, k).
-
-    Of the mean scores that is the row's own; of the area under the curve, it is the row's influence.
     """
     k = scores.shape[1]
     rows: dict[str, Callable[[Floats], Floats]] = {
         "log_loss": lambda given: -np.log(given.clip(_CLIP, 1 - _CLIP)),
         "accuracy": lambda given: np.eye(k)[given.argmax(axis=1)],
+        "brier": lambda given: (1 - given) ** 2,
     }
-    if task == "binary":
-        rows["brier"] = lambda given: (1 - given) ** 2
-    expected = {
+    means = {
         name: (float((chances * worth(scores)).sum() / len(scores)), worth) for name, worth in rows.items()
     }
     classes = range(k) if task == "multiclass" else [1]
     curves = [_Ranking.of(chances[:, one], scores[:, one]) for one in classes]
     area = sum(each.area * each.share for each in curves) if task == "multiclass" else curves[0].area
-    expected["roc_auc"] = float(area), lambda given: _area_influence(curves, given)
-    return {name: expected[name] for name in ("log_loss", "roc_auc", "accuracy", "brier") if name in expected}
+    ranked = {"roc_auc": (float(area), partial(_area_influence, curves))}
+    means = means if task == "binary" else {name: means[name] for name in ("log_loss", "accuracy")}
+    return {"log_loss": means.pop("log_loss"), **ranked, **means}
 
 
 @dataclass(frozen=True)

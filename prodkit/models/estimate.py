@@ -18,13 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate, Evidence, Outcome
-from prodkit.models.calibration import (
-    Calibration,
-    CalibrationSet,
-    class_chances,
-    class_shares,
-    expected_worth,
-)
+from prodkit.models.calibration import CalibrationSet, calibrated, class_chances, class_shares, expected_worth
 from prodkit.models.estimators import threads_for
 from prodkit.models.metrics import Floats, autocorrelation, intervals
 from prodkit.params import PRIMARY, Task
@@ -124,9 +118,9 @@ def domain(
     labels = np.concatenate(parts)
     auc = intervals(later, chances, task="binary", blocks=labels * 2 + later, seed=seed)["roc_auc"]
     # calibrated on days that were not learned from, so that trees which know nothing weigh all rows the same
-    honest = Calibration.fit(chances, later.astype(float), weights=halves)
-    odds = _odds(honest(others))
-    return Domain(auc, odds / odds.mean(), _odds(honest(chances[later == 1])))
+    honest = calibrated(chances, later.astype(float), weights=halves)
+    odds, tried = (_odds(honest.predict(each)) for each in (others, chances[later == 1]))
+    return Domain(auc, odds / odds.mean(), tried)
 
 
 def _day_folds(days: np.ndarray, seed: int) -> np.ndarray:

@@ -132,13 +132,13 @@ def ours(folder: Path, name: str) -> None:
 
 def million(folder: Path) -> None:
     """The same calibration and AUC, timed."""
-    from prodkit.models.calibration import class_chances, class_shares, expected_scores
+    from prodkit.models.calibration import class_chances, class_shares, expected_worth
 
     reference, analysis = (pd.read_parquet(folder / f"{part}.parquet") for part in ("before", "after"))
     began = time.perf_counter()
     then, now = (class_shares(rows["score"].to_numpy()) for rows in (reference, analysis))
     (chances,) = class_chances(reference["label"].to_numpy(), then, [now])
-    area = expected_scores(chances, now, task="binary")["roc_auc"]
+    area = expected_worth(chances, now, task="binary")["roc_auc"][0]
     took = time.perf_counter() - began
     rivals, theirs = np.loadtxt(folder / "million.txt")
     print(
