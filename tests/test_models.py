@@ -1,5 +1,7 @@
 """Models named by parameters: any estimator, any task, any column; and the baseline beside them."""
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +14,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from prodkit.data.schema import Column, Schema
-from prodkit.errors import LabelError, ModelError
+from prodkit.errors import LabelError, ModelError, WindowError
 from prodkit.models.estimators import Fallback, build_model, fit_model, predictions, require_sound
+from prodkit.models.training import folds
 
 COLUMNS = ["amount", "city", "member", "when"]
 SETTINGS = {
@@ -442,3 +445,30 @@ def test_the_baseline_never_fails_on_a_value(values, there):
     said = baseline.predict(frame, schema=schema)
     assert said.shape == (len(values),)
     assert ((said > 0) & (said < 1)).all()
+
+
+days_of_rows = st.lists(st.integers(0, 60), min_size=1, max_size=120)
+
+
+@settings(max_examples=150, deadline=None)
+@given(days_of_rows, st.integers(2, 6), st.integers(0, 5 * 24), st.randoms(use_true_random=False))
+def test_folds_learn_from_the_past_and_are_tested_on_the_future(days, n, gap, chance):
+    """Whatever days hold rows, in any order: labels were known in time, whole days, each day tested once."""
+    delay = timedelta(hours=gap)
+    hours = [24 * day + chance.randrange(24) for day in days]
+    times = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(hours, unit="h"))
+    try:
+        found = list(folds(times, n=n, gap=delay))
+    except WindowError:
+        assert len(set(days)) < n + np.ceil(delay / timedelta(days=1)) + 1
+        return
+    assert len(found) == n
+    tested = [set(times.iloc[test].dt.date) for _, test in found]
+    for (train, test), dates in zip(found, tested, strict=True):
+        assert len(train)
+        assert len(test)
+        assert times.iloc[train].max() + delay < times.iloc[test].min()
+        assert len(test) == times.dt.date.isin(dates).sum()
+    assert sum(map(len, tested)) == len(set().union(*tested))
+    assert [max(dates) for dates in tested] == sorted(max(dates) for dates in tested)
+    assert max(tested[-1]) == times.max().date()

@@ -1,5 +1,7 @@
 """How a challenger is made: what training may see, folds in time, search, and what the diagnostics find."""
 
+import json
+import time
 from datetime import timedelta
 
 import numpy as np
@@ -9,19 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import orders, params_for
 
-from prodkit.data.schema import Schema
-from prodkit.errors import LabelError, ModelError, WindowError
-from prodkit.models.metrics import row_losses
-from prodkit.models.training import (
-    folds,
+from prodkit import (
+    Schema,
+    assemble,
+    fit_model,
     importance,
     learning_curve,
+    manifest,
     model_for,
     out_of_time,
     search_arguments,
     split_window,
-    subsample,
+    window_estimate,
 )
+from prodkit.errors import DataError, LabelError, ModelError, WindowError
 
 WINDOW = "2024-01-01/2024-02-10"
 TREES = {"window": WINDOW, "model_args": {"max_iter": 15}, "folds": 3}
@@ -86,40 +89,6 @@ def test_the_feed_keeps_the_rows_without_a_label():
     assert len(split.feed) == len(older)
     assert len(split.rows) == older["returned"].notna().sum() < len(older)
     assert split.rows["returned"].notna().all()
-
-
-days_of_rows = st.lists(st.integers(0, 60), min_size=1, max_size=120)
-
-
-@settings(max_examples=150, deadline=None)
-@given(days_of_rows, st.integers(2, 6), st.integers(0, 5 * 24), st.randoms(use_true_random=False))
-def test_folds_learn_from_the_past_and_are_tested_on_the_future(days, n, gap, chance):
-    """Whatever days hold rows, in any order: labels were known in time, whole days, each day tested once."""
-    delay = timedelta(hours=gap)
-    hours = [24 * day + chance.randrange(24) for day in days]
-    times = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(hours, unit="h"))
-    try:
-        found = list(folds(times, n=n, gap=delay))
-    except WindowError:
-        assert len(set(days)) < n + np.ceil(delay / timedelta(days=1)) + 1
-        return
-    assert len(found) == n
-    tested = [set(times.iloc[test].dt.date) for _, test in found]
-    for (train, test), dates in zip(found, tested, strict=True):
-        assert len(train)
-        assert len(test)
-        assert times.iloc[train].max() + delay < times.iloc[test].min()
-        assert len(test) == times.dt.date.isin(dates).sum()
-    assert sum(map(len, tested)) == len(set().union(*tested))
-    assert [max(dates) for dates in tested] == sorted(max(dates) for dates in tested)
-    assert max(tested[-1]) == times.max().date()
-
-
-def test_too_few_days_for_the_folds_are_refused():
-    """The error counts the days and says what to change."""
-    times = pd.Series(pd.date_range("2024-01-01", periods=72, freq="h"))
-    with pytest.raises(WindowError, match=r"enough days for 5 folds; found 3 days\. Use fewer `folds`"):
-        list(folds(times, n=5, gap=timedelta(0)))
 
 
 def test_out_of_time_figures_come_from_models_that_had_not_seen_the_rows(noisy):
@@ -219,27 +188,6 @@ def test_other_tasks_are_searched_by_their_own_loss(search, task):
     assert tried["loss"].iloc[0] < (np.log(4) if task == "multiclass" else spread) / 2
 
 
-def test_the_last_round_of_halving_learns_from_all_rows(monkeypatch):
-    """Early rounds are small, so that the last, which decides, is not."""
-    frame, sizes = known(), []
-    monkeypatch.setattr(
-        "prodkit.models.training.mean_loss", lambda m, columns, *_: sizes.append(len(columns)) or 1.0
-    )
-    space = {"max_depth": [2, 3, 4, 5], "learning_rate": [0.1, 0.2]}
-    params = params_of(folds=2, search="halving", search_space=space, model_args={"max_iter": 1})
-    search_arguments(frame, schema=frozen(frame), params=params)
-    whole = [len(test) for _, test in folds(frame["ordered_at"], n=2, gap=params.label_delay)]
-    assert sizes[-1] == pytest.approx(whole[-1], rel=0.05)
-    assert sizes[0] < 0.5 * whole[0]
-
-
-def test_without_a_search_the_arguments_are_those_given():
-    """Nothing is fitted, and nothing is tabled."""
-    arguments, tried = search_arguments(known(days=5), schema=frozen(known(days=5)), params=params_of())
-    assert arguments == {"max_iter": 15}
-    assert tried.empty
-
-
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -257,33 +205,64 @@ def test_a_search_for_nothing_or_for_nonsense_is_refused(search, space, message)
         search_arguments(frame, schema=frozen(frame), params=params)
 
 
-def test_a_fold_without_a_positive_is_no_crash():
-    """A quiet first month of a rare outcome: its fold has no AUC, the others do."""
-    frame = known()
-    quiet = frame["ordered_at"] < pd.Timestamp("2024-01-16")
-    frame["returned"] = frame["returned"].mask(quiet, 0.0)
-    params = params_of()
-    schema = frozen(frame)
+def test_without_a_search_the_arguments_are_those_given():
+    """Nothing is fitted, and nothing is tabled."""
+    frame = known(days=5)
+    arguments, tried = search_arguments(frame, schema=frozen(frame), params=params_of())
+    assert arguments == {"max_iter": 15}
+    assert tried.empty
+
+
+def version_of(frame, *, more=(), **given):
+    """All that the notebook does with a table, up to what it registers: the manifest, and an estimate of itself."""
+    params = params_of(**given)
+    split = split_window(frame, params)
+    schema = frozen(split.rows, more=list(more), task=given.get("task"))
     model = model_for(params, params.model_args, schema=schema)
-    tested = out_of_time(model, frame, schema=schema, params=params)
-    assert len(tested.folds) == 3
-    assert np.isfinite(tested.losses[1]).all()
-    assert np.isfinite(tested.folds["value"].iloc[-1])
+    tested = out_of_time(model, split.rows, schema=schema, params=params)
+    fitted = fit_model(model, split.rows, schema=schema)
+    weights, figures = importance(tested, params=params)["mean"].to_dict(), tested.intervals()
+    bundle = assemble(fitted, split, tested, schema=schema, params=params, importance=weights)
+    assert len(learning_curve(model, split.rows, tested, params=params)) == 4
+    estimate = window_estimate(frame, params, bundle=bundle)
+    assert estimate.scores or estimate.abstained
+    return json.dumps(manifest(bundle, split.rows, params=params, metrics=figures), allow_nan=False)
 
 
-@given(st.integers(1, 300), st.integers(1, 100))
-def test_thinning_keeps_at_most_so_many_rows_over_the_whole_span(rows, most):
-    """The first row stays, gaps are even, and a short table stays whole."""
-    kept = subsample(pd.DataFrame({"x": np.arange(rows)}), most)["x"].to_numpy()
-    assert 1 <= len(kept) <= most
-    assert kept[0] == 0
-    assert len(np.unique(np.diff(kept))) <= 1
-    assert len(kept) == rows or most < rows
-    assert rows - 1 - kept[-1] < -(-rows // most)
+@pytest.mark.parametrize("days", [1, 2, 3, 10])
+@pytest.mark.parametrize("rows", [0, 1, 2, 5, 31])
+@pytest.mark.parametrize("target", ["returned", "price", "city"])
+def test_a_table_as_small_as_can_be_gives_a_version_or_an_error_with_the_next_step(rows, days, target):
+    """No rows to a month of them on one to ten days: never another error than one that says what to change."""
+    task = {"returned": "binary", "price": "regression", "city": "multiclass"}[target]
+    frame = orders(days=days, rows=31, seed=3).assign(
+        returned=lambda table: table["ordered_at"].dt.second % 2
+    )
+    frame = frame.iloc[np.linspace(0, len(frame) - 1, rows).astype(int)]
+    frame = frame.assign(returned=frame[target])
+    window = f"2024-01-01/{pd.Timestamp('2024-01-01') + pd.Timedelta(days=days + 2):%Y-%m-%d}"
+    given = {"window": window, "holdout": "1d", "label_delay": "1d", "folds": 2, "task": task}
+    error = None
+    try:
+        version_of(frame, **given)
+    except DataError as raised:
+        error = raised
+    assert error is None or (error.rule.startswith("must") and error.fix)
 
 
-def test_the_loss_of_a_row_is_the_one_that_decides(noisy):
-    """The losses of the out-of-time rows are those of the task's primary loss."""
-    _, _, tested = noisy
-    assert np.array_equal(tested.losses[1], row_losses(tested.truth, tested.predicted, task="binary"))
-    assert (tested.loss, tested.metric) == ("log_loss", "roc_auc")
+def test_four_positives_among_many_rows_are_learned():
+    """The automatic model of a very rare class, with folds that hold none of it, is fitted and has figures."""
+    frame = orders(days=40, rows=400).assign(returned=0.0)
+    frame.loc[[100, 4000, 9000, 13_000], "returned"] = 1.0
+    assert version_of(frame, model_args={"max_iter": 3})
+
+
+def test_a_wide_table_is_trained_within_a_minute():
+    """More than a hundred columns of noise: folds, importance and learning curve take seconds."""
+    frame = orders(days=20)
+    noise = np.random.default_rng(0).normal(size=(len(frame), 110))
+    names = [f"noise_{number}" for number in range(110)]
+    wide = pd.concat([frame, pd.DataFrame(noise, columns=names)], axis=1)
+    began = time.process_time()
+    assert version_of(wide, more=names, window="2024-01-01/2024-01-21", model_args={"max_iter": 5}, folds=2)
+    assert time.process_time() - began < 60

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 from typing import Any
 
 import joblib
@@ -43,8 +42,8 @@ __all__ = [
     "window_estimate",
 ]
 
-# Artifacts name their classes by module. Where those went since: "old.module": "new.module" for all of a module that is
-# gone, "old.module:Name": "new.module:Name" for one class. A renamed attribute is the business of __setstate__.
+# Artifacts name their classes by module: these are gone, and that is where their classes went. A class that leaves a
+# module which stays is imported there; a renamed attribute is the business of __setstate__.
 _MOVED: dict[str, str] = {
     "prodkit.drift.bins": "prodkit.drift.profiles",
     "prodkit.drift.columns": "prodkit.drift.profiles",
@@ -264,31 +263,9 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
 def _moved_names() -> Iterator[None]:
     """Let an artifact be read that names classes by the modules they were in when it was written."""
     with _READING:
-        old = {place.partition(":")[0] for place in _MOVED}
-        # of a module that is still there, only single names have moved
-        stand_ins = {
-            name: _MovedModule(name, None if name in _MOVED else import_module(name)) for name in old
-        }
-        before = {name: sys.modules[name] for name in old if name in sys.modules}
-        sys.modules.update(stand_ins)
+        sys.modules.update({old: import_module(new) for old, new in _MOVED.items()})
         try:
             yield
         finally:
-            for name in old:
-                del sys.modules[name]
-            sys.modules.update(before)
-
-
-class _MovedModule(ModuleType):
-    """Stands for a module while an artifact is read, and gives each class from where it is now."""
-
-    def __init__(self, name: str, real: ModuleType | None) -> None:
-        super().__init__(name)
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        new = _MOVED.get(f"{self.__name__}:{name}") or _MOVED.get(self.__name__)
-        if new is None:
-            return getattr(self._real, name)
-        module, _, renamed = new.partition(":")
-        return getattr(import_module(module), renamed or name)
+            for old in _MOVED:
+                del sys.modules[old]

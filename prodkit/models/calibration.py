@@ -28,6 +28,7 @@ __all__ = [
     "class_shares",
     "encoded",
     "expected_worth",
+    "learnable",
 ]
 
 _MOST_ROWS = 20_000  # kept with a version
@@ -62,13 +63,15 @@ class LossModel:
     @classmethod
     def fit(cls, columns: np.ndarray, predicted: Floats, losses: Floats, days: np.ndarray) -> LossModel:
         """Learn from absolute errors (n,); the expectations come from folds of whole days."""
-        given, trees = np.column_stack([columns, predicted]), HistGradientBoostingRegressor(**_TREES)
+        trees = HistGradientBoostingRegressor(**_TREES)
         days, place = np.unique(days, return_inverse=True)
+        fold = place * _FOLDS // len(days)
+        given = learnable(np.column_stack([columns, predicted]), fold)
         expected = np.full(len(losses), losses.mean())
         with threads_for(len(given)):
             if len(days) > 1:
-                parts = PredefinedSplit(place * _FOLDS // len(days))
-                expected = np.maximum(cross_val_predict(trees, given, losses, cv=parts), 0.0)
+                cv = PredefinedSplit(fold)
+                expected = np.maximum(cross_val_predict(trees, given, losses, cv=cv), 0.0)
             trees.fit(given, losses)
         return cls(trees, expected, float((losses**2).mean() / max((expected**2).mean(), 1e-300)))
 
@@ -153,6 +156,15 @@ def encoded(coerced: pd.DataFrame, schema: Schema, names: tuple[str, ...]) -> ND
             continue
         codes = pd.Index(levels, dtype=object).get_indexer(pd.Index(values.to_numpy(dtype=object)))
         table[:, place] = np.where(values.isna(), np.nan, np.where(codes < 0, len(levels), codes))
+    return table
+
+
+def learnable(table: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """The table (n, m) with zeros in columns that are empty without one of the folds (n,), which trees refuse."""
+    table = table.copy()
+    for rest in (fold != each for each in (-1, *np.unique(fold))):
+        if rest.any():
+            table[:, np.isnan(table[rest]).all(axis=0)] = 0.0
     return table
 
 

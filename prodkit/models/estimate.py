@@ -18,7 +18,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from prodkit.errors import DataError
 from prodkit.evidence import Estimate, Evidence, Outcome
-from prodkit.models.calibration import CalibrationSet, calibrated, class_chances, class_shares, expected_worth
+from prodkit.models.calibration import (
+    CalibrationSet,
+    calibrated,
+    class_chances,
+    class_shares,
+    expected_worth,
+    learnable,
+)
 from prodkit.models.estimators import threads_for
 from prodkit.models.metrics import Floats, autocorrelation, intervals
 from prodkit.params import PRIMARY, Task
@@ -94,10 +101,10 @@ def domain(
             raise DataError(name, rule="must hold rows of two days or more", value=f"{len(labels)} rows")
     taken = [np.arange(0, len(side), -(-len(side) // most_rows)) for side in (reference, current)]
     parts = [labels[part] for labels, part in zip(days, taken, strict=True)]
-    given = np.vstack([reference[taken[0]], current[taken[1]]])
+    fold = np.concatenate([_day_folds(labels, seed) for labels in parts])
+    given = learnable(np.vstack([reference[taken[0]], current[taken[1]]]), fold)
     later = np.repeat([0, 1], [len(part) for part in taken])
     halves = np.where(later == 1, len(taken[0]) / len(taken[1]), 1.0)
-    fold = np.concatenate([_day_folds(labels, seed) for labels in parts])
     chances, others = np.full(len(given), 0.5), np.zeros(len(reference))
     a_day = max(len(labels) / len(np.unique(labels)) for labels in parts)
     leaf = max(1, int(min(max(_LEAF_ROWS, _LEAF_DAYS * a_day), len(given) / 10)))

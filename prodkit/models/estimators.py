@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -35,13 +35,8 @@ __all__ = [
     "threads_for",
 ]
 
-_AUTO = {
-    "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
-    "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
-    "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
-}
+_AUTO = "sklearn.ensemble.HistGradientBoosting"
 _AUTO_ARGUMENTS = {"learning_rate": 0.05}  # half of scikit-learn's: noisy tables are soon learned by heart
-_AUTO_ONLY = {"multiclass": {"early_stopping": False}}  # which needs two rows of each class, however rare
 # Of a wide table, a third of the time, and as good: most of it goes into histograms of each column in each node.
 _WIDE_COLUMNS, _WIDE_BINS = 200, 63
 _STOPPING_ROWS = 20  # of the rarest class: early stopping takes a tenth of them to judge by
@@ -70,9 +65,7 @@ def build_model(
     """
     given = dict(arguments or {})
     if path == "auto":
-        few_levels = all(len(column.levels or ()) < _WIDE_BINS for column in schema.features)
-        wide = {"max_bins": _WIDE_BINS} if len(schema.features) > _WIDE_COLUMNS and few_levels else {}
-        path, given = _AUTO[schema.task], _AUTO_ARGUMENTS | _AUTO_ONLY.get(schema.task, {}) | wide | given
+        path, given = _automatic(schema, given)
     if isinstance(given.get("class_weight"), Mapping):
         given["class_weight"] = _class_weight(given["class_weight"], schema)
     estimator = _construct(path, given)
@@ -85,6 +78,17 @@ def build_model(
         return estimator
     estimator = _adapted(estimator)
     return Pipeline([("encode", _encoder(estimator, schema)), ("model", estimator)])
+
+
+def _automatic(schema: Schema, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Path and arguments of the automatic model; those that are given win."""
+    arguments: dict[str, Any] = dict(_AUTO_ARGUMENTS)
+    if schema.task == "multiclass":
+        arguments["early_stopping"] = False  # which needs two rows of each class, however rare
+    few_levels = all(len(column.levels or ()) < _WIDE_BINS for column in schema.features)
+    if len(schema.features) > _WIDE_COLUMNS and few_levels:
+        arguments["max_bins"] = _WIDE_BINS
+    return _AUTO + ("Regressor" if schema.task == "regression" else "Classifier"), arguments | given
 
 
 def _class_weight(weights: Mapping[Any, float], schema: Schema) -> dict[int, float]:
@@ -120,11 +124,9 @@ def _construct(path: str, arguments: dict[str, Any]) -> Any:
 
 def _require_task(estimator: Any, schema: Schema, path: str) -> None:
     kind = getattr(estimator, "_estimator_type", None)  # how a class says it that knows no tags
+    if hasattr(estimator, "__sklearn_tags__"):
+        kind = get_tags(estimator).estimator_type
     classes = hasattr(estimator, "predict_proba")
-    if hasattr(estimator, "__sklearn_tags__") and get_tags(estimator).estimator_type:
-        kind = (
-            "regressor" if is_regressor(estimator) else "classifier" if is_classifier(estimator) else "other"
-        )
     wanted = "regressor" if schema.task == "regression" else "classifier"
     if (kind or ("classifier" if classes else "regressor")) != wanted:
         fix = "Choose another `model`, or set `task` if it was inferred wrongly."
@@ -365,18 +367,16 @@ class Fallback:
     def fit(cls, frame: pd.DataFrame, *, schema: Schema, least_rows: int = 100) -> Fallback:
         """Learn from labelled rows; the column is the one whose levels differ most in outcome."""
         labels = pd.Series(schema.encode(frame[schema.target]), index=frame.index)
-        columns = schema.coerce(frame)
-        tables = {}
+        columns, explained = schema.coerce(frame), {"": 0.0}
         for feature in schema.features:
             if feature.kind == "categorical" and len(feature.levels or ()) <= 50:
                 levels = labels.groupby(columns[feature.name])
                 # variance between levels, in rows: how much telling them apart explains
-                tables[feature.name] = float((levels.size() * (levels.mean() - labels.mean()) ** 2).sum())
-        column = max(tables, key=lambda name: tables[name]) if tables else ""
-        if not column:
-            return cls("", _usual(labels, schema), {})
-        levels = labels.groupby(columns[column])
-        by_level = {str(level): _usual(part, schema) for level, part in levels if len(part) >= least_rows}
+                between = levels.size() * (levels.mean() - labels.mean()) ** 2
+                explained[feature.name] = float(between.sum())
+        column = max(explained, key=lambda name: (explained[name], bool(name)))
+        parts = labels.groupby(columns[column]) if column else []
+        by_level = {str(level): _usual(part, schema) for level, part in parts if len(part) >= least_rows}
         return cls(column, _usual(labels, schema), by_level)
 
     def predict(self, frame: pd.DataFrame, *, schema: Schema) -> np.ndarray:

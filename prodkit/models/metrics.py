@@ -399,12 +399,13 @@ def block_codes(blocks: ArrayLike, n: int) -> tuple[Ints, int]:
 
 
 def daily_auc(y_true: ArrayLike, y_pred: ArrayLike, *, blocks: ArrayLike) -> pd.Series[float]:
-    """ROC AUC within each block (day), by block; blocks of one class only are left out.
+    """ROC AUC within each block (day), by block; rows without a prediction and blocks of one class are left out.
 
     >>> daily_auc([0, 1, 1, 1], [0.2, 0.7, 0.1, 0.9], blocks=[1, 1, 2, 2]).to_dict()
     {1: 1.0}
     """
     table = pd.DataFrame({"truth": np.asarray(y_true), "guess": np.asarray(y_pred, float), "block": blocks})
+    table = table.dropna()
     table["rank"] = table.groupby("block")["guess"].rank().where(table["truth"] == 1, 0.0)
     sums = table.groupby("block").agg(rows=("truth", "size"), hits=("truth", "sum"), rank=("rank", "sum"))
     both = sums[(sums["hits"] > 0) & (sums["hits"] < sums["rows"])]
