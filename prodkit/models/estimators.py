@@ -375,7 +375,7 @@ class Fallback:
                 between = levels.size() * (levels.mean() - labels.mean()) ** 2
                 explained[feature.name] = float(between.sum())
         column = max(explained, key=lambda name: (explained[name], bool(name)))
-        parts = labels.groupby(columns[column]) if column else []
+        parts: Any = labels.groupby(columns[column]) if column else ()
         by_level = {str(level): _usual(part, schema) for level, part in parts if len(part) >= least_rows}
         return cls(column, _usual(labels, schema), by_level)
 
