@@ -472,4 +472,6 @@ def unknown_parameter(name: str, *, known: Any, place: str) -> ParameterError:
     """The error for a name that nobody declares, with the nearest one that somebody does."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     fix = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
+    if not known:
+        fix = "There is none: tag the code cell that declares them `parameters`."
     return ParameterError(name, rule="is not a parameter", place=place, fix=fix)

@@ -799,7 +799,7 @@ def read_notebook(notebook: str) -> Notebook:
     """Read a notebook given by name or path; a text that was read before is not parsed again.
 
     Raises:
-        ParameterError: no such notebook, or none with one parameters cell that can be read.
+        ParameterError: no such notebook, or its parameters cell cannot be read.
     """
     path = notebook_path(notebook)
     try:
@@ -819,10 +819,10 @@ def _parsed(text: str, path: Path) -> Notebook:
     sources = [(kind, source) for kind, source, _ in cells]
     digest = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
     tagged = [(kind, source) for kind, source, tags in cells if "parameters" in tags]
-    if [kind for kind, _ in tagged] != ["code"]:
-        rule, fix = "must be one tagged code cell", "Tag one cell `parameters`."
+    if [kind for kind, _ in tagged] not in ([], ["code"]):
+        rule, fix = "must be one tagged code cell, or none", "Tag one cell `parameters`."
         raise ParameterError("parameters", rule=rule, value=f"{len(tagged)}", place=path.name, fix=fix)
-    return Notebook(path, digest, declarations(tagged[0][1], place=path.name))
+    return Notebook(path, digest, declarations(tagged[0][1], place=path.name) if tagged else {})
 
 
 def _cells(text: str) -> list[tuple[str, str, list[str]]]:

@@ -304,6 +304,20 @@ def test_the_parameters_of_an_own_notebook_reach_it(prodkit: Command, out, tmp_p
     assert result["params"] == {"label": "00123", "amounts": [1, 2]}
 
 
+def test_a_notebook_without_a_parameters_cell_runs(prodkit: Command, out, tmp_path):
+    """A notebook that declares no parameters is run as it is; giving it one is the error, and says what to do."""
+    path = own_notebook(tmp_path, "print(1)")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].metadata = {}
+    nbformat.write(notebook, path)
+    status, printed, told = prodkit("run", path, "--out", out, "--json")
+    assert (status, json.loads(printed)["params"], told) == (0, {}, "")
+    status, _, told = prodkit("run", path, "-p", "a", "1", "--out", out)
+    assert status == 2
+    assert "a is not a parameter" in told
+    assert "tag the code cell that declares them `parameters`" in told
+
+
 # What the identity of a notebook of one's own covers
 
 
