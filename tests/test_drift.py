@@ -6,11 +6,15 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from benchmarks.drift_calibration import Draw, autocorrelated, levels, normal
 from hypothesis import given, settings
@@ -18,7 +22,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import false_discovery_control
 
-from prodkit import jensen_shannon, kolmogorov_smirnov, psi, read_window
+from prodkit import jensen_shannon, kolmogorov_smirnov, profile_table, psi, read_window
 from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import blocks
 from prodkit.drift.compare import adjusted, compare_columns, comparison, differences, wasserstein
@@ -244,6 +248,52 @@ def test_samples_merge_into_the_sample_of_all(first: list[int], second: list[int
     assert merged.rows == whole.rows
     assert merged.hashes.tolist() == whole.hashes.tolist()
     assert merged.counts.tolist() == whole.counts.tolist()
+
+
+def saved(table: pa.Table | pd.DataFrame, path: Path, **options: Any) -> str:
+    """The path of a Parquet file with these rows."""
+    table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
+    pq.write_table(table, path, **options)
+    return str(path)
+
+
+def shop(n: int = 3000, *, seed: int = 0, shift: float = 0.0) -> pd.DataFrame:
+    """Rows of thirty days in order, with columns of each kind."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "at": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.uniform(0, 30, n)), unit="D"),
+            "price": rng.normal(size=n) + shift,
+            "pieces": rng.poisson(3, n),
+            "city": rng.choice(["Bergen", "Lisbon", "Oslo"], n),
+            "code": rng.integers(0, 400, n).astype(str),
+            "express": rng.random(n) < 0.3,
+            "tail": rng.standard_cauchy(n),
+        }
+    ).astype({"code": "str"})
+
+
+def test_files_are_summarised_as_training_does(tmp_path: Path) -> None:
+    """By days, a file gets the kinds, bins and counts of the same rows in memory, in any order, on new or old bins."""
+    frame, later = shop(), shop(seed=1, shift=0.2)
+    later.loc[::50, "price"] = np.nan
+    later.loc[::70, "city"] = "Rome"
+    later.loc[::90, "city"] = None
+    schema = Schema.infer(
+        frame.assign(y=np.arange(len(frame)) % 2),
+        features=[name for name in frame if name != "at"],
+        target="y",
+    )
+    trained = profile(frame, schema, blocks=blocks(frame["at"]))
+    whole = replace(profile(later, schema, blocks=blocks(later["at"]), like=trained), fingerprints=None)
+    for rows in (later, later.sample(frac=1, random_state=0)):
+        path = saved(rows, tmp_path / "later.parquet", row_group_size=700)
+        assert_same(profile_table(path, like=trained, time_column="at"), whole)
+    read = profile_table(saved(frame, tmp_path / "a.parquet", row_group_size=999), time_column="at")
+    assert {name: column.bins for name, column in read.columns.items()} == {
+        name: column.bins for name, column in trained.columns.items()
+    }
+    assert_same(read, replace(trained, fingerprints=None))
 
 
 # Distances, tests and their calibration

@@ -48,7 +48,7 @@ test_metrics test_models test_notebook test_notebooks test_outline
 test_own_tables test_pages test_params test_payloads test_reading test_readme
 test_redaction test_replay test_requestlog test_robustness test_rows test_runs test_schedule test_schema
 test_scoring test_secrets test_sequential test_serve test_served test_snapshot test_store
-test_stress test_survey test_tails test_trial test_verification
+test_stress test_survey test_trial test_verification
 test_vitals test_whatif test_wider
 """
 

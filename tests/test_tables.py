@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
@@ -21,12 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prodkit import compare_tables, profile_table
-from prodkit.data.schema import Schema
-from prodkit.data.windows import blocks
-from prodkit.drift.counts import profile
-from prodkit.drift.profiles import Profile
 from prodkit.errors import DataError, ParameterError, SchemaError
-from tests.test_drift import assert_same
+from tests.test_drift import assert_same, saved, shop
 
 FLOATS = st.one_of(
     st.none(),
@@ -69,37 +64,8 @@ def arrow(rows: list[tuple[Any, ...]], schema: pa.Schema = TYPES) -> pa.Table:
     return pa.table(dict(zip(schema.names, arrays, strict=True)))
 
 
-def saved(table: pa.Table | pd.DataFrame, path: Path, **options: Any) -> str:
-    """The path of a Parquet file with these rows."""
-    table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
-    pq.write_table(table, path, **options)
-    return str(path)
-
-
-def shop(n: int = 3000, *, seed: int = 0, shift: float = 0.0) -> pd.DataFrame:
-    """Rows of thirty days in order, with columns of each kind."""
-    rng = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            "at": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.uniform(0, 30, n)), unit="D"),
-            "price": rng.normal(size=n) + shift,
-            "pieces": rng.poisson(3, n),
-            "city": rng.choice(["Bergen", "Lisbon", "Oslo"], n),
-            "code": rng.integers(0, 400, n).astype(str),
-            "express": rng.random(n) < 0.3,
-            "tail": rng.standard_cauchy(n),
-        }
-    ).astype({"code": "str"})
-
-
-def in_memory(frame: pd.DataFrame, like: Profile, features: list[str]) -> Profile:
-    """The same rows as training summarises them."""
-    schema = Schema.infer(frame.assign(y=np.arange(len(frame)) % 2), features=features, target="y")
-    return profile(frame, schema, blocks=blocks(frame["at"]), like=like)
-
-
 @cache
-def kept() -> Profile:
+def kept() -> Any:
     """A reference of rows such as hypothesis makes."""
     rng = np.random.default_rng(0)
     rows = [
@@ -149,45 +115,6 @@ def test_profiles_of_files_merge_in_any_order(tmp_path: Path, a: Any, b: Any, c:
     )
     assert_same(one.merge(two).merge(three), three.merge(two.merge(one)))
     assert_same(one.merge(two), two.merge(one))
-
-
-def counted(found: Profile) -> Profile:
-    """A profile of training without what it takes the rows themselves for: a sample of them."""
-    return replace(found, fingerprints=None)
-
-
-def test_files_are_summarised_as_training_does(tmp_path: Path) -> None:
-    """By days, on bins of training: every count and moment is the one of the rows in memory (no sample of rows)."""
-    frame = shop()
-    features = [name for name in frame.columns if name != "at"]
-    schema = Schema.infer(frame.assign(y=np.arange(len(frame)) % 2), features=features, target="y")
-    trained = profile(frame, schema, blocks=blocks(frame["at"]))
-    later = shop(seed=1, shift=0.2)
-    later.loc[::50, "price"] = np.nan
-    later.loc[::70, "city"] = "Rome"
-    later.loc[::90, "city"] = None
-    path = saved(later, tmp_path / "later.parquet", row_group_size=700)
-    assert_same(
-        profile_table(path, like=trained, time_column="at"),
-        counted(profile(later, schema, blocks=blocks(later["at"]), like=trained)),
-    )
-    mixed = later.sample(frac=1, random_state=0)
-    again = profile_table(saved(mixed, tmp_path / "mixed.parquet"), like=trained, time_column="at")
-    whole = profile(later, schema, blocks=blocks(later["at"]), like=trained)
-    assert_same(again, counted(whole))
-
-
-def test_new_bins_are_those_of_training(tmp_path: Path) -> None:
-    """Read from a file, a reference gets the kinds, bins, ranges and counts that training gives it."""
-    frame = shop()
-    features = [name for name in frame.columns if name != "at"]
-    schema = Schema.infer(frame.assign(y=np.arange(len(frame)) % 2), features=features, target="y")
-    read = profile_table(saved(frame, tmp_path / "a.parquet", row_group_size=999), time_column="at")
-    trained = profile(frame, schema, blocks=blocks(frame["at"]))
-    assert {name: column.bins for name, column in read.columns.items()} == {
-        name: column.bins for name, column in trained.columns.items()
-    }
-    assert_same(read, counted(trained))
 
 
 def test_threads_make_no_difference_to_the_last_digit(tmp_path: Path) -> None:
@@ -260,17 +187,6 @@ def test_one_bad_column_is_a_row_not_a_crash(name: str, frozen: str, tmp_path: P
     assert column.rows == 4
     assert found.current.columns["y"].n == 4
     assert {row["column"] for row in found.columns} == {"x", "y"}
-    if name not in ("absent", "list", "clock", "bytes", "half", "large"):
-        frame = pq.read_table(path).to_pandas()
-        kinds = Schema.infer(
-            pd.DataFrame({"x": good.to_pandas(), "t": [0, 1, 0, 1]}), features=["x"], target="t"
-        )
-        same = profile(frame, kinds, blocks=np.arange(4), like=Profile(4, {"x": reference.columns["x"]}))
-        assert (column.n, column.malformed, column.counts.tolist()) == (
-            same.columns["x"].n,
-            same.columns["x"].malformed,
-            same.columns["x"].counts.tolist(),
-        )
 
 
 def test_a_damaged_column_is_told_and_the_others_are_read(tmp_path: Path) -> None:
