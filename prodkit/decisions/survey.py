@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.windows import Read, blocks, read_window, shared_names
+from prodkit.data.windows import Read, blocks, read_window, shared_names, timeless_rows
 from prodkit.decisions.soundness import repetition
 from prodkit.drift.compare import compare_columns, comparison
-from prodkit.drift.contract import breaks
+from prodkit.drift.contract import breaks, timeless_evidence
 from prodkit.drift.counts import column_profile, profile
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS
@@ -94,7 +94,8 @@ def held_against(
     if repeated:
         known = {item.name for item in repeated}
         evidence = [item for item in evidence if item.outcome != "pass" and item.name not in known]
-    return Inspection(current, recent, [*drill_evidence(params, bundle), *repeated, *evidence])
+    notes = [*drill_evidence(params, bundle), *timeless_evidence(*timeless_rows(params))]
+    return Inspection(current, recent, [*notes, *repeated, *evidence])
 
 
 def _require_target(params: ProjectParams, bundle: Bundle) -> None:

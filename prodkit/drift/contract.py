@@ -18,7 +18,7 @@ import numpy as np
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.evidence import Evidence, Outcome
 
-__all__ = ["CONVERSIONS", "Conversion", "Limits", "breaks"]
+__all__ = ["CONVERSIONS", "Conversion", "Limits", "breaks", "timeless_evidence"]
 
 MIN_ROWS = 20  # a share of fewer rows says nothing
 MIN_DAYS = 5  # below which a stuck value may be chance, and a pair of columns must be in order on all of them
@@ -97,13 +97,7 @@ def breaks(
         limits: what counts as broken.
     """
     limits, rows = limits or Limits(), current.rows
-    lines = []
-    if current.timeless:
-        share = current.timeless / (current.timeless + rows)
-        note = (
-            f"{current.timeless} of {current.timeless + rows} rows have no time, so that no window holds them"
-        )
-        lines.append(_line("rows.timeless", (share, None, note), n=rows, outcome="pass"))
+    lines = timeless_evidence(current.timeless, current.timeless + rows)
     if not rows:
         return [*lines, _line("rows", (0, None, "the window has no rows"), n=0, outcome="error")]
     references = [part for part in (reference, training) if part is not None and part.rows]
@@ -128,6 +122,12 @@ def breaks(
         note = f"nothing is broken in {count} columns of {rows} rows"
         broken = [_line("columns", (0, 0, note), n=count, outcome="pass")]
     return [*lines, *broken]
+
+
+def timeless_evidence(timeless: int, rows: int) -> list[Evidence]:
+    """A line that passes, and says how many of so many rows no window holds since they have no time; none if all do."""
+    note = f"{timeless} of {rows} rows have no time, so that no window holds them"
+    return [_line("rows.timeless", (timeless / rows, None, note), n=rows, outcome="pass")] if timeless else []
 
 
 def _line(name: str, seen: _Seen, *, n: int, outcome: Outcome = "fail") -> Evidence:
