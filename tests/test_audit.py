@@ -75,15 +75,6 @@ def test_an_event_cannot_be_replaced_or_truncated(store: Store, address: tuple[s
     assert len(store.history()) == 2
 
 
-def test_a_missing_trigger_is_a_problem(store: Store, address: tuple[str, str]) -> None:
-    """`check` names the trigger that somebody has taken away."""
-    on = "" if address[0].startswith("sqlite") else " ON events"
-    by_hand(address, f"DROP TRIGGER events_delete{on}", guarded=True)
-    assert store.check() == [
-        "the history can be changed: its trigger events_delete is missing, off or changed"
-    ]
-
-
 def test_a_changed_trigger_is_a_problem(store: Store, address: tuple[str, str]) -> None:
     """One of the same name that lets everything pass is found, and so is one that nobody asked for."""
     if address[0].startswith("sqlite"):

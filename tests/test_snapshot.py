@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_store import address
 
-from prodkit.errors import ParameterError, StoreError, VersionError
+from prodkit.errors import StoreError, VersionError
 from prodkit.evidence import Window
-from prodkit.settings import destination, environment_set, store_places
+from prodkit.settings import environment_set, store_places
 from prodkit.store.registry import Store
 from prodkit.store.snapshot import take_snapshot
 
@@ -152,25 +152,6 @@ def stocked(address: tuple[str, str]) -> dict[str, int]:
         return store.watermark()
 
 
-def test_what_happens_in_a_snapshot_stays_there(address: tuple[str, str], tmp_path: Path) -> None:
-    """A rollback, a registration and metrics in the copy leave the store and its artifacts as they are."""
-    watermark = stocked(address)
-    with Store.open(*address) as store:
-        before = contents(store)
-        copy = tmp_path / "copy"
-        copy.mkdir()
-        take_snapshot(*address, at=watermark, folder=copy)
-        with Store.open(f"sqlite:///{copy}/store.db", str(copy / "artifacts")) as again:
-            again.rollback(expected_generation=2, reason="test")
-            again.register(b"model 1", {}, run_id="once more")
-            again.record_metrics([metric("score-1", 9.0)])
-            again.promote(3, expected_generation=3)
-            again.delete(2)
-            assert again.check() == []
-        assert contents(store) == before
-        assert store.check() == []
-
-
 def test_a_snapshot_links_local_artifacts(address: tuple[str, str], tmp_path: Path) -> None:
     """The bytes of models are not copied; a file that is gone is missing in the copy as well."""
     watermark = stocked(address)
@@ -212,13 +193,6 @@ def test_a_history_that_was_changed_is_refused(address: tuple[str, str], tmp_pat
         take_snapshot(*address, at=watermark, folder=tmp_path)
 
 
-def test_a_store_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
-    """Where there is no file, none appears."""
-    with pytest.raises(ParameterError, match="store must be there to be read; found no such file"):
-        take_snapshot(f"sqlite:///{tmp_path}/no.db", str(tmp_path), at={}, folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_while_a_run_is_verified_no_store_but_the_sandboxs_is_opened(tmp_path: Path) -> None:
     """Whatever store a notebook names it gets the copy, unless it lies in memory."""
     real = f"sqlite:///{tmp_path}/real.db", str(tmp_path / "artifacts")
@@ -232,12 +206,3 @@ def test_while_a_run_is_verified_no_store_but_the_sandboxs_is_opened(tmp_path: P
         )
     assert not (tmp_path / "real.db").exists()
     assert (tmp_path / "box" / "store.db").exists()
-
-
-def test_while_a_run_is_verified_results_go_to_the_sandbox(tmp_path: Path) -> None:
-    """A folder outside of the outputs is found below elsewhere/, one inside stays where it is."""
-    box = str(tmp_path / "box")
-    assert destination("/data/predictions") == Path("/data/predictions")
-    with environment_set(PRODKIT_SANDBOX=box, PRODKIT_OUT=box):
-        assert destination("/data/predictions") == Path(box, "elsewhere/data/predictions")
-        assert destination("outputs/predictions") == Path(box, "predictions")

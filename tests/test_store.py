@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import pickle
-import signal
 import tempfile
 import time
 import uuid
@@ -35,8 +32,6 @@ from prodkit.evidence import Window
 from prodkit.store.registry import Champion, Store
 
 JANUARY, FEBRUARY = Window.parse("2013-01-01/2013-02-01"), Window.parse("2013-02-01/2013-03-01")
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["prodkit.store.registry", "hypothesis.strategies", "pytest"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -124,17 +119,6 @@ def test_registering_again_makes_no_second_version(store: Store) -> None:
     assert [event.kind for event in store.history()] == ["register", "register"]
 
 
-def test_a_store_can_be_moved(tmp_path: Path) -> None:
-    """Rows name artifacts relative to their root, so the whole folder may be renamed."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    with Store.open(f"sqlite:///{old}/store.db", str(old / "artifacts")) as store:
-        fill(store, 1)
-    old.rename(new)
-    with Store.open(f"sqlite:///{new}/store.db", str(new / "artifacts")) as store:
-        assert is_sound(store)
-        assert store.artifact(1) == b"model 1"
-
-
 def test_a_flipped_byte_is_found_before_the_bytes_are_returned(
     store: Store, address: tuple[str, str]
 ) -> None:
@@ -144,17 +128,6 @@ def test_a_flipped_byte_is_found_before_the_bytes_are_returned(
     with pytest.raises(ArtifactError, match="version 1 must have the SHA-256"):
         store.artifact(1)
     assert any("SHA-256" in problem for problem in store.check())
-
-
-def test_two_swapped_files_are_found(store: Store, address: tuple[str, str]) -> None:
-    """Both artifacts are genuine, but neither is that of its version."""
-    fill(store, 2)
-    one, two = (Path(address[1]) / version.location for version in store.versions())
-    aside = one.with_name("aside")
-    one.rename(aside), two.rename(one), aside.rename(two)
-    for number in (1, 2):
-        with pytest.raises(ArtifactError, match=f"version {number} must have the SHA-256"):
-            store.artifact(number)
 
 
 def test_a_missing_file_is_an_artifact_error(store: Store, address: tuple[str, str]) -> None:
@@ -247,12 +220,6 @@ def test_unfinished_uploads_are_swept_once_they_are_old(address: tuple[str, str]
 # Champion
 
 
-def test_a_new_store_has_no_champion(store: Store) -> None:
-    """Generation 0, nobody answers, and the store is sound."""
-    assert store.champion() == Champion(None, None, 0, "", False)
-    assert store.check() == []
-
-
 def test_a_stale_generation_is_refused_everywhere(store: Store) -> None:
     """Whoever judged an earlier champion may not act on the present one, with or without force."""
     fill(store, 3)
@@ -268,21 +235,6 @@ def test_a_stale_generation_is_refused_everywhere(store: Store) -> None:
         with pytest.raises(ConflictError, match="found generation 2, version 2"):
             act()
     assert store.history() == before
-
-
-def test_a_promotion_moves_the_pointer_and_remembers_the_predecessor(store: Store) -> None:
-    """The old champion becomes the predecessor, and the generation goes up by one."""
-    fill(store, 2)
-    assert store.promote(1, expected_generation=0) == Champion(1, None, 1)
-    assert store.promote(2, expected_generation=1) == Champion(2, 1, 2) == store.champion()
-
-
-def test_the_champion_cannot_be_promoted_again(store: Store) -> None:
-    """A champion would become its own predecessor."""
-    fill(store, 1)
-    promote_all(store, 1)
-    with pytest.raises(VersionError, match="must not be the champion already"):
-        store.promote(1, expected_generation=1, force=True)
 
 
 def test_a_rollback_restores_the_chain_step_by_step(store: Store) -> None:
@@ -318,14 +270,6 @@ def test_a_quarantined_or_deleted_version_is_no_predecessor(store: Store) -> Non
     assert store.rollback(expected_generation=6) == Champion(3, None, 7)  # 3 replaced 2, now deleted
 
 
-def test_an_earlier_quarantine_is_remembered(store: Store) -> None:
-    """Two rollbacks in a row do not offer what the first one put in quarantine."""
-    fill(store, 3)
-    promote_all(store, 1, 2, 3, 1)
-    assert store.rollback(expected_generation=4) == Champion(3, 2, 5)
-    assert store.rollback(expected_generation=5) == Champion(2, None, 6)  # 2 replaced 1, now in quarantine
-
-
 def test_a_frozen_champion_moves_by_force_only(store: Store) -> None:
     """A freeze stops promotion and rollback, not a hold, until it is thawed or overruled."""
     fill(store, 3)
@@ -350,12 +294,6 @@ def test_a_hold_is_kept_by_promotions_and_ended_by_release(store: Store) -> None
     assert store.hold(expected_generation=1, reason="unit changed") == Champion(1, None, 1, "unit changed")
     assert store.promote(2, expected_generation=1) == Champion(2, 1, 2, "unit changed")
     assert store.release(expected_generation=2, reason="clean window") == Champion(2, 1, 2)
-
-
-def test_a_hold_without_a_reason_is_refused(store: Store) -> None:
-    """An empty reason would read as no hold."""
-    with pytest.raises(ParameterError, match="reason must be given for hold"):
-        store.hold(expected_generation=0, reason=" ")
 
 
 # Proposals
@@ -665,81 +603,6 @@ def test_sqlite_is_set_up_to_lose_nothing(tmp_path: Path) -> None:
         found = [rows.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
         assert found == ["delete", 3]
         assert rows.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
-
-
-# Several processes, and the end of some
-
-
-def die_at(address: tuple[str, str], step: int) -> None:
-    """Register, promote twice and roll back, but die at the given step: a statement, sync, rename or commit."""
-    left = step
-
-    def counted(call: Any) -> Any:
-        def wrapper(*args: Any, **named: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args, **named)
-
-        return wrapper
-
-    os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)  # type: ignore[method-assign]
-    for name in ("do_execute", "do_commit"):
-        setattr(
-            sa.engine.default.DefaultDialect, name, counted(getattr(sa.engine.default.DefaultDialect, name))
-        )
-    story(address)
-
-
-def story(address: tuple[str, str]) -> None:
-    """One thing after another, each done once, however often the story is told again."""
-    with Store.open(*address) as store:
-        for number, artifact in ((1, b"one"), (2, b"two"), (3, b"one")):  # 3 shares the file of 1
-            assert store.register(artifact, {}, run_id=f"r{number}").number == number
-        for generation, number in ((0, 1), (1, 2)):
-            if store.champion().generation == generation:
-                store.promote(number, expected_generation=generation)
-        if store.champion().generation == 2:
-            store.rollback(expected_generation=2)
-
-
-def killed_at_every_step(folder: Path, results: Any) -> None:
-    """Tell the story, killed at step 1, 2, 3 ... and then told again, until no step is left to die at."""
-    story((f"sqlite:///{folder}/0/store.db", str(folder / "0")))  # a warm start for every fork
-    for step in range(1, 500):
-        address = f"sqlite:///{folder}/{step}/store.db", str(folder / str(step))
-        child = os.fork()
-        if child == 0:
-            die_at(address, step)
-            os._exit(0)
-        if (status := os.waitpid(child, 0)[1]) == 0:
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        with Store.open(*address) as store:
-            assert is_sound(store)
-        story(address)
-        with Store.open(*address) as store:
-            assert is_sound(store)
-            assert store.champion() == Champion(1, None, 3)
-            assert [event.number for event in store.history()] == list(range(1, 8))
-    results.put(step)
-
-
-def test_a_kill_at_every_step_leaves_a_store_that_can_go_on(tmp_path: Path) -> None:
-    """Killed before each statement, sync, rename and commit in turn, the story can be told to its end."""
-    results = PROCESSES.SimpleQueue()
-    teller = PROCESSES.Process(target=killed_at_every_step, args=(tmp_path, results))
-    teller.start()
-    teller.join(900)
-    assert teller.exitcode == 0
-    assert results.get() > 50
-
-
-def test_a_locked_error_crosses_processes() -> None:
-    """What a worker raises reaches the parent with all its parts."""
-    error = pickle.loads(pickle.dumps(LockedError("store", rule="must come free", place="here")))
-    assert str(error) == "store must come free (in here)."
 
 
 # Any sequence

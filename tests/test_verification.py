@@ -239,106 +239,79 @@ def test_each_falsified_output_is_found(copy: Record) -> None:
     assert not verdict.matches
 
 
-FALSIFIED: dict[str, tuple[str, Callable[[Any], None], str]] = {
-    "a cell removed": ("notebook.ipynb", lambda n: n.cells.pop(4), "cells were changed, added or removed"),
-    "a cell added": (
-        "notebook.ipynb",
-        lambda n: n.cells.insert(4, nbformat.v4.new_code_cell("1")),
-        "cells were changed, added or removed",
-    ),
-    "a cell edited": (
-        "notebook.ipynb",
-        lambda n: cell_of(n, "stream").update(source="print(5)"),
-        "cells were changed, added or removed",
-    ),
+Change = tuple[Callable[[Any], Any], str]
+CHANGED_CELLS = "cells were changed, added or removed"
+NEVER_RAN = f"cell {NUMBERS['table']}"
+NOTE, RESULTS = "papermill's note says otherwise", "the notebook shows another"
+FALSIFIED_NOTEBOOK: dict[str, Change] = {
+    "a cell removed": (lambda n: n.cells.pop(4), CHANGED_CELLS),
+    "a cell added": (lambda n: n.cells.insert(4, nbformat.v4.new_code_cell("1")), CHANGED_CELLS),
+    "a cell edited": (lambda n: cell_of(n, "stream").update(source="print(5)"), CHANGED_CELLS),
     "a cell tagged as not to be compared": (
-        "notebook.ipynb",
         lambda n: cell_of(n, "table").metadata.update(tags=["nbval-ignore-output"]),
         "other cells are tagged",
     ),
     "a cell that never ran": (
-        "notebook.ipynb",
         lambda n: cell_of(n, "table").metadata["papermill"].update(status="pending"),
-        f"cell {NUMBERS['table']}",
-    ),
-    "a cell without a number": (
-        "notebook.ipynb",
-        lambda n: cell_of(n, "table").update(execution_count=None),
-        f"cell {NUMBERS['table']}",
-    ),
-    "cells in another order": (
-        "notebook.ipynb",
-        lambda n: cell_of(n, "table").update(execution_count=9),
-        f"cell {NUMBERS['table']}",
+        NEVER_RAN,
     ),
     "a cell that failed": (
-        "notebook.ipynb",
         lambda n: cell_of(n, "table").metadata["papermill"].update(exception=True),
-        f"cell {NUMBERS['table']}",
+        NEVER_RAN,
     ),
+    "a cell without a number": (lambda n: cell_of(n, "table").update(execution_count=None), NEVER_RAN),
+    "cells in another order": (lambda n: cell_of(n, "table").update(execution_count=9), NEVER_RAN),
     "the injected cell": (
-        "notebook.ipynb",
         lambda n: cell_of(n, "injected").update(source='# Parameters\namount = 5\nlabel = "x"\n'),
-        "parameter amount, papermill's note says otherwise",
+        f"parameter amount, {NOTE}",
     ),
-    "the injected cell removed": (
-        "notebook.ipynb",
-        lambda n: n.cells.pop(1),
-        "parameter amount, papermill's note says otherwise",
-    ),
+    "the injected cell removed": (lambda n: n.cells.pop(1), f"parameter amount, {NOTE}"),
     "papermill's note": (
-        "notebook.ipynb",
         lambda n: n.metadata.papermill.parameters.update(label="y"),
-        "parameter label, papermill's note says otherwise",
-    ),
-    "a parameter in the result": (
-        "result.json",
-        lambda r: r["params"].update(amount=True),
-        "parameter amount, result.json says otherwise",
-    ),
-    "a parameter less in the result": (
-        "result.json",
-        lambda r: r["params"].pop("amount"),
-        "parameter amount, result.json says otherwise",
-    ),
-    "evidence in the result": (
-        "result.json",
-        lambda r: r["evidence"][0].update(value=0.2500000001),
-        "result.json.evidence[gain].value, the notebook shows another",
-    ),
-    "the outcome": (
-        "result.json",
-        lambda r: r.update(outcome="fail"),
-        "result.json.outcome, the notebook shows another",
+        f"parameter label, {NOTE}",
     ),
     "the result that the notebook shows": (
-        "notebook.ipynb",
         lambda n: cell_of(n, "result").outputs.clear(),
-        "result.json.outcome, the notebook shows another",
+        f"result.json.outcome, {RESULTS}",
     ),
-    "another run's id": ("result.json", lambda r: r.update(run_id="mine-0123456789"), "run_id"),
+}
+FALSIFIED_RESULT: dict[str, Change] = {
+    "a parameter in the result": (lambda r: r["params"].update(amount=True), "parameter amount, result.json"),
+    "a parameter less in the result": (lambda r: r["params"].pop("amount"), "parameter amount, result.json"),
+    "evidence in the result": (
+        lambda r: r["evidence"][0].update(value=0.2500000001),
+        f"result.json.evidence[gain].value, {RESULTS}",
+    ),
+    "the outcome": (lambda r: r.update(outcome="fail"), f"result.json.outcome, {RESULTS}"),
+    "another run's id": (lambda r: r.update(run_id="mine-0123456789"), "run_id"),
 }
 
 
-@pytest.mark.parametrize("what", FALSIFIED)
+def falsify(copy: Record, what: str) -> str:
+    """Change the record in this way, and give what must be found."""
+    notebook = what in FALSIFIED_NOTEBOOK
+    how, finding = (FALSIFIED_NOTEBOOK if notebook else FALSIFIED_RESULT)[what]
+    copy.change(how, "notebook.ipynb" if notebook else "result.json")
+    return finding
+
+
+@pytest.mark.parametrize("what", [*FALSIFIED_NOTEBOOK, *FALSIFIED_RESULT])
 def test_a_record_that_contradicts_itself_is_found_before_anything_is_executed(
     copy: Record, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cells, their state, parameters and result are held against each other, without a kernel."""
     monkeypatch.setattr(verify, "_compare", lambda *_: pytest.fail("it was executed"))
-    name, how, said = FALSIFIED[what]
-    copy.change(how, name)
+    finding = falsify(copy, what)
     verdict = copy.verdict()
     assert not verdict.matches
-    assert any(each.what.startswith(said) for each in verdict.differences), verdict.lines()
+    assert any(each.what.startswith(finding) for each in verdict.differences), verdict.lines()
     assert verdict.lines()[-2] == "  The record contradicts itself, so it was not executed again."
 
 
 def test_all_contradictions_are_reported_together(copy: Record) -> None:
     """One look shows everything that is wrong with a record."""
     for what in ("a cell edited", "a cell that never ran", "papermill's note", "evidence in the result"):
-        name, how, _ = FALSIFIED[what]
-        copy.change(how, name)
+        falsify(copy, what)
     said = [each.what for each in copy.verdict().differences]
     assert [what.split(",")[0] for what in said] == [
         *("cells were changed", f"cell {NUMBERS['table']}", "parameter label"),
