@@ -1,23 +1,35 @@
-"""A prediction that never crashes: who answers each row, and why."""
+"""A prediction that never crashes: who answers each row and why, the compiled path, and the breaker."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import treelite
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from tables import FEATURES, orders, version_of
+from test_models import table
 
+from prodkit.data.schema import Schema
 from prodkit.errors import ModelError
 from prodkit.models.bundle import unpack
-from prodkit.models.estimators import build_model, fit_model
-from prodkit.scoring.breaker import Limits
+from prodkit.models.estimators import build_model, fit_model, predictions
+from prodkit.scoring import compiled as scoring_compiled
+from prodkit.scoring.bits import BitTrees
+from prodkit.scoring.breaker import Breaker, Calls, LateError, Limits, ShedError
+from prodkit.scoring.compiled import compiled
 from prodkit.scoring.guard import Guard, LoadedModel, Route, guarded
+from prodkit.scoring.mutations import mutated
+from prodkit.scoring.rows import Reader
 
 ROWS = orders(days=1, seed=9)
 
@@ -453,6 +465,15 @@ def test_a_change_of_standing_is_never_seen_half(moody, predecessor, older, bund
         swapper.join()
 
 
+@pytest.fixture(scope="module")
+def both(bundle, older):
+    """Guards without and with compiled paths."""
+    return [
+        Guard(Route(*(LoadedModel(*each, quick=quick) for each in ((2, bundle), (1, older)))))
+        for quick in (0, 1)
+    ]
+
+
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FEATURES, "x"]), inner),
@@ -462,9 +483,9 @@ json = st.recursive(
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(json | st.fixed_dictionaries(dict.fromkeys(FEATURES, json)), max_size=4), st.booleans())
-def test_any_rows_of_any_json_are_answered(bundle, older, rows, quick):
+def test_any_rows_of_any_json_are_answered(both, rows, quick):
     """Whatever is sent: as many finite answers as rows, each with version and source, and a reason if degraded."""
-    guard = Guard(Route(LoadedModel(2, bundle, quick=quick), LoadedModel(1, older, quick=quick)))
+    guard = both[quick]
     answers = guard.answer(rows)
     assert len(answers.predicted) == len(answers.reason) == len(rows)
     assert ((answers.predicted >= 0) & (answers.predicted <= 1)).all()
@@ -472,3 +493,270 @@ def test_any_rows_of_any_json_are_answered(bundle, older, rows, quick):
     assert set(answers.version) <= {1, 2}
     for row, expected in zip(rows, answers.predicted, strict=True):
         assert guard.answer_row(row).predicted == pytest.approx(expected, rel=1e-9)
+
+
+# The compiled path.
+
+COLUMNS = ["amount", "city", "member", "when", "street"]
+ENSEMBLE = "sklearn.ensemble."
+TREES, LOGISTIC, RIDGE = "auto", "sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"
+FITTING = {LOGISTIC: {"max_iter": 2000}, TREES: {"max_iter": 25}}
+
+
+def columns_of(frame):
+    """The columns of a table."""
+    return [frame[name].to_numpy() for name in frame]
+
+
+def streets(rows=1200, seed=0):
+    """The table of every kind of column, with a column of many levels."""
+    frame, draw = table(rows, seed=seed), np.random.default_rng(seed)
+    names = np.array([f"street {number}" for number in range(400)], dtype=object)
+    return frame.assign(street=names[(draw.random(rows) ** 2 * 400).astype(int)])
+
+
+def drawn_label(frame, task):
+    """What is to be learned, from several columns."""
+    lately = frame["when"].dt.month.eq(2).to_numpy() * 1.0
+    drive = frame["amount"].fillna(0) + (frame["city"] == "Rome") + lately
+    if task == "regression":
+        return drive * 100
+    return np.digitize(drive, [0.7] if task == "binary" else [0.0, 1.2])
+
+
+def learned(path, task, frame):
+    """A fitted model of the kit and its schema."""
+    frame = frame.assign(label=drawn_label(frame, task))
+    schema = Schema.infer(frame, features=COLUMNS, target="label", task=task)
+    few = {"n_estimators": 9} if ENSEMBLE in path else {}
+    model = build_model(path, schema=schema, arguments=FITTING.get(path, few))
+    return fit_model(model, frame, schema=schema), schema
+
+
+@pytest.mark.parametrize(
+    ("path", "task"),
+    [
+        (TREES, "binary"),
+        (TREES, "multiclass"),
+        (TREES, "regression"),
+        (LOGISTIC, "binary"),
+        (LOGISTIC, "multiclass"),
+        (RIDGE, "regression"),
+        (f"{ENSEMBLE}RandomForestClassifier", "binary"),
+        (f"{ENSEMBLE}ExtraTreesClassifier", "multiclass"),
+        (f"{ENSEMBLE}RandomForestRegressor", "regression"),
+        (f"{ENSEMBLE}GradientBoostingClassifier", "multiclass"),
+        (f"{ENSEMBLE}GradientBoostingRegressor", "regression"),
+    ],
+)
+def test_it_gives_the_answers_of_the_pipeline(path, task):
+    """Rows that it has never seen, mutated in every way: the same numbers, singly, as rows and as a table."""
+    frame, later = streets(), streets(200, seed=1)
+    model, schema = learned(path, task, frame)
+    quick = compiled(model, schema=schema, golden=frame.head(16))
+    reader = Reader(schema)
+    rows = [reader.read(row)[0] for row in mutated(later, schema=schema, rows=800, seed=7)]
+    expected = predictions(model, reader.frame(rows), schema=schema)
+    assert np.allclose(quick.predict(list(zip(*rows, strict=True))), expected, rtol=1e-9, atol=1e-12)
+    assert np.allclose(quick.predict(columns_of(reader.frame(rows))), expected, rtol=1e-9, atol=1e-12)
+    assert np.allclose([quick.predict_row(row) for row in rows], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "why"),
+    [
+        ("sklearn.naive_bayes.GaussianNB", "binary", "GaussianNB is neither linear nor trees"),
+        ("sklearn.linear_model.PoissonRegressor", "regression", "answers differ from the pipeline's"),
+    ],
+)
+def test_other_models_are_refused_with_the_reason(path, task, why):
+    """A model that is made otherwise, or answers otherwise, has no path; the error says why."""
+    frame = streets(600)
+    frame = frame.assign(amount=frame["amount"].abs())
+    model, schema = learned(path, task, frame)
+    with pytest.raises(ModelError, match=f"has no compiled row path: .*{why}"):
+        compiled(model, schema=schema, golden=frame.head(16))
+
+
+def test_a_pipeline_of_somebody_elses_making_is_refused():
+    """A transformer of one's own may do anything, so nothing is guessed about it."""
+    frame = streets(600).assign(label=lambda f: drawn_label(f, "binary"))
+    schema = Schema.infer(frame, features=["amount"], target="label")
+    model = make_pipeline(FunctionTransformer(), HistGradientBoostingClassifier(max_iter=3))
+    fit_model(model, frame, schema=schema)
+    with pytest.raises(ModelError, match="it is not a pipeline of the kit's making"):
+        compiled(model, schema=schema, golden=frame.head())
+
+
+@pytest.mark.parametrize("faulty", ["leaf", "threshold", "row", "level"])
+def test_a_path_that_answers_otherwise_is_refused(faulty, monkeypatch):
+    """One wrong leaf, threshold or level is enough, for many rows or for one: the comparison refuses the path."""
+    frame = streets()
+    model, schema = learned(TREES, "binary", frame)
+    made, asked, imported = BitTrees.of, scoring_compiled._ask_encoder, treelite.sklearn.import_model
+
+    def spoiled(trees):
+        bits = made(trees)
+        if faulty == "leaf":
+            bits._leaves[1:60] += 1e-6
+        else:
+            bits._cuts = {column: cuts + 0.5 for column, cuts in bits._cuts.items()}
+        return bits
+
+    if faulty == "level":
+        monkeypatch.setattr(
+            scoring_compiled, "_ask_encoder", lambda *args, **given: asked(*args, **given) * 0
+        )
+    elif faulty == "row":
+        monkeypatch.setattr(
+            treelite.sklearn,
+            "import_model",
+            lambda _: imported(learned(TREES, "binary", frame.head(900))[0][1]),
+        )
+    else:
+        monkeypatch.setattr(BitTrees, "of", spoiled)
+    with pytest.raises(ModelError, match="answers differ from the pipeline's"):
+        compiled(model, schema=schema, golden=frame.head(16))
+
+
+def test_a_level_that_only_the_schema_knows_is_answered_as_by_the_pipeline():
+    """A level that no row had when the model was fitted is missing to it, and so it is to the path."""
+    frame = streets().assign(label=lambda rows: drawn_label(rows, "binary"))
+    schema = Schema.infer(frame, features=COLUMNS, target="label")
+    model = build_model(TREES, schema=schema, arguments={"max_iter": 40, "min_samples_leaf": 3})
+    fit_model(model, frame[frame["city"] != "Lisbon"], schema=schema)
+    columns = schema.coerce(frame)
+    path = compiled(model, schema=schema, golden=frame[frame["city"] == "Rome"].head(3))
+    assert np.allclose(path.predict(columns_of(columns)), predictions(model, frame, schema=schema), rtol=1e-9)
+
+
+def test_whatever_is_strange_inside_a_library_refuses_the_path(monkeypatch):
+    """A release that treelite cannot read means no path, and no crash."""
+    frame = streets(600)
+    model, schema = learned(TREES, "binary", frame)
+    monkeypatch.setattr(treelite.sklearn, "import_model", lambda _: 1 / 0)
+    with pytest.raises(ModelError, match="has no compiled row path: ZeroDivisionError"):
+        compiled(model, schema=schema, golden=frame.head())
+
+
+# The breaker, and calls with a deadline.
+
+FEW = Limits(least_calls=4, window_calls=10, window_seconds=30.0, open_seconds=5.0, slow_seconds=0.5)
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        """The hand's position."""
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """At rest."""
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock):
+    """Closed, with limits that few calls reach."""
+    return Breaker(FEW, clock=clock)
+
+
+def calls(breaker, *outcomes):
+    """Make calls that fail (x), are slow (s), or are fine (.)."""
+    for outcome in outcomes:
+        breaker.record(breaker.permit(), failed=outcome == "x", seconds=0.6 if outcome == "s" else 0.01)
+
+
+def test_one_call_alone_is_tried_after_the_rest(breaker, clock):
+    """While it is open nobody is let through; after that one call, and nobody else until it is back."""
+    calls(breaker, "x", "x", "x", "x")
+    assert breaker.permit() is None
+    clock.now += 5.1
+    probe = breaker.permit()
+    assert probe is not None
+    assert breaker.state == "probing"
+    assert [breaker.permit() for _ in range(3)] == [None] * 3
+    breaker.record(probe, failed=False, seconds=0.01)
+    assert breaker.state == "closed"
+    calls(breaker, "x", "x", "x")
+    assert breaker.state == "closed", "it begins to count anew"
+
+
+def test_a_call_from_before_does_not_decide_for_the_probe(breaker, clock):
+    """Who began before the breaker opened and ends after counts for nothing."""
+    early = [breaker.permit() for _ in range(3)]
+    calls(breaker, "x", "x", "x", "x")
+    breaker.record(early[0], failed=False, seconds=0.01)
+    assert breaker.state == "open"
+    clock.now += 5.1
+    probe = breaker.permit()
+    breaker.record(early[1], failed=True, seconds=0.01)
+    assert breaker.state == "probing"
+    breaker.record(probe, failed=False, seconds=0.01)
+    breaker.record(early[2], failed=True, seconds=0.01)
+    assert breaker.state == "closed"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 12), st.booleans(), st.booleans()), max_size=60))
+def test_it_is_open_exactly_when_the_window_says_so(events):
+    """Against a slow model of it: the shares of the last calls, and a rest with one probe."""
+    clock = Clock()
+    breaker, window, opened = Breaker(FEW, clock=clock), deque(), None
+    for wait, failed, slow in events:
+        clock.now += wait
+        permit = breaker.permit()
+        assert (permit is not None) == (opened is None or clock.now - opened >= FEW.open_seconds)
+        if permit is None:
+            continue
+        breaker.record(permit, failed=failed, seconds=0.6 if slow else 0.1)
+        if opened is not None:
+            opened = clock.now if failed or slow else None
+            continue
+        window.append((clock.now, failed, slow))
+        kept = [event for event in window if event[0] >= clock.now - FEW.window_seconds][-FEW.window_calls :]
+        window = deque(kept)
+        bad = max(sum(event[1] for event in kept), sum(event[2] for event in kept))
+        if len(kept) >= FEW.least_calls and bad >= 0.5 * len(kept):
+            opened = clock.now
+            window.clear()
+
+
+def test_a_call_in_time_gives_its_result_or_its_error():
+    """What the function returns is returned, what it raises is raised, an interrupt too."""
+    calls = Calls(2)
+    assert calls.within(5.0, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        calls.within(5.0, lambda: 1 / 0)
+
+    def stop():
+        raise KeyboardInterrupt("stop")
+
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        calls.within(5.0, stop)
+
+
+def test_a_hung_call_is_left_behind_and_keeps_its_place_until_it_ends():
+    """Who waits goes on at the deadline; with all places taken the next is refused; a call that ends gives its back."""
+    calls, hang = Calls(1), threading.Event()
+    with pytest.raises(LateError):
+        calls.within(0.01, hang.wait)
+    with pytest.raises(ShedError):
+        calls.within(1.0, lambda: 7)
+    with pytest.raises(LateError):
+        calls.within(0.0, lambda: 7)
+    hang.set()
+    for _ in range(200):
+        try:
+            assert calls.within(1.0, lambda: 7) == 7
+            break
+        except ShedError:
+            time.sleep(0.01)
+    else:
+        pytest.fail("the place was never given back")

@@ -40,10 +40,10 @@ MOST_LINES, MOST_MODULES = 31_200, 210
 # a test go through those takes its name off.
 DEEP_TESTS = """
 canary led story_picture tables test_alerts test_annotations test_approval test_arguments test_audit
-test_backfill test_bad_input test_batches test_breaker test_bundle test_charts test_claims test_cli test_compiled
-test_comparison test_concept test_contest test_counterfactual test_data test_decide test_declarations
-test_drift test_engine test_estimate test_evidence test_explore test_files test_follower
-test_following test_forest test_gates test_guard test_kernels test_kills test_ladder test_lifecycle
+test_backfill test_bad_input test_batches test_bundle test_charts test_claims test_cli test_comparison
+test_concept test_contest test_counterfactual test_data test_decide test_declarations test_drift test_engine
+test_estimate test_evidence test_explore test_files test_follower test_following test_gates test_guard
+test_kernels test_kills test_ladder test_lifecycle
 test_metrics test_models test_notebook test_notebooks test_outline
 test_own_tables test_pages test_params test_payloads test_reading test_readme
 test_redaction test_replay test_requestlog test_robustness test_rows test_runs test_schedule test_schema

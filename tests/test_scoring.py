@@ -167,12 +167,11 @@ def test_other_rows_another_version_or_another_trust_lie_apart(params, bundle, t
     assert len({done.folder for done in works}) == 5
 
 
-@pytest.mark.parametrize("backend", ["threading", "loky"])
-def test_a_killed_process_loses_and_doubles_no_row(params, bundle, tmp_path, backend):
+def test_a_killed_process_loses_and_doubles_no_row(params, bundle, tmp_path):
     """SIGKILL in the midst of scoring, then again: each row once, with the prediction it would have had."""
     path = grouped(tmp_path / "fine.parquet", pd.read_parquet(params.data), rows=10)
     span = Window.parse("2024-02-01/2024-02-08")
-    small = params.model_copy(update={"data": path, "window": span, "batch_rows": 1, "backend": backend})
+    small = params.model_copy(update={"data": path, "window": span, "batch_rows": 1, "backend": "loky"})
     undisturbed = small.model_copy(
         update={"predictions": str(tmp_path / "undisturbed"), "backend": "threading"}
     )
@@ -387,25 +386,20 @@ def test_a_table_that_changes_meanwhile_is_refused(params, bundle, tmp_path):
 # Who does the work
 
 
-def test_processes_and_a_dask_cluster_give_what_threads_give(params, bundle, tmp_path):
+def test_a_dask_cluster_gives_what_threads_give(params, bundle, tmp_path):
     """The backend of joblib is a parameter: the same rows, the same predictions, the same summaries."""
     from distributed import Client, LocalCluster
 
-    first, inspections = scored(params, bundle), [looked(params, bundle)[1]]
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
-        Client(cluster),
-    ):
-        for backend in ("loky", "dask"):
-            elsewhere = {"backend": backend, "predictions": str(tmp_path / backend)}
-            other = params.model_copy(update=elsewhere)
-            chunks, inspection = looked(other, bundle)
-            inspections.append(inspection)
-            done = score_window(other, chunks, inspection, version=2, bundle=bundle)
-            timeless = [name for name in done.table().columns if name != "latency_ms"]
-            pd.testing.assert_frame_equal(done.table()[timeless], first.table()[timeless])
-    assert len({str(each.current.to_dict()) for each in inspections}) == 1
-    assert len({each.read for each in inspections}) == 1
+    first, inspection = scored(params, bundle), looked(params, bundle)[1]
+    other = params.model_copy(update={"backend": "dask", "predictions": str(tmp_path / "dask")})
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "processes": True}
+    with LocalCluster(**settings) as cluster, Client(cluster):
+        chunks, elsewhere = looked(other, bundle)
+        done = score_window(other, chunks, elsewhere, version=2, bundle=bundle)
+    timeless = [name for name in done.table().columns if name != "latency_ms"]
+    pd.testing.assert_frame_equal(done.table()[timeless], first.table()[timeless])
+    assert elsewhere.current.to_dict() == inspection.current.to_dict()
+    assert elsewhere.read == inspection.read
 
 
 BAR = """
