@@ -11,28 +11,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prodkit.data.cells import Kind, column_of, kind_of_cells, moment, read_cells, sentinels
-from prodkit.errors import SchemaError
+from prodkit.errors import DataError, SchemaError
 
 # Arrays come from `tables`, where texts that mean a missing value have become nulls: null and NaN are missing here.
 
 __all__ = [
+    "WHOLE",
+    "cast_cells",
     "coded_floats",
     "every",
     "floats",
     "is_plain",
     "is_text",
+    "key_type",
     "kind_of",
     "level_codes",
     "level_counts",
     "mask_array",
     "text_array",
     "times",
+    "typed",
+    "unified",
     "without_missing",
 ]
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"  # that Arrow reads as Python does
 _ISO = r"^[12]\d{3}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?$"
+WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # texts that name what the number names
+_DECIMAL = r"^-?(0|[1-9]\d{0,14})(\.0|\.\d*[1-9])?$|^-?[1-9](\.\d*[1-9])?e[+-]\d\d+$"
+_COMMA = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$"
+_TRUTH = r"^(true|True|TRUE|false|False|FALSE)$"
 _NOTHING = frozenset[str]()
 _FORMATS = [  # that are proposed where times cannot be read
     *("date_int", "epoch_ms", "epoch_s"),
@@ -217,6 +226,84 @@ def without_missing(array: Any, missing: frozenset[str]) -> Any:
     else:
         return array
     return pc.if_else(gone, pa.scalar(None, kind), array) if pc.any(gone).as_py() else array
+
+
+def unified(arrays: Sequence[Any], name: str, *, exact: bool, categories: bool = False) -> Any:
+    """Arrays of one type: whole and broken numbers go together, and what else differs by the names of its cells."""
+    if not categories:
+        arrays = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in arrays]
+    wanted = key_type({each.type for each in arrays}, name, exact=exact)
+    cast = [cast_cells(each, wanted) for each in arrays]
+    return pa.chunked_array(cast, wanted)
+
+
+def key_type(kinds: set[Any], name: str, *, exact: bool = True) -> Any:
+    """The one Arrow type for a column of these types: text where only the names of cells are comparable.
+
+    Args:
+        kinds: of the column in several files or batches.
+        name: of the column.
+        exact: it names rows, so that no digit may be lost.
+
+    Raises:
+        SchemaError: whole numbers in one file and broken ones in another, which would lose digits.
+    """
+    types = pa.types
+    kinds = {
+        kind.value_type if exact and types.is_dictionary(kind) else kind
+        for kind in kinds
+        if not types.is_null(kind)
+    }
+    if len(kinds) < 2:
+        return kinds.pop() if kinds else pa.null()
+    if all(map(is_text, kinds)):
+        return pa.large_string()
+    if all(map(types.is_integer, kinds)) and pa.uint64() not in kinds:
+        return pa.int64()
+    if all(types.is_timestamp(kind) and kind.tz is None for kind in kinds):
+        return pa.timestamp("us")
+    if all(types.is_integer(kind) or types.is_decimal(kind) for kind in kinds):
+        return pa.decimal128(38, max(getattr(kind, "scale", 0) for kind in kinds))
+    if all(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind) for kind in kinds):
+        if exact:
+            shown = " and ".join(sorted(map(str, kinds)))
+            fix = "Write it as one type in all files: whole numbers, or text."
+            raise SchemaError(name, rule="must have one type to name rows", value=shown, fix=fix)
+        return pa.float64()
+    return pa.string()
+
+
+def cast_cells(cells: Any, wanted: Any) -> Any:
+    """Arrow cells as :func:`key_type` wants them."""
+    if cells.type == wanted:
+        return cells
+    if is_text(wanted) and not is_text(cells.type):
+        names, _ = read_cells(cells.to_pylist(), "categorical", missing=frozenset())
+        return pa.array(names, wanted)
+    return cells.cast(wanted, safe=not pa.types.is_timestamp(wanted))
+
+
+def typed(cells: Any, name: str, *, place: str) -> Any:
+    """Texts of a CSV file as numbers or truths, where all are."""
+    if not is_text(cells.type) or cells.null_count == len(cells):
+        return cells
+
+    def all_are(pattern: str) -> bool:
+        return bool(pc.all(pc.match_substring_regex(cells, pattern)).as_py())
+
+    if all_are(WHOLE):
+        return cells.cast(pa.int64())
+    if all_are(_DECIMAL):
+        return cells.cast(pa.float64())
+    if all_are(_TRUTH):
+        return pc.equal(pc.utf8_lower(cells), "true")
+    if all_are(_COMMA):
+        shown = ", ".join(map(repr, cells.drop_null()[:3].to_pylist()))
+        fix = "Set `csv: {decimal: ','}`, and `thousands` if there are any."
+        raise DataError(
+            name, rule="must hold numbers written with a point", value=shown, place=place, fix=fix
+        )
+    return cells
 
 
 @lru_cache(maxsize=128)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import uuid
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time as now
 from typing import Any
 
@@ -19,13 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prodkit.data.arrays import is_text
+from prodkit.data.arrays import WHOLE, cast_cells, is_text, key_type
 from prodkit.data.cells import texts
 from prodkit.data.database import Database
 from prodkit.data.tables import Files, Format, Part
 from prodkit.data.windows import (
-    cast_cells,
-    key_type,
     no_rows,
     open_table,
     read_window,
@@ -39,7 +36,6 @@ __all__ = ["Chunk", "Chunks", "kept_hashes", "key_hashes", "shared_keys", "windo
 
 _FORGOTTEN_SECONDS = 86_400.0  # after which the scratch of a process that was killed is removed
 _AT_ONCE = 2**21  # hashes that are compared in memory: 16 MB
-_WHOLE = r"^(0|-?[1-9]\d{0,17})$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +103,14 @@ class Chunks(Sequence[Chunk]):
 
     Attributes:
         keys: columns that name a row: the time, and the id columns or ``_row``.
+        scratch: the folder, which other processes see too; :meth:`close` removes it, or the end of this process.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], keys: Sequence[str], scratch: _Scratch) -> None:
-        self._chunks, self.keys, self._scratch = list(chunks), list(keys), scratch
+    def __init__(
+        self, chunks: Sequence[Chunk], keys: Sequence[str], scratch: TemporaryDirectory[str]
+    ) -> None:
+        self._chunks, self.keys = list(chunks), list(keys)
+        self._folder, self.scratch = scratch, Path(scratch.name)
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -123,38 +123,20 @@ class Chunks(Sequence[Chunk]):
         """How many rows there are at most: row groups hold some of other windows."""
         return sum(chunk.most_rows for chunk in self._chunks)
 
-    @property
-    def scratch(self) -> Path:
-        """The folder, which other processes see too; :meth:`close` removes it, or the end of this process."""
-        return self._scratch.folder
-
     def close(self) -> None:
         """Remove what was worked on; staged chunks cannot be read any more."""
-        self._scratch.close()
+        self._folder.cleanup()
+        with suppress(OSError):  # others work there
+            self.scratch.parent.rmdir()
 
 
-class _Scratch:
-    """A folder of this process beside the results, and an end to those that others have left."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place / ".scratch"
-        self.path = self._place / uuid.uuid4().hex
-        self.close = weakref.finalize(self, _removed, self.path)
-
-    @property
-    def folder(self) -> Path:
-        if not self.path.exists():
-            self.path.mkdir(parents=True)
-            for other in self._place.iterdir():
-                if other.stat().st_mtime < now() - _FORGOTTEN_SECONDS:
-                    shutil.rmtree(other, ignore_errors=True)
-        return self.path
-
-
-def _removed(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):  # others work there, or it never was
-        path.parent.rmdir()
+def _scratch(place: Path) -> TemporaryDirectory[str]:
+    """A folder of this process beside the results, and an end to those that killed ones have left."""
+    place.joinpath(".scratch").mkdir(parents=True, exist_ok=True)
+    for other in place.joinpath(".scratch").iterdir():
+        if other.stat().st_mtime < now() - _FORGOTTEN_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+    return TemporaryDirectory(dir=place / ".scratch", ignore_cleanup_errors=True)
 
 
 def window_chunks(
@@ -176,7 +158,7 @@ def window_chunks(
         DataError: no such table. SchemaError: a column is missing, or the time column holds no times.
         WindowError: no rows. IdentityError: nothing names a row. ParameterError: an unknown fault.
     """
-    source, scratch, time = open_table(facts), _Scratch(place), facts.time_column
+    source, scratch, time = open_table(facts), _scratch(place), facts.time_column
     table_columns(facts, source, [], labels=False)
     numbered = "" if facts.id_column else row_column(source.columns)
     ids = [name for name in facts.id_column if name != time] if facts.id_column else [numbered]
@@ -185,12 +167,21 @@ def window_chunks(
     apart = isinstance(source, Files) and source.is_parquet and not facts.drill
     table, positions = source, numbered
     if not apart:
-        table, positions = _staged(facts, source, [*ids, *chosen], scratch.folder / "table", chunk_rows), ""
+        folder = Path(scratch.name, "table")
+        table, positions = _staged(facts, source, [*ids, *chosen], folder, chunk_rows), ""
     assert isinstance(table, Files)
     parts = table.parts(time, start, end)
     if not parts:
         raise no_rows(facts, source)
-    keys = {name: _key_type(table, parts, name) if name != positions else pa.string() for name in ids}
+    schemas = table.schemas.values()
+    keys = {
+        name: key_type(
+            {schema.field(name).type for schema in schemas if name in schema.names} or {pa.string()}, name
+        )
+        for name in ids
+    }
+    if isinstance(source, Files) and not source.is_parquet:  # whose cells are texts
+        keys |= {name: pa.int64() for name in ids if _all_whole(table, parts, name)}
     layout = _Layout(table, time, start, end, keys, chosen, positions, batch_rows)
     gathered: list[list[Part]] = [[]]
     for part in parts:
@@ -201,18 +192,14 @@ def window_chunks(
     return Chunks(chunks, [time, *keys], scratch)
 
 
-def _key_type(table: Files, parts: Sequence[Part], name: str) -> Any:
-    """The type of a column that names rows; texts of a staged CSV file that are all whole numbers are these."""
-    kind = key_type(table.types(name), name)
-    if not pa.types.is_string(kind) or name not in table.csv_texts:
-        return kind
+def _all_whole(table: Files, parts: Sequence[Part], name: str) -> bool:
+    """Are the texts of a column all whole numbers?"""
     cells = (columns[name] for part in parts for columns in table.batches(part, [name]))
-    whole = all(
-        pc.all(pc.match_substring_regex(each.dictionary, _WHOLE)).as_py()
+    return all(
+        pc.all(pc.match_substring_regex(each.cast(pa.string()), WHOLE)).as_py()
         for each in cells
-        if pa.types.is_dictionary(each.type)
+        if not pa.types.is_null(each.type)
     )
-    return pa.int64() if whole else kind
 
 
 def _staged(
@@ -238,10 +225,7 @@ def _staged(
             writer.close()
     if not written:
         raise no_rows(facts, source)
-    table = Files(str(folder), shown=facts.data, written=Format(missing=frozenset()))
-    if isinstance(source, Files) and not source.is_parquet:
-        table.csv_texts = frozenset(names)
-    return table
+    return Files(str(folder), shown=facts.data, written=Format(missing=frozenset()))
 
 
 def _batches(facts: ProjectParams, source: Files | Database, names: Sequence[str]) -> Iterator[Any]:

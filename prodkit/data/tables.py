@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -123,12 +124,11 @@ class Files:
 
     Attributes:
         is_parquet: parts, and columns of a part, can be read apart at no extra cost.
-        csv_texts: columns of Parquet files that were copied from CSV, whose texts may name numbers.
     """
 
     def __init__(self, location: str, *, shown: str = "", written: Format | None = None) -> None:
         shown = shown or location
-        self.shown, self.written, self.csv_texts = shown, written or Format(), frozenset[str]()
+        self.shown, self.written = shown, written or Format()
         with reading(shown):
             self._system, path = fsspec.core.url_to_fs(location)
             self._root, paths = self._find(path)
@@ -146,7 +146,7 @@ class Files:
         self._open = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        cached = ("_open", "columns", "_metadata", "_headers")
+        cached = ("_open", "columns", "schemas", "_metadata", "_headers")
         return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -181,16 +181,19 @@ class Files:
         with self._stream(path) as file:
             return pq.read_metadata(file)
 
-    def _schema(self, path: str) -> Any:
-        return self._metadata[path].schema.to_arrow_schema()
+    @cached_property
+    def schemas(self) -> dict[str, Any]:
+        """The Arrow schema of each Parquet file by its path; CSV has none."""
+        footers = self._metadata if self.is_parquet else {}
+        return {path: footer.schema.to_arrow_schema() for path, footer in footers.items()}
 
     @cached_property
     def _headers(self) -> dict[str, list[str]]:
         """The columns of each file."""
-        if not self.is_parquet:
-            with reading(self.shown):
-                return {path: self._header(path) for path in self._paths}
-        return {path: list(self._schema(path).names) for path in self._paths}
+        if self.is_parquet:
+            return {path: list(schema.names) for path, schema in self.schemas.items()}
+        with reading(self.shown):
+            return {path: self._header(path) for path in self._paths}
 
     @cached_property
     def columns(self) -> list[str]:
@@ -211,26 +214,14 @@ class Files:
     @property
     def nested(self) -> dict[str, str]:
         """Columns whose cells hold several values, and their types."""
-        schemas = [self._schema(path) for path in self._paths] if self.is_parquet else []
-        return {each.name: str(each.type) for one in schemas for each in one if pa.types.is_nested(each.type)}
+        fields = chain.from_iterable(self.schemas.values())
+        return {each.name: str(each.type) for each in fields if pa.types.is_nested(each.type)}
 
     @property
     def categories(self) -> frozenset[str]:
         """Columns that declare themselves to be of few levels, whatever these look like."""
-        schemas = [self._schema(path) for path in self._paths] if self.is_parquet else []
-        return frozenset(each.name for one in schemas for each in one if pa.types.is_dictionary(each.type))
-
-    @property
-    def rows(self) -> int:
-        """Of all files, as the footers of Parquet files say."""
-        return sum(part.rows for part in self.parts())
-
-    def types(self, name: str) -> set[Any]:
-        """The Arrow types that a column has in the files."""
-        if not self.is_parquet or name in self.keys:
-            return {pa.string()}
-        schemas = [self._schema(path) for path in self._paths]
-        return {schema.field(name).type for schema in schemas if name in schema.names}
+        fields = chain.from_iterable(self.schemas.values())
+        return frozenset(each.name for each in fields if pa.types.is_dictionary(each.type))
 
     def name_of(self, path: str) -> str:
         """A file's name within the table, wherever that lies."""
@@ -355,29 +346,23 @@ class Files:
 
     def _csv(self, path: str, names: Sequence[str]) -> Iterator[Any]:
         """Batches of a CSV file as texts."""
-        header, given = self._header(path), self.written.csv
-        there = [name for name in header if name in names]
-        raw = self._stream(path)
-        packed = path.lower().endswith(".gz")
-        convert = pc_csv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()),
-            include_columns=there or header[:1],
-            strings_can_be_null=False,
-        )
+        header, csv_format = self._header(path), self.written.csv
+        there = [name for name in header if name in names] or header[:1]
+        options = {
+            "read_options": pc_csv.ReadOptions(
+                block_size=_CSV_BYTES, use_threads=False, encoding=csv_format.get("encoding", "utf8")
+            ),
+            "parse_options": pc_csv.ParseOptions(delimiter=self._delimiter(path), newlines_in_values=True),
+            "convert_options": pc_csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()),
+                include_columns=there,
+                strings_can_be_null=False,
+            ),
+        }
+        file = self._stream(path)
+        file = pa.CompressedInputStream(file, "gzip") if path.lower().endswith(".gz") else file
         try:
-            yield from map(
-                self._decimals,
-                pc_csv.open_csv(
-                    pa.CompressedInputStream(raw, "gzip") if packed else raw,
-                    read_options=pc_csv.ReadOptions(
-                        block_size=_CSV_BYTES, use_threads=False, encoding=given.get("encoding", "utf8")
-                    ),
-                    parse_options=pc_csv.ParseOptions(
-                        delimiter=self._delimiter(path), newlines_in_values=True
-                    ),
-                    convert_options=convert,
-                ),
-            )
+            yield from map(self._decimals, pc_csv.open_csv(file, **options))
         except (pa.ArrowInvalid, UnicodeError) as error:
             if "UTF8" not in str(error) and not isinstance(error, UnicodeError):
                 raise
