@@ -203,7 +203,7 @@ class Records(Plans):
         last = sa.select(sa.func.max(RUNS.c.id)).where(
             RUNS.c.notebook == own.c.notebook, RUNS.c.id < own.c.id, RUNS.c.status == "succeeded"
         )
-        return next(iter(self._records(RUNS.c.id == last.scalar_subquery())), None)
+        return next(iter(self._records(RUNS.c.id == last.correlate(None).scalar_subquery())), None)
 
     def _records(self, *conditions: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
         query = sa.select(RUNS.c.run_id, RUNS.c.record).where(*conditions).order_by(RUNS.c.id)
