@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from prodkit.errors import RunError
 from prodkit.runs.claims import Claim, abandoned, claim
 
 # claims the next attempt at some work, says which, and finishes it unless it is told to die
@@ -109,18 +108,6 @@ def test_whoever_has_waited_for_a_failure_looks_anew(tmp_path):
     again.release()
 
 
-def test_force_makes_another_attempt_and_touches_nothing(tmp_path):
-    """What was done stays as it was."""
-    finished(claim("work", tmp_path))
-    before = (tmp_path / "work" / "result.json").read_bytes()
-    assert claim("work", tmp_path) == tmp_path / "work"
-    again = claim("work", tmp_path, force=True)
-    assert isinstance(again, Claim)
-    assert again.folder.name == "work-2"
-    assert (tmp_path / "work" / "result.json").read_bytes() == before
-    again.release()
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_result_that_cannot_be_read_is_none(tmp_path, text):
     """A folder whose result is damaged does not count as done."""
@@ -131,12 +118,3 @@ def test_a_result_that_cannot_be_read_is_none(tmp_path, text):
     assert isinstance(again, Claim)
     assert again.folder.name == "work-2"
     again.release()
-
-
-def test_trying_for_ever_comes_to_an_end(tmp_path, monkeypatch):
-    """The error names the work and how often it was tried."""
-    monkeypatch.setattr("prodkit.runs.claims._ATTEMPTS", 2)
-    finished(claim("work", tmp_path), "failed")
-    finished(claim("work", tmp_path), "failed")
-    with pytest.raises(RunError, match="work has been tried too often; found 2"):
-        claim("work", tmp_path)
