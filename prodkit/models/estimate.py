@@ -9,7 +9,7 @@ see a change in that: only labels can.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,6 @@ class Domain:
     auc: Estimate
     weights: Floats
     odds: Floats
-
-    @property
-    def effective_share(self) -> float:
-        """Kish's effective sample size of the weighted reference, as a share of its rows."""
-        return float(self.weights.sum() ** 2 / (self.weights**2).sum() / len(self.weights))
 
     def beyond(self, times: float = _STRANGE) -> float:
         """Share of the window's rows that are this many times as frequent there as in the reference."""
@@ -189,13 +184,6 @@ def estimate_evidence(
     return Evidence.of(name, outcome, loss, limit=limit, **ends, note=note)
 
 
-@dataclass(frozen=True)
-class _Window:
-    predicted: Floats
-    columns: Floats
-    days: np.ndarray
-
-
 def estimated(
     calibration: CalibrationSet,
     columns: np.ndarray,
@@ -220,8 +208,8 @@ def estimated(
         confidence: of the intervals.
         seed: of the folds.
     """
-    rows, task = len(predicted), calibration.task
-    why = _unfit(calibration, np.asarray(predicted, dtype=float))
+    rows, task, predicted = len(predicted), calibration.task, np.asarray(predicted, dtype=float)
+    why = _unfit(calibration, predicted)
     if why:
         return Estimated(abstained=why, rows=rows)
     try:
@@ -235,18 +223,19 @@ def estimated(
         why = f"the window lies outside what the calibration rows support: {how}, and {strange:.0%} resemble none"
         return Estimated(abstained=why, domain=apart, rows=rows)
     weights = np.minimum(apart.weights, _MOST_WEIGHT)
-    window = _Window(np.asarray(predicted, dtype=float), np.asarray(columns, dtype=float), days)
-    plain, moved = (
-        (_quantities if task == "regression" else _classes)(calibration, window, each, confidence)
-        for each in (np.ones(len(weights)), weights / weights.mean())
-    )
-    both = {
-        name: Estimate(
-            each.value, min(each.low, moved[name].low), max(each.high, moved[name].high), rows, each.blocks
-        )
-        for name, each in plain.items()
-    }
-    return Estimated(both, domain=apart, rows=rows)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(np.unique(calibration.days)) - 1))
+    figures: dict[str, Estimate] = {}
+    for each in (np.ones(len(weights)), weights / weights.mean()):
+        if task == "regression":
+            parts = _quantities(calibration, columns, predicted, days, weights=each)
+        else:
+            parts = _classes(calibration, predicted, days, weights=each)
+        for name, (value, deviation) in parts.items():
+            top = 1.0 if name in ("roc_auc", "accuracy", "brier") else np.inf
+            low, high = max(0.0, value - half * deviation), min(top, value + half * deviation)
+            plain = figures.setdefault(name, Estimate(value, low, high, rows, len(np.unique(days))))
+            figures[name] = replace(plain, low=min(plain.low, low), high=max(plain.high, high))
+    return Estimated(figures, domain=apart, rows=rows)
 
 
 def _unfit(calibration: CalibrationSet, predicted: Floats) -> str:
@@ -268,13 +257,11 @@ def _unfit(calibration: CalibrationSet, predicted: Floats) -> str:
 
 
 def _classes(
-    calibration: CalibrationSet, window: _Window, weights: Floats, confidence: float
-) -> dict[str, Estimate]:
-    """Every score of a classification."""
+    calibration: CalibrationSet, predicted: Floats, days: np.ndarray, *, weights: Floats
+) -> dict[str, tuple[float, float]]:
+    """Every score of a classification, with its standard error."""
     truth = calibration.truth.astype(np.int64)
-    then, now = (
-        class_shares(np.asarray(each, dtype=float)) for each in (calibration.predicted, window.predicted)
-    )
+    then, now = class_shares(calibration.predicted.astype(float)), class_shares(predicted)
     chances, known = class_chances(truth, then, [now, then], weights=weights)
     ratio = _score_ratio(then, now) * weights
     figures = {}
@@ -284,19 +271,18 @@ def _classes(
         at = worth(then)
         rest = at[np.arange(len(at)), truth] - (known * at).sum(axis=1)
         spread = (known * at**2).sum(axis=1) - (known * at).sum(axis=1) ** 2
-        error = _error(rest, spread, calibration.days, ratio, noise=noise, days=window.days)
-        figures[name] = _around(name, value, error, window, calibration, confidence)
+        figures[name] = value, _error(rest, spread, calibration.days, ratio, noise=noise, days=days)
     return figures
 
 
 def _quantities(
-    calibration: CalibrationSet, window: _Window, weights: Floats, confidence: float
-) -> dict[str, Estimate]:
+    calibration: CalibrationSet, columns: np.ndarray, predicted: Floats, days: np.ndarray, *, weights: Floats
+) -> dict[str, tuple[float, float]]:
     """Mean absolute and root mean squared error of a regression: the loss model's mean and what it missed then."""
     model = calibration.loss_model
     assert model is not None
     losses = np.abs(calibration.truth - calibration.predicted)
-    errors = model.predict(window.columns, window.predicted)
+    errors = model.predict(columns.astype(float), predicted)
     parts = {"mae": (losses, model.expected, errors),
              "rmse": (losses**2, model.square * model.expected**2, model.square * errors**2)}  # fmt: skip
     figures = {}
@@ -308,11 +294,11 @@ def _quantities(
         # the error of a row is as large as its expectation is
         scale = float((rest**2).sum() / max(float((expected**2).sum()), 1e-300))
         spread, noise = scale * expected**2, scale * now**2
-        error = _error(rest, spread, calibration.days, weights, noise=noise, days=window.days)
+        error = _error(rest, spread, calibration.days, weights, noise=noise, days=days)
         if name == "rmse":
             value = float(np.sqrt(value))
             error = error / (2 * value) if value > 0 else error
-        figures[name] = _around(name, value, error, window, calibration, confidence)
+        figures[name] = value, error
     return figures
 
 
@@ -340,16 +326,6 @@ def _error(
     _, now = np.unique(days, return_counts=True)
     common = shared * inflation * float((now**2).sum())
     return float(np.sqrt(calibrating + (float(noise.sum()) + common) / len(days) ** 2))
-
-
-def _around(
-    name: str, value: float, error: float, window: _Window, calibration: CalibrationSet, confidence: float
-) -> Estimate:
-    count = len(np.unique(calibration.days))
-    half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error
-    top = 1.0 if name in ("roc_auc", "accuracy", "brier") else np.inf
-    blocks = len(np.unique(window.days))
-    return Estimate(value, max(0.0, value - half), min(top, value + half), len(window.days), blocks)
 
 
 def _score_ratio(then: Floats, now: Floats) -> Floats:

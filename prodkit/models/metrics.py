@@ -347,7 +347,7 @@ def row_worth(
     """The (n,) business value of each row, NaN where it is not known; None if ``value`` names none.
 
     Args:
-        value: ``{actual class: {decision: value}}``, or a column, whose value does not depend on the prediction.
+        value: costs as for :func:`row_values`, or a column, whose value does not depend on the prediction.
         rows: (n, any) rows, with that column.
         truth: (n,) encoded labels.
         predicted: (n,) or (n, k) predictions.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _MANY_COLUMNS = 100
+Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: S
     return float(row_losses(truth, predictions(model, frame, schema=schema), task=schema.task).mean())
 
 
-def subsample(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+def subsample(frame: Rows, most: int) -> Rows:
     """At most ``most`` rows, evenly taken."""
     return frame.iloc[:: max(1, -(-len(frame) // most))]
 
@@ -310,9 +311,9 @@ class Withheld:
     @classmethod
     def of(cls, tested: OutOfTime, *, params: TrainParams) -> Withheld:
         """Rows evenly taken from the newest fold."""
-        places = subsample(pd.DataFrame({"row": np.flatnonzero(tested.newest)}), params.diagnostic_rows // 4)
-        rows, schema = places["row"].to_numpy(), tested.schema
-        columns = schema.coerce(tested.frame.iloc[rows])
+        places = pd.Series(np.flatnonzero(tested.newest))
+        rows = subsample(places, params.diagnostic_rows // 4).to_numpy()
+        columns = tested.schema.coerce(tested.frame.iloc[rows])
         return cls(tested, columns, tested.truth[rows], tested.baseline[rows], params.seed)
 
     def predicted(
