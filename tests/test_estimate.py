@@ -203,14 +203,6 @@ def test_rows_without_an_answer_calibrate_nothing(task):
     assert (len(nothing.truth), nothing.loss_model) == (0, None)
 
 
-def test_a_version_keeps_rows_that_it_had_not_seen(champion):
-    """The calibration rows are those of the folds: what was said of them is not what the fitted model says."""
-    kept = champion.calibration
-    assert len(kept.truth) == len(kept.predicted) == len(kept.columns) > 300
-    assert set(kept.names) <= set(champion.schema.names)
-    assert set(np.unique(kept.truth)) == {0, 1}
-
-
 def test_an_estimate_looks_at_no_label(champion, params):
     """Labels, whatever they are, change no digit of an estimate."""
     rows = read_window(params)

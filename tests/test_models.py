@@ -218,18 +218,6 @@ def test_a_model_that_saw_one_class_only_knows_no_other_or_says_why_not(path):
         assert np.array_equal(predictions(fitted, frame, schema=schema), np.zeros(200))
 
 
-def test_a_class_that_a_model_has_not_seen_gets_a_share_of_zero():
-    """Of three classes a fold may have held two: the third still has its column."""
-    frame = table()
-    frame["label"] = frame["city"].fillna("Rome")
-    schema = Schema.infer(frame, features=COLUMNS, target="label")
-    model = build_model("auto", schema=schema, arguments={"max_iter": 5})
-    fitted = fit_model(model, frame[frame["label"] != "Lisbon"], schema=schema)
-    said = predictions(fitted, frame, schema=schema)
-    assert (said[:, schema.classes.index("Lisbon")] == 0).all()
-    assert np.allclose(said.sum(axis=1), 1)
-
-
 def test_the_seed_makes_a_model_and_one_in_the_arguments_wins():
     """One seed gives the same predictions each time, another one others."""
     frame = table()
