@@ -205,8 +205,11 @@ def class_chances(
     curves = [calibrated(then[:, one], (truth == one).astype(float), weights=weights) for one in classes]
     tables = []
     for shares in others:
-        chances = np.column_stack(
-            [curve.predict(shares[:, one]) for one, curve in zip(classes, curves, strict=True)]
+        chances = np.column_stack(  # by its thresholds, since a missing share has a missing chance
+            [
+                np.interp(shares[:, one], curve.X_thresholds_, curve.y_thresholds_)
+                for one, curve in zip(classes, curves, strict=True)
+            ]
         )
         if k == 2:
             tables.append(np.column_stack([1 - chances[:, 0], chances[:, 0]]))
