@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prodkit.console import (
-    default_files,
     file_options,
     json_option,
     place_options,
@@ -35,7 +34,7 @@ from prodkit.console import (
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.params import NOTEBOOKS
 from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
-from prodkit.settings import outputs_folder, resolve, typed_value
+from prodkit.settings import default_files, outputs_folder, resolve, typed_value
 
 if TYPE_CHECKING:
     from prodkit.runs.backfill import Filled

@@ -18,13 +18,20 @@ from rich.table import Table
 
 from prodkit.redaction import Redaction
 from prodkit.runs.stops import Limits, heeding_signals
-from prodkit.settings import names_read, project_folder, read_files, resolve, typed_value, using_outputs
+from prodkit.settings import (
+    default_files,
+    given_values,
+    names_read,
+    project_folder,
+    read_notebook,
+    resolve,
+    using_outputs,
+)
 
 if TYPE_CHECKING:
     from prodkit.store.registry import Champion
 
 __all__ = [
-    "default_files",
     "file_options",
     "json_option",
     "place_options",
@@ -136,12 +143,6 @@ file_options = _all_of(
 )
 
 
-def default_files(*notebooks: str) -> list[Path]:
-    """Without ``-f``, the project's own: ``params/flights.yaml`` and the policies of the notebooks."""
-    folder = project_folder() / "params"
-    return [path for name in ("flights", *notebooks) if (path := folder / f"{name}.yaml").is_file()]
-
-
 def with_outputs(command: Command) -> Command:
     """Add ``--out``: relative to where the command was typed, by default in the project."""
 
@@ -162,8 +163,9 @@ def with_notebook(command: Command) -> Command:
     @with_outputs
     @functools.wraps(command)
     def call(notebook: str, files: Sequence[Path], pairs: Sequence[tuple[str, str]], **options: Any) -> None:
-        given = read_files(notebook, files or default_files(Path(notebook).stem))
-        given |= {name: typed_value(notebook, name, text) for name, text in pairs}
+        source = read_notebook(notebook)
+        files = files or default_files(source.name, shared=source.is_of_the_kit)
+        given = given_values(source.name, source.kinds, files=files, pairs=pairs)
         command(notebook, given, **options)
 
     return call

@@ -214,7 +214,7 @@ class ProjectParams(BaseModel):
 
     @classmethod
     def from_cell(cls, names: Mapping[str, Any]) -> Self:
-        """Check the variables of a parameters cell (pass ``globals()``).
+        """Check the variables of a parameters cell (pass ``globals()``), other names are passed over.
 
         Raises:
             ParameterError: naming each wrong value with its rule.
@@ -473,5 +473,5 @@ def unknown_parameter(name: str, *, known: Any, place: str) -> ParameterError:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     fix = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
     if not known:
-        fix = "There is none: tag the code cell that declares them `parameters`."
+        fix = "It declares none: tag the code cell that declares them `parameters`; it must be Python."
     return ParameterError(name, rule="is not a parameter", place=place, fix=fix)

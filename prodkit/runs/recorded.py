@@ -169,7 +169,7 @@ class RunRecord:
         expected, document = {**defaults, **injected}, self.document["params"]
         if self.model is not None:
             try:
-                checked = self.model.check(expected).plain()
+                checked = self.model.from_cell(expected).plain()  # without what was added to the cell
             except ParameterError as error:
                 yield Difference(f"parameter {error.name}", "a value that can have run", str(error))
                 return

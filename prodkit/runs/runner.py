@@ -17,6 +17,7 @@ from typing import Any
 from prodkit.errors import StoreError
 from prodkit.files import write_text
 from prodkit.markup import prepare
+from prodkit.notebook import Notebook
 from prodkit.pages import store_options
 from prodkit.params import ProjectParams
 from prodkit.redaction import SHORTEST, Redaction, references
@@ -26,7 +27,7 @@ from prodkit.runs.draft import close_notebook, notebook_text, read_executed
 from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.record import basis, finished_record, new_record, read_record, write_record
 from prodkit.runs.stops import Limits, Stop, heeding_signals
-from prodkit.settings import REAL_STORE, Notebook, check, names_read, outputs_folder, read_notebook, resolve
+from prodkit.settings import REAL_STORE, check, names_read, outputs_folder, read_notebook, resolve
 from prodkit.store.registry import Store
 
 __all__ = ["Run", "run_notebook"]
@@ -146,7 +147,7 @@ class _Work:
         """The name of this work: the same for the same work."""
         identity = {name: ground[name] for name in ("notebook", "code", "data", "folder")}
         identity["champion"] = self._champion()
-        identity["parameters"] = self.params.plain() if self.params else self.values
+        identity["parameters"] = {**self.values, **(self.params.plain() if self.params else {})}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:10]
         span = f"-{self.params.window.start:%Y%m%d}" if self.params else ""
         return f"{self.source.name}{span}-{digest}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field
 
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window
-from prodkit.params import NOTEBOOKS, GivenWindow, ProjectParams, SecretName, unknown_parameter
-from prodkit.settings import REAL_STORE, expand, read_node, read_text, written
+from prodkit.params import GivenWindow, ProjectParams, SecretName
+from prodkit.settings import REAL_STORE, expand, given_values
 
 __all__ = ["ServeParams"]
 
@@ -57,21 +57,9 @@ class ServeParams(ProjectParams):
         Raises:
             ParameterError: a file that cannot be read, an unknown name, a wrong value.
         """
-        given: dict[str, Any] = {"store": REAL_STORE}  # a service of the demonstration must be asked for
-        everybody = {name for kind in NOTEBOOKS.values() for name in kind.model_fields}
-        for path in files:
-            if path.stem in NOTEBOOKS:
-                continue
-            for name, node in written(path).items():
-                if name in cls.model_fields:
-                    given[name] = _read(read_node, node, name, place=path.name)
-                elif path.stem == cls.notebook or name not in everybody:
-                    raise unknown_parameter(name, known=cls.model_fields, place=path.name)
-        for name, text in pairs:
-            if name not in cls.model_fields:
-                raise unknown_parameter(name, known=cls.model_fields, place="-p, for serve")
-            given[name] = _read(read_text, text, name, place="-p")
-        return cls.check(given)
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        given = given_values(cls.notebook, kinds, files=files, pairs=pairs)
+        return cls.check({"store": REAL_STORE, **given})  # a service of the demonstration must be asked for
 
     @property
     def secret(self) -> bytes:
@@ -80,10 +68,3 @@ class ServeParams(ProjectParams):
         if self.token and not secret:
             raise ParameterError(self.token, rule="must not be empty", place="the environment", fix="Set it.")
         return secret
-
-
-def _read(reader: Any, given: Any, name: str, *, place: str) -> Any:
-    try:
-        return reader(given, ServeParams.model_fields[name].annotation)
-    except ValueError as error:
-        raise ParameterError(name, rule=str(error), place=place) from error

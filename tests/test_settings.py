@@ -1,9 +1,12 @@
-"""What a notebook is given: params files and `-p` are read strictly, and another table brings its own facts."""
+"""What a notebook is given: models, files, `-p` and secrets, each read strictly; and where things lie."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -14,9 +17,25 @@ from hypothesis import strategies as st
 from papermill.parameterize import parameterize_notebook
 from tables import own_notebook, prodkit
 
+import prodkit as package
 from prodkit.errors import ParameterError
-from prodkit.params import ProjectParams, TrainParams
-from prodkit.settings import REAL_STORE, check, neutral_facts, read_files, read_notebook, typed_value
+from prodkit.evidence import Window, parse_duration, write_duration
+from prodkit.params import NOTEBOOKS, DriftParams, RollbackParams, TrainParams
+from prodkit.settings import (
+    REAL_STORE,
+    check,
+    default_files,
+    expand,
+    names_read,
+    neutral_facts,
+    outputs_folder,
+    project_folder,
+    read_files,
+    read_notebook,
+    resolve,
+    typed_value,
+    using_outputs,
+)
 
 __all__ = ["prodkit"]  # a fixture
 
@@ -101,27 +120,6 @@ def test_a_file_that_is_not_there_names_those_that_are(tmp_path):
 def test_text_stays_text_where_text_is_declared(text):
     """No value of a text parameter is taken for a number, a date, a boolean or nothing."""
     assert typed_value("train", "target", text) == text
-
-
-@given(st.text(max_size=30))
-def test_any_text_stays_as_it_was_typed(text):
-    """A text parameter takes whatever was typed, character for character."""
-    assert typed_value("train", "target", text) == text
-
-
-def test_other_values_are_read_as_yaml():
-    """Numbers, booleans, lists and mappings have their own types, and dates in them stay text."""
-    assert typed_value("train", "folds", "3") == 3
-    assert typed_value("rollback", "retrain_now", "true") is True
-    assert typed_value("train", "features", "[city, price]") == ["city", "price"]
-    assert typed_value("train", "model_args", "{max_iter: 5}") == {"max_iter": 5}
-    assert typed_value("train", "folds", "2024-02-01") == "2024-02-01"  # refused later, by its bounds
-
-
-def test_a_value_that_is_no_yaml_is_refused():
-    """A bracket left open is a wrong call that names the parameter, not a crash."""
-    with pytest.raises(ParameterError, match=r"features must be YAML"):
-        typed_value("train", "features", "[city")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
@@ -309,25 +307,6 @@ def test_a_parameter_without_default_has_to_be_given(tmp_path):
     assert check(read_notebook(path), {"day": "2024-02-01"}).values == {"day": "2024-02-01"}
 
 
-def test_the_kit_declares_literals_only(tmp_path):
-    """A notebook that is checked by a model of the kit must say all of its defaults."""
-    facts = [f"{name} = ''" for name in ProjectParams.model_fields if name != "seed"]
-    path = str(own_notebook(tmp_path, "\n".join([*facts, "seed = int('1')"]), name="train"))
-    with pytest.raises(ParameterError, match=r"seed must be a literal \(in train\.ipynb\)"):
-        check(read_notebook(path), {})
-
-
-def test_the_names_of_the_kit_mean_nothing_special_to_others(tmp_path):
-    """`store` and `data` of a notebook of one's own are its own business; a copy of the kit's gets the kit's."""
-    path = str(own_notebook(tmp_path, "store = 3\ndata: str = 'a.csv'\ntime_column = ''\ntarget = ''"))
-    assert check(read_notebook(path), {"data": "b.csv"}).values == {"data": "b.csv"}
-    copied = str(
-        own_notebook(tmp_path, "store = 'demo'\ndata = 'flights'\nfeatures = ['temp']", name="copied")
-    )
-    found = check(read_notebook(copied), {"data": "b.csv"}).values
-    assert found == {"data": "b.csv", "features": [], "store": REAL_STORE}
-
-
 def test_a_model_of_the_kit_says_how_its_values_are_read(tmp_path):
     """Windows, lengths of time and names stay text, the cost matrix is a mapping, and costs are numbers."""
     text = "target: 00123\nvalue: {yes: {no: 1e3}}\nlabel_delay: 14d\nfeatures: [on, 007]\n"
@@ -344,41 +323,248 @@ def test_a_model_of_the_kit_says_how_its_values_are_read(tmp_path):
     assert typed_value("train", "value", "price") == "price"
 
 
+def test_a_notebook_of_ones_own_keeps_its_own_values(tmp_path):
+    """The names of the kit mean nothing special to it: neither a store nor the facts of the flights are put into it."""
+    path = str(
+        own_notebook(tmp_path, "store = 'demo'\ndata: str = 'flights'\ntime_column = ''\ntarget = 'y'")
+    )
+    assert check(read_notebook(path), {}).values == {}
+    assert check(read_notebook(path), {"data": "b.csv"}).values == {"data": "b.csv"}
+    assert not read_notebook(path).is_of_the_kit
+
+
+def test_the_flights_speak_to_the_notebooks_of_the_kit_only(prodkit, tmp_path):
+    """Without -f a notebook of one's own is not given the target of the bundled flights."""
+    shows = "from prodkit.store.workspace import open_store\nprint('target is', target)"
+    path = own_notebook(tmp_path, "target = 'y'", shows)
+    status, printed, _ = prodkit("run", path, "--out", tmp_path / "out", "--json")
+    assert (status, json.loads(printed)["params"]) == (0, {})
+    assert "flights" in {file.stem for file in default_files("train")}
+
+
+def test_a_copy_of_a_notebook_of_the_kit_is_of_the_kit(tmp_path):
+    """Whatever its name: what declares all project facts gets the project's store, and another table its own facts."""
+    cell = "\n".join(f"{name} = {value!r}" for name, value in TrainParams.check({}).plain().items())
+    source = read_notebook(str(own_notebook(tmp_path, cell, name="copied")))
+    own = {"data": "b.csv", "time_column": "at", "target": "y"}
+    assert check(source, own).values == {**own, "features": [], "id_column": [], "store": REAL_STORE}
+
+
+# A parameter that was added to a notebook of the kit
+
+
+@pytest.fixture
+def extended(tmp_path):
+    """A project whose `train` declares two more parameters."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    notebook = nbformat.read(Path(package.__file__).parent.parent / "notebooks" / "train.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source += "\nregion: Literal['north', 'south'] = 'north'  # where it is used\nlimits = [1.5]"
+    nbformat.write(notebook, folder / "train.ipynb")
+    return tmp_path
+
+
+def test_a_parameter_that_was_added_to_a_notebook_of_the_kit_is_declared(extended, tmp_path, monkeypatch):
+    """It is accepted by files and `-p`, typed as it is declared, and stands beside those of the model."""
+    monkeypatch.chdir(extended)
+    file = write(tmp_path, "shop.yaml", "region: south\nfolds: 3\nlimits: [1e3]\n")
+    values = read_files("train", [file]) | {"limits": typed_value("train", "limits", "[2.5]")}
+    arguments = check(read_notebook("train"), values)
+    assert arguments.values["region"] == "south"
+    assert (arguments.values["limits"], arguments.params.folds) == ([2.5], 3)
+    with pytest.raises(ParameterError, match=r"region must be Literal\[.*found 'east'.*where it is used"):
+        check(read_notebook("train"), {"region": "east"})
+    with pytest.raises(ParameterError, match=r"regio is not a parameter .*Did you mean region\?"):
+        typed_value("train", "regio", "south")
+
+
+def test_another_notebook_passes_over_what_was_added_to_one(extended, tmp_path, monkeypatch):
+    """A shared file may speak to the parameter, and is still refused for a name that nobody declares."""
+    (extended / "notebooks" / "score.ipynb").write_text(
+        (Path(package.__file__).parent.parent / "notebooks" / "score.ipynb").read_text()
+    )
+    monkeypatch.chdir(extended)
+    assert read_files("score", [write(tmp_path, "shop.yaml", "region: south\nbatch_rows: 5\n")]) == {
+        "batch_rows": 5
+    }
+    with pytest.raises(ParameterError, match=r"regoin is not a parameter \(in shop.yaml\)"):
+        read_files("score", [write(tmp_path, "shop.yaml", "regoin: south\n")])
+
+
 # Secrets
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "shown"),
+    ("value", "shown"),
     [
-        ("store", "postgresql://me:s3cret@db/x", "postgresql://me:***@db/x"),
-        ("data", "mysql+pymysql://:s3cret@db/x#t", r"mysql\+pymysql://:***@db/x#t"),
-        ("artifacts", "ftp://me:s3cret${X}@host/a", "ftp://me:***@host/a"),
-        ("notify", ["ntfy://a", "mailtos://me:s3cret@mail"], "mailtos://me:***@mail"),
+        ("postgresql://me:s3cret@db/x", "postgresql://me:***@db/x"),
+        ("mysql+pymysql://:s3cret@db/x#t", "mysql+pymysql://:***@db/x#t"),
+        ("ftp://me:s3cret${X}@host/a", "ftp://me:***@host/a"),
+        ("postgresql://db/x?user=me&password=s3cret&a=1", "postgresql://db/x?user=me&password=***&a=1"),
+        ("https://host/x?a=1&access_token=s3cret", "https://host/x?a=1&access_token=***"),
+        ("HTTPS://host/?API-KEY=s3cret", "HTTPS://host/?API-KEY=***"),
     ],
 )
-def test_an_address_with_a_password_is_refused(name, value, shown):
-    """The error does not repeat the password, and says how to keep it in the environment."""
-    message = rf"{name} must not hold a password, .*; found {shown.replace('***', '[*]{3}')}\. export "
-    with pytest.raises(ParameterError, match=message):
-        typed_value("score", name, json.dumps(value) if name == "notify" else value)
-    with pytest.raises(ParameterError, match=message) as refused:
-        check(read_notebook("score"), {name: value})
-    assert "s3cret" not in str(refused.value)
-    assert f"me:${{{name.upper()}_PASSWORD}}@" in str(refused.value) or ":${DATA_PASSWORD}@" in str(
-        refused.value
-    )
+def test_an_address_with_a_password_is_refused_in_every_notebook(own, value, shown):
+    """Before the @ or in the query, in any parameter: the error does not repeat it, and says how to keep it."""
+    for notebook, name, values in (
+        ("score", "store", value),
+        ("score", "notify", [value]),
+        (own, "anything", {"a": [value]}),
+    ):
+        variable = f"{name.upper()}_PASSWORD"
+        message = rf"{name} must not hold a password, .*; found {re.escape(shown)}\. export {variable}=\.\.\."
+        with pytest.raises(ParameterError, match=message):
+            typed_value(notebook, name, values if name == "store" else json.dumps(values))
+        with pytest.raises(ParameterError, match=message) as refused:
+            check(read_notebook(notebook), {name: values})
+        assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "postgresql://me:${PW}@db/x",
-        "postgresql://me@db/x",
-        "s3://bucket/a@b:c",
-        "sqlite:///a:b@c.db",
-        "s3://b/x:y@z",
+        *("postgresql://me:${PW}@db/x", "postgresql://me@db/x", "s3://bucket/a@b:c", "sqlite:///a:b@c.db"),
+        *("s3://b/x:y@z", "postgresql://db/x?password=${PW}", "https://host/x?page=2", "what about ?token=1"),
     ],
 )
 def test_an_address_without_a_password_is_taken(value):
     """A reference to the environment, no password at all, or signs that only look like one."""
     assert check(read_notebook("score"), {"store": value}).values["store"] == value
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["outputs", "metadata", "completed", "Metadata", "text/html", "zip_code", "postgresql://me:outputs@db"],
+)
+def test_a_secret_that_is_a_word_of_the_format_is_refused(own, monkeypatch, word):
+    """To take it out of what is written would destroy the record; the error names the variable, not the value."""
+    monkeypatch.setenv("SHOP_WORD", word)
+    message = r"\$\{SHOP_WORD\} must not be a word that records are written in"
+    with pytest.raises(ParameterError, match=message) as refused:
+        check(read_notebook(own), {"note": "x${SHOP_WORD}"})
+    assert word not in str(refused.value)
+    if word != "zip_code":  # a name of this notebook alone
+        with pytest.raises(ParameterError, match=message):
+            expand("${SHOP_WORD}")
+
+
+# The models of the kit, and places
+
+moments = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(lambda m: m.replace(microsecond=0))
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_the_plain_form_of_parameters_says_the_same_again(name):
+    """What a params file holds is read back to the same parameters."""
+    params = NOTEBOOKS[name].check(
+        {"window": "2020-01-01/2020-02-01", "label_delay": "36h", "as_of": "2020-02-03"}
+    )
+    assert NOTEBOOKS[name].check(params.plain()) == params
+
+
+@given(moments, moments)
+def test_a_window_is_read_as_it_is_written(a, b):
+    """Every window survives its text, and an empty or reversed one is refused."""
+    if a < b:
+        assert Window.parse(str(Window(a, b))) == Window(a, b)
+    else:
+        with pytest.raises(ValueError, match="must start before it ends"):
+            Window(a, b)
+
+
+@given(st.integers(1, 10_000), st.sampled_from(["w", "d", "h", "min", "s"]))
+def test_a_duration_is_read_as_it_is_written(number, unit):
+    """Every length of time survives its text."""
+    span = parse_duration(f"{number}{unit}")
+    assert parse_duration(write_duration(span)) == span
+
+
+@pytest.mark.parametrize("text", ["", "14", "14 days", "-1d", "d", "1mo", "nan d"])
+def test_what_is_no_duration_is_refused(text):
+    """A number without unit, a negative one, a word."""
+    with pytest.raises(ValueError, match="a duration is a number and one of"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"windw": "x"}, r"windw is not a parameter \(in train.ipynb\). Did you mean window\?"),
+        ({"window": "2013-01-01"}, "window is wrong: a window is written start/end"),
+        ({"window": "2013-02-01/2013-01-01"}, "window is wrong: a window must start before it ends"),
+        ({"seed": "7"}, "seed is wrong: .*valid integer; found '7'"),
+        ({"seed": -1}, "seed is wrong: .*greater than or equal to 0; found -1"),
+        ({"seed": True}, "seed is wrong: "),
+        ({"folds": 1}, "folds is wrong: .*greater than or equal to 2; found 1"),
+        ({"label_delay": "soon"}, "label_delay is wrong: a duration"),
+        ({"features": "temp"}, "features is wrong: .*list; found 'temp'"),
+        ({"task": "ranking"}, "task is wrong"),
+        ({"retrain_cost": math.nan}, "retrain_cost is wrong: .*finite"),
+        ({"target": ""}, "target is wrong: .*at least 1 character"),
+        ({"csv": {"separator": ";"}}, "csv is wrong: separator is none of delimiter"),
+        ({"csv": {"decimal": ", "}}, "csv is wrong: decimal must be one character"),
+        ({"csv": {"encoding": "cp-1252x"}}, "csv is wrong: unknown encoding"),
+        ({"time_format": "dd/mm/yyyy"}, "time_format is wrong: it must be a strptime format"),
+        ({"approval": "maybe"}, "approval is wrong: .*'automatic' or 'required'; found 'maybe'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_with_its_rule(given, message):
+    """The error names the parameter, the rule, the value found, the place and the meaning."""
+    with pytest.raises(ParameterError, match=message):
+        TrainParams.check(given)
+
+
+def test_a_run_stands_at_the_end_of_its_window_and_labels_end_earlier():
+    """`as_of` defaults to the end of the window; labels are known up to `label_delay` before it."""
+    params = DriftParams.check({"window": "2020-01-01/2020-02-01", "label_delay": "3d"})
+    assert params.moment == datetime(2020, 2, 1)
+    assert params.labels_until == datetime(2020, 1, 29)
+    later = DriftParams.check({"window": "2020-01-01/2020-02-01", "label_delay": "3d", "as_of": "2020-03-01"})
+    assert later.labels_until == datetime(2020, 2, 27)
+
+
+def test_only_declared_names_are_taken_from_a_cell():
+    """Imports and private names beside the parameters do not disturb."""
+    params = RollbackParams.from_cell({"seed": 3, "os": object(), "_": 1, "window": "2020-01-01/2020-02-01"})
+    assert params.seed == 3
+
+
+def test_the_project_is_the_nearest_folder_that_holds_notebooks(tmp_path):
+    """From anywhere below; from elsewhere it is the checkout that the package lies in."""
+    deep = tmp_path / "a" / "notebooks" / "b"
+    deep.mkdir(parents=True)
+    assert project_folder(deep) == tmp_path / "a"
+    assert project_folder(tmp_path) == Path(package.__file__).parent.parent
+
+
+def test_outputs_lie_where_out_says(tmp_path):
+    """`outputs/...` in any location is the folder of `--out`; other relative paths belong to the project."""
+    with using_outputs(tmp_path / "x"):
+        assert outputs_folder() == tmp_path / "x"
+        assert resolve("outputs/artifacts") == str(tmp_path / "x" / "artifacts")
+        assert resolve("sqlite:///outputs/store.db") == f"sqlite:///{tmp_path}/x/store.db"
+        assert resolve("data/a.csv") == str(project_folder() / "data/a.csv")
+        assert resolve("s3://bucket/a") == "s3://bucket/a"
+        assert resolve("/data/a.csv") == "/data/a.csv"
+    assert outputs_folder() != tmp_path / "x"
+
+
+def test_a_value_from_the_environment_is_read_when_it_is_used(monkeypatch):
+    """`${NAME}` is replaced by `resolve`, never in the parameters themselves; one that is not set is an error."""
+    monkeypatch.setenv("SHOP_PASSWORD", "canary")
+    params = DriftParams.check({"store": "postgresql://me:${SHOP_PASSWORD}@host/db"})
+    assert "canary" not in str(params.plain())
+    assert resolve(params.store) == "postgresql://me:canary@host/db"
+    monkeypatch.delenv("SHOP_PASSWORD")
+    with pytest.raises(ParameterError, match=r"\$\{SHOP_PASSWORD\} must be set in the environment"):
+        expand(params.store)
+
+
+def test_what_was_read_from_the_environment_is_known_by_name(monkeypatch):
+    """Whoever shows an error can leave out what this process has read."""
+    monkeypatch.setattr("prodkit.settings._READ", set())
+    monkeypatch.setenv("SHOP_PASSWORD", "canary")
+    assert expand("a ${SHOP_PASSWORD} b") == "a canary b"
+    assert names_read() == {"SHOP_PASSWORD"}
