@@ -214,7 +214,7 @@ class ProjectParams(BaseModel):
 
     @classmethod
     def from_cell(cls, names: Mapping[str, Any]) -> Self:
-        """Check the variables of a parameters cell (pass ``globals()``), other names are passed over.
+        """Check the variables of a parameters cell (pass ``globals()``); other names are passed over.
 
         Raises:
             ParameterError: naming each wrong value with its rule.
