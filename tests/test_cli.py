@@ -318,6 +318,28 @@ def test_a_proposal_about_another_champion_is_refused(prodkit: Command, proposed
     assert contents(places) == before
 
 
+def test_text_from_names_and_reasons_moves_no_cursor(prodkit: Command, at, places):
+    """What the history holds is printed with its control characters as escapes, also those that turn text round."""
+    with opened(places) as store:
+        store.freeze(actor="Eve\x1b[2J", reason="all is \u202ewell\x9b")
+    for arguments in (("history",), ("list",), ("promote", "1", *SIGNED)):
+        _, printed, told = prodkit("models", *arguments, *at)
+        assert not set("\x1b\x9b\u202e") & set(printed + told)
+    assert "Eve\\x1b[2J" in prodkit("models", "history", *at)[1]
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "a\nchampion: v9", "\udcff", "\u202eb", "  "])
+@pytest.mark.parametrize("option", ["--name", "--reason"])
+def test_a_name_or_a_reason_is_plain_text(prodkit: Command, at, option, text):
+    """Control characters, line ends and bytes that are no UTF-8 are a wrong call, and nothing happens."""
+    signed = {"--name": "Ada", "--reason": "a test", option: text}
+    options = [word for pair in signed.items() for word in pair]
+    status, printed, told = prodkit("models", "freeze", *options, *at)
+    assert (status, printed) == (2, "")
+    assert re.search("it must (be plain text|not be blank)", told)
+    assert "frozen" not in prodkit("models", "list", *at)[1]
+
+
 # README
 
 
