@@ -17,8 +17,8 @@
     └── RunError            a notebook failed, or was stopped
         └── KernelError     its kernel did not start (a RuntimeError, too, as jupyter_client would raise)
 
-Each names the thing, the rule it breaks, the value found, the place and the next step, so that whoever is
-woken by it need not open the source.
+Each names the thing, the rule it breaks, the value, the place and the next step, so that nobody has to open the
+source.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class ProdkitError(Exception):
-    """Something that a user can mend; the message says how.
+    """Something that a user can correct; the message says how.
 
     Args:
         name: the parameter, column, version or file at fault.

@@ -23,7 +23,7 @@ __all__ = [
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 
-# What a set of outcomes comes to: the first of these that occurs in it.
+# The outcome of several: the first of these that occurs among them.
 _WORST_FIRST: tuple[Outcome, ...] = ("error", "fail", "inconclusive", "pass")
 
 
@@ -44,11 +44,11 @@ class Evidence:
 
     Attributes:
         name: what was measured, dotted from the general to the particular: ``contract.temp.unit``.
-        outcome: ``pass``, ``fail``, ``inconclusive`` (could not be told), ``error`` (could not be measured).
+        outcome: ``pass``, ``fail``, ``inconclusive`` (the evidence does not decide), ``error`` (could not be measured).
         value: the estimate, in the unit that ``note`` or the name says.
         low: lower end of its interval.
         high: upper end of its interval.
-        limit: what it was held against.
+        limit: what it is compared with.
         n: how many rows it rests on.
         rung: its place on the evidence ladder: 1 data contract, 2 health, 3 realised performance,
             4 estimated performance, 5 drift; 0 where no ladder applies.
@@ -109,8 +109,8 @@ def overall(evidence: Iterable[Evidence]) -> Outcome:
     >>> overall([])
     'inconclusive'
     """
-    found = {item.outcome for item in evidence}
-    return next((outcome for outcome in _WORST_FIRST if outcome in found), "inconclusive")
+    outcomes = {item.outcome for item in evidence}
+    return next((outcome for outcome in _WORST_FIRST if outcome in outcomes), "inconclusive")
 
 
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
@@ -153,22 +153,21 @@ class Window:
 
 
 def earlier_windows(window: Window, count: int) -> list[Window]:
-    """So many windows up to this one, the oldest first: whole months if it is one, else each as long as it.
+    """The last ``count`` windows up to this one, oldest first: whole months if it is one, else each as long as it.
 
     >>> [str(each) for each in earlier_windows(Window.parse("2013-03-01/2013-04-01"), 2)]
     ['2013-02-01/2013-03-01', '2013-03-01/2013-04-01']
     >>> str(earlier_windows(Window.parse("2013-03-08/2013-03-15"), 2)[0])
     '2013-03-01/2013-03-08'
     """
-    length, found = window.end - window.start, [window]
-    first = window.start
+    length, first, windows = window.end - window.start, window.start, [window]
     following = (first + timedelta(days=31)).replace(day=1)
     is_month = first == datetime(first.year, first.month, 1, tzinfo=first.tzinfo) and window.end == following
-    while len(found) < count:
-        end = found[-1].start
+    while len(windows) < count:
+        end = windows[-1].start
         start = (end - timedelta(days=1)).replace(day=1) if is_month else end - length
-        found.append(Window(start, end))
-    return found[::-1]
+        windows.append(Window(start, end))
+    return windows[::-1]
 
 
 def iso(moment: datetime) -> str:
