@@ -64,12 +64,19 @@ class Blocks:
     @classmethod
     def stretches(cls, first: int, rows: int, *, length: int) -> Blocks:
         """Of so many rows from row ``first`` of a table on, which is cut into stretches of this length."""
-        return cls.of((first + np.arange(rows)) // length)
+        labels = np.arange(first // length, -(-(first + rows) // length))
+        return cls(labels, ((first % length + np.arange(rows)) // length).astype(np.int32))
 
     def table(self, places: np.ndarray, size: int) -> np.ndarray:
         """How many rows of each block have each place, 0 to ``size - 1``: (b, size)."""
-        cells = np.bincount(self.codes * size + places, minlength=len(self.labels) * size)
-        return cells.reshape(len(self.labels), size)
+        index = self.codes.astype(np.intp)  # in place: new pages take longer than counting
+        index *= size
+        index += places
+        return np.bincount(index, minlength=len(self.labels) * size).reshape(len(self.labels), size)
+
+    def fits(self, size: int) -> bool:
+        """Whether such a table is no larger than the rows themselves."""
+        return size * len(self.labels) <= max(len(self.codes), _MAX_COUNTED)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of the values of each block (b,)."""
@@ -412,7 +419,12 @@ def _levels(
         bins.size if name is None else own.get(name, bins.size - 1) + (0 if name in seen else width)
         for name in names
     ]
-    table = blocks.table(np.array(places, dtype=np.int64)[codes], 2 * width)
+    if blocks.fits(len(names)):
+        table = np.zeros((2 * width, len(blocks.labels)), dtype=np.int64)
+        np.add.at(table, places, blocks.table(codes, len(names)).T)
+        table = table.T
+    else:
+        table = blocks.table(np.array(places)[codes], 2 * width)
     unseen, zeros = table[:, width:], np.zeros(len(blocks.labels))
     counts = table[:, :width] + unseen
     return ColumnProfile(bins, blocks.labels, counts, zeros, zeros, unseen.sum(axis=1), malformed=malformed)
@@ -430,19 +442,18 @@ def _numbers(
         codes, values = pd.factorize(values, use_na_sentinel=False)
     cuts = np.array(bins.cuts)
     with np.errstate(over="ignore", invalid="ignore"):
-        if codes is None:
-            fields = _compared(values, blocks, cuts)
-        elif len(values) <= _MAX_COUNTED and len(values) * len(blocks.labels) <= max(
-            len(codes), _MAX_COUNTED
-        ):
-            fields = _counted(values, codes, blocks, cuts)
+        if codes is not None and len(values) <= _MAX_COUNTED and blocks.fits(len(values)):
+            table = blocks.table(codes, len(values))
+            fields, weights = _counted(values, table, cuts), table.sum(axis=0)
+        elif codes is not None:
+            fields, weights = (
+                _compared(values[codes], blocks, cuts),
+                np.bincount(codes, minlength=len(values)),
+            )
         else:
-            fields = _compared(values[codes], blocks, cuts)
-        weights = np.ones(1, int) if codes is None else np.bincount(codes, minlength=len(values))
-        low, high = (
-            bins.low if bins.low is not None else -math.inf,
-            bins.high if bins.high is not None else math.inf,
-        )
+            fields, weights = _compared(values, blocks, cuts), np.ones(1, dtype=np.int64)
+        low = -math.inf if bins.low is None else bins.low
+        high = math.inf if bins.high is None else bins.high
         finite = np.isfinite(values)
         there = values[finite & (weights > 0)]
 
@@ -464,11 +475,8 @@ def _numbers(
         )
 
 
-def _counted(
-    values: np.ndarray, codes: np.ndarray, blocks: Blocks, cuts: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Counts and moments of the blocks, from how often each value (d,) occurs in each block."""
-    table = blocks.table(codes, len(values))
+def _counted(values: np.ndarray, table: np.ndarray, cuts: np.ndarray) -> dict[str, np.ndarray]:
+    """Counts and moments of the blocks, from how often each value (d,) occurs in each block (b, d)."""
     finite = np.isfinite(values)
     order = np.flatnonzero(finite)[np.argsort(values[finite], kind="stable")]
     x, counts = values[order], table[:, order]

@@ -267,21 +267,30 @@ class ColumnProfile:
                 value=f"{self.bins.size} and {other.bins.size} bins",
                 fix="Make both with like=, the profile of the training rows.",
             )
-        blocks = np.union1d(self.blocks, other.blocks)
-        a, b = self._over(blocks), other._over(blocks)
-        n = np.maximum(a.block_n + b.block_n, 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # as Chan, Golub & LeVeque (1983)
-            delta = b.block_means - a.block_means
-            means = (a.block_n * a.block_means + b.block_n * b.block_means) / n
-            m2s = a.block_m2s + b.block_m2s + delta * (delta * (a.block_n * b.block_n / n))
+        a, b, blocks = self, other, np.union1d(self.blocks, other.blocks)
+        places = [np.searchsorted(blocks, side.blocks) for side in (a, b)]
+
+        def total(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+            whole = np.zeros((len(blocks), *one.shape[1:]), one.dtype)
+            for place, part in zip(places, (one, two), strict=True):
+                whole[place] += part
+            return whole
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = total(a.block_n * a.block_means, b.block_n * b.block_means)
+            means = np.nan_to_num(means / np.maximum(total(a.block_n, b.block_n), 1))
+            gaps = [side.block_means - means[place] for side, place in zip((a, b), places, strict=True)]
+            m2s = total(
+                *(side.block_m2s + side.block_n * gap * gap for side, gap in zip((a, b), gaps, strict=True))
+            )
         fractions = None if None in (a.fractional, b.fractional) else a.fractional + b.fractional  # type: ignore[operator]
         return ColumnProfile(
             bins=self.bins,
             blocks=blocks,
-            block_counts=a.block_counts + b.block_counts,
-            block_means=np.nan_to_num(means),
+            block_counts=total(a.block_counts, b.block_counts),
+            block_means=means,
             block_m2s=np.nan_to_num(m2s),
-            block_unseen=a.block_unseen + b.block_unseen,
+            block_unseen=total(a.block_unseen, b.block_unseen),
             malformed=a.malformed + b.malformed,
             beyond=a.beyond + b.beyond,
             zero=a.zero + b.zero,
@@ -299,17 +308,6 @@ class ColumnProfile:
         """
         arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _BY_BLOCK}
         return replace(self, values=None, **arrays)
-
-    def _over(self, blocks: np.ndarray) -> ColumnProfile:
-        """The same, with empty blocks where ``blocks`` (a superset) has more."""
-        at = np.searchsorted(blocks, self.blocks)
-        wider: dict[str, Any] = {
-            name: np.zeros((len(blocks), *getattr(self, name).shape[1:]), kind)
-            for name, kind in _BY_BLOCK.items()
-        }
-        for name, array in wider.items():
-            array[at] = getattr(self, name)
-        return replace(self, **wider)
 
     def to_dict(self) -> dict[str, Any]:
         """A strict JSON form; the moments of categories, always 0, are left out."""
