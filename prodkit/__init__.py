@@ -51,7 +51,8 @@ _HOMES = {
         "stress_service",
         "volume_table",
     ],
-    "drift.compare": ["compare_tables", "jensen_shannon", "kolmogorov_smirnov", "psi"],
+    "drift.compare": ["jensen_shannon", "kolmogorov_smirnov", "psi"],
+    "drift.tables": ["compare_tables", "profile_table"],
     "decisions.gains": ["remember_trial"],
     "decisions.gates": ["improvement"],
     "decisions.economy": ["Retraining", "chance_worse", "worth_retraining"],
@@ -95,7 +96,6 @@ _HOMES = {
         "inspect_window",
         "missing_table",
     ],
-    "drift.counts": ["profile_table"],
     "models.training": [
         "importance",
         "learning_curve",

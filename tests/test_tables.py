@@ -128,7 +128,7 @@ def test_a_table_too_large_to_be_held_is_sampled_for_its_bins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its bins hold nearly equal shares, its range is that of all values, and its counts are exact."""
-    monkeypatch.setattr("prodkit.drift.counts._HELD", 20_000)
+    monkeypatch.setattr("prodkit.drift.tables._HELD", 20_000)
     frame = shop(40_000)
     frame.loc[123, "price"] = 50.0
     path = saved(frame, tmp_path / "a.parquet", row_group_size=2000)

@@ -1,26 +1,21 @@
-"""What differs between two profiles, by how much and how surely; and between two tables of any size."""
+"""What differs between two profiles, by how much and how surely."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from prodkit.data.tables import Files
-from prodkit.drift.counts import profile_table
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS, combined, divergence, mean_shift_p, property_shift, shift
-from prodkit.errors import SchemaError
 
 __all__ = [
-    "TableComparison",
+    "SIGNALS",
     "adjusted",
     "compare_columns",
-    "compare_tables",
     "comparison",
     "differences",
     "jensen_shannon",
@@ -30,7 +25,7 @@ __all__ = [
 ]
 
 _WEIGHT_OF_MEAN = 2  # beside the test of the histogram: most drift that matters moves a column as a whole
-_SIGNALS = ("", "missing_", "unseen_")
+SIGNALS = ("", "missing_", "unseen_")
 
 
 def psi(reference: np.ndarray, current: np.ndarray) -> float:
@@ -203,7 +198,7 @@ def differences(
         {"column": name} | compare_columns(column, current.columns[name])
         for name, column in reference.columns.items()
     ]
-    tests = [(row, signal) for row in rows for signal in _SIGNALS]
+    tests = [(row, signal) for row in rows for signal in SIGNALS]
     p_values = adjusted(np.array([row[f"{signal}p" if signal else "p_value"] for row, signal in tests]))
     for (row, signal), p_value in zip(tests, p_values.tolist(), strict=True):
         row[f"{signal}p_adjusted"] = p_value
@@ -218,7 +213,7 @@ def differences(
         weight = 1.0
         if importance is not None:
             row["importance"] = weight = max(0.0, importance.get(row["column"], 0.0))
-        effects = [row[f"{signal}effect"] for signal in _SIGNALS]
+        effects = [row[f"{signal}effect"] for signal in SIGNALS]
         row["damage"] = weight * max((x for x in effects if not math.isnan(x)), default=0.0)
     return sorted(rows, key=lambda row: (-row["damage"], -np.nan_to_num(row["effect"], nan=-1.0)))
 
@@ -255,72 +250,3 @@ def comparison(
     """
     rows = differences(reference, current, alpha=alpha, min_effect=min_effect, importance=importance)
     return pd.DataFrame(rows).set_index("column")
-
-
-@dataclass(frozen=True)
-class TableComparison:
-    """Two profiles, and what differs between them.
-
-    Attributes:
-        reference: profile of the one table, to be kept, so that it is never read again.
-        current: profile of the other, on the same bins.
-        columns: one row a column, the most harmful first, as :func:`differences` gives them.
-        new: columns of the current table that the reference lacks.
-    """
-
-    reference: Profile
-    current: Profile
-    columns: list[dict[str, Any]]
-    new: tuple[str, ...] = ()
-
-    @property
-    def drifted(self) -> list[str]:
-        """Columns with any alarm: of values, of missing ones or of unseen levels."""
-        return [row["column"] for row in self.columns if any(row[f"{signal}drifted"] for signal in _SIGNALS)]
-
-    def frame(self) -> pd.DataFrame:
-        """The columns as :func:`comparison` gives them."""
-        return pd.DataFrame(self.columns).set_index("column")
-
-
-def compare_tables(
-    reference: str | Profile,
-    current: str,
-    *,
-    time_column: str | None = None,
-    columns: Sequence[str] | None = None,
-    alpha: float = 0.05,
-    min_effect: float = 0.1,
-    importance: Mapping[str, float] | None = None,
-    threads: int | None = None,
-) -> TableComparison:
-    """Profile a table in one pass and compare all its columns with a reference.
-
-    It holds a few batches in memory, however large the tables are.
-
-    Args:
-        reference: a kept profile, or another table: path, folder, glob or fsspec URL of Parquet or CSV.
-        current: the table to judge.
-        time_column: see :func:`prodkit.drift.counts.profile_table`.
-        columns: those to compare; all of the reference if not given.
-        alpha: false discovery rate over the columns.
-        min_effect: Jensen-Shannon distance (0 to 1) below which a shift is ignored.
-        importance: what each column is worth to the model.
-        threads: see :func:`prodkit.drift.counts.profile_table`.
-
-    Raises:
-        DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
-    """
-    if isinstance(reference, str):
-        reference = profile_table(reference, time_column=time_column, columns=columns, threads=threads)
-    elif columns is not None:
-        for name in columns:
-            if name not in reference.columns:
-                raise SchemaError(name, rule="must be a column of the reference profile")
-        reference = replace(reference, columns={name: reference.columns[name] for name in columns})
-    table = Files(current)
-    now = profile_table(table, like=reference, time_column=time_column, threads=threads)
-    rows = differences(reference, now, alpha=alpha, min_effect=min_effect, importance=importance)
-    known = {*reference.columns, time_column}
-    new = [name for name in table.columns if columns is None and name not in known]
-    return TableComparison(reference, now, rows, tuple(new))

@@ -1,42 +1,36 @@
-"""Rows counted into profiles: of arrays, of frames, of Arrow batches, and of files of any size in one pass."""
+"""Rows counted into profiles: those of arrays, of frames and of Arrow batches."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from prodkit.data.arrays import coded_floats, every, floats, is_plain, kind_of, level_codes, mask_array, times
+from prodkit.data.arrays import coded_floats, every, floats, is_plain, level_codes, mask_array
 from prodkit.data.cells import Kind
 from prodkit.data.schema import Schema
-from prodkit.data.tables import Files, Part, Unreadable
+from prodkit.data.tables import Unreadable
 from prodkit.drift.profiles import MAX_DISTINCT, Bins, ColumnProfile, Fingerprints, Profile
-from prodkit.errors import DataError, ParameterError, SchemaError, missing_column
+from prodkit.errors import SchemaError
 
-__all__ = ["Blocks", "batch_profile", "column_profile", "profile", "profile_table"]
+__all__ = [
+    "Blocks",
+    "batch_profile",
+    "cells_profile",
+    "column_profile",
+    "counterpart",
+    "missing_profile",
+    "profile",
+]
 
-_HELD = 2**22  # cells from which the bins of new columns are chosen
-_HELD_ROWS = 2**14  # at least, of a table of many columns
-_SAMPLED = 2**16  # numbers that bins are chosen from
-_SAMPLED_PARTS = 8  # read twice of a table that is too large to be held
-_STRETCHES = 128  # blocks of a table without a time column
 _MAX_COUNTED = 4096  # distinct numbers up to which each is counted, which is faster than comparing
 _PROBE = 512  # numbers that decide which way is taken
 _CACHED = 65_536  # numbers whose comparisons stay in the cache
-
-_Counted = dict[
-    str, tuple[ColumnProfile, str]
-]  # of each column: its profile, and why it could not be read, if so
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +138,7 @@ def profile(
             _array(clean[column.name], column.kind),
             blocks=days,
             kind=column.kind,
-            like=None if like is None else _counterpart(like, column.name, kind=column.kind),
+            like=None if like is None else counterpart(like, column.name, kind=column.kind),
             levels=column.levels,
             malformed=malformed[column.name],
         )
@@ -163,7 +157,8 @@ def _array(column: pd.Series[Any], kind: Kind) -> np.ndarray:
     return column.to_numpy(dtype=float)
 
 
-def _counterpart(like: Profile, name: str, *, kind: str | None = None) -> ColumnProfile:
+def counterpart(like: Profile, name: str, *, kind: str | None = None) -> ColumnProfile:
+    """A column of the reference profile; raises SchemaError if it has none of this name and kind."""
     column = like.columns.get(name)
     if column is None or kind not in (None, column.kind):
         raise SchemaError(
@@ -190,180 +185,11 @@ def batch_profile(batch: Any, schema: Schema, *, blocks: Blocks, like: Profile) 
     for feature in schema.features:
         bins, name = like.columns[feature.name].bins, feature.name
         cells = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
-        columns[name], notes[name] = _cells(cells, bins, blocks, known=feature.levels)
+        columns[name], notes[name] = cells_profile(cells, bins, blocks, known=feature.levels)
     return Profile(batch.num_rows, columns, {name: note for name, note in notes.items() if note})
 
 
-def profile_table(
-    location: str | Files,
-    *,
-    like: Profile | None = None,
-    columns: Sequence[str] | None = None,
-    time_column: str | None = None,
-    threads: int | None = None,
-) -> Profile:
-    """Summarise the columns of a table of any size in one pass over its row groups.
-
-    A column that is absent, of an unknown type or unreadable is a profile of missing values with a note,
-    never an error. New bins are chosen from all values, or from those of eight parts of a table of more than 4
-    million rows, which takes a pass before.
-
-    Args:
-        location: path, folder, glob or fsspec URL of Parquet or CSV files, or the files opened.
-        like: take the columns and the bins of this profile instead of making new ones.
-        columns: those to summarise; of ``like``, or all but the time, if not given.
-        time_column: when a row happened. Its days are the blocks, the units of dependence; rows without a time
-            are counted as ``timeless`` and left out. Without it, 128 stretches of consecutive rows are.
-        threads: that read and count at the same time; by default one a processor, at most 8.
-
-    Raises:
-        DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
-    """
-    table = Files(location) if isinstance(location, str) else location
-    threads = min(8, os.cpu_count() or 1) if threads is None else threads
-    if threads < 1:
-        raise ParameterError("threads", rule="must be at least 1", value=threads)
-    for name in [*(columns if columns and not like else ()), *([time_column] if time_column else [])]:
-        if name not in table.columns:
-            raise missing_column(name, table.columns)
-    names = list(columns or (like.columns if like else [n for n in table.columns if n != time_column]))
-    scan = _Scan(table, time_column, threads)
-    with _thrifty_memory(), ThreadPoolExecutor(threads) as pool:
-        parts: Iterable[_Counted]
-        if like is None and table.is_parquet and scan.rows <= _HELD:
-            parts = pool.map(scan.whole, names)
-        else:
-            if like is None:
-                groups = [[name] for name in names] if table.is_parquet else [names]
-                bins = {name: each for chosen in pool.map(scan.bins, groups) for name, each in chosen.items()}
-            else:
-                bins = {name: _counterpart(like, name).bins for name in names}
-            shares = -(-4 * threads // max(1, len(scan.parts))) if table.is_parquet else 1
-            size = -(-len(names) // shares) or 1
-            groups = [names[start : start + size] for start in range(0, len(names), size)]
-            tasks = [(part, {name: bins[name] for name in group}) for part in scan.parts for group in groups]
-            empty: _Counted = {name: (_missing(bins[name], Blocks.of(np.array([]))), "") for name in names}
-            parts = chain([empty], pool.map(lambda task: scan.count(*task), tasks))
-        total = _added((name, *counted) for part in parts for name, counted in part.items())
-    summed = {name: _ranging(column) if like is None else column for name, (column, _) in total.items()}
-    rows = next((column.rows for column in summed.values()), 0)
-    notes = {name: note for name, (_, note) in total.items() if note}
-    return Profile(rows, summed, notes, timeless=scan.timeless)
-
-
-class _Scan:
-    """Counts the cells of a table, part by part; safe to be used by many threads."""
-
-    def __init__(self, table: Files, time_column: str | None, threads: int) -> None:
-        self._table, self._time = table, time_column
-        self.parts = table.parts(counted=True)
-        self.rows = sum(part.rows for part in self.parts)
-        self._timeless: dict[Part, int] = {}
-        self._blocks = lru_cache(maxsize=threads + 1)(self._blocks_of)
-
-    @property
-    def timeless(self) -> int:
-        """Rows that were left out since they have no time."""
-        return sum(self._timeless.values())
-
-    def count(self, part: Part, bins: Mapping[str, Bins]) -> _Counted:
-        """Some columns of a part, on these bins."""
-        return _added(
-            (name, *_cells(cells, bins[name], rows)) for name, cells, rows in self._read(part, list(bins))
-        )
-
-    def whole(self, name: str) -> _Counted:
-        """A column that is held in memory, on new bins."""
-        held = [each for part in self.parts for each in self._read(part, [name])]
-        bins = _new_bins([each[1:] for each in held], levels=name in self._table.categories)
-        empty = name, _missing(bins, Blocks.of(np.array([]))), ""
-        return _added([empty, *((name, *_cells(cells, bins, rows)) for _, cells, rows in held)])
-
-    def bins(self, names: Sequence[str]) -> dict[str, Bins]:
-        """New bins of columns, from values of all parts, or of some that are spread over the table."""
-        parts, most = self.parts, max(_HELD_ROWS, _HELD // len(names))
-        if self.rows > most:
-            places = np.unique(np.linspace(0, len(parts) - 1, _SAMPLED_PARTS).astype(int))
-            parts = [parts[place] for place in places]
-        stride = max(1, sum(part.rows for part in parts) // most)
-        held: dict[str, list[tuple[Any, Blocks]]] = {name: [] for name in names}
-        for part in parts:
-            for name, cells, rows in self._read(part, names):
-                held[name].append((every(cells, stride), replace(rows, codes=rows.codes[::stride])))
-        return {name: _new_bins(each, levels=name in self._table.categories) for name, each in held.items()}
-
-    def _read(self, part: Part, names: Sequence[str]) -> Iterator[tuple[str, Any, Blocks]]:
-        """Name, cells, and their blocks."""
-        for name, start, cells in self._table.arrays(part, names):
-            whole = self._blocks(part)
-            yield name, cells, replace(whole, codes=whole.codes[start : start + len(cells)])
-
-    def _blocks_of(self, part: Part) -> Blocks:
-        """The blocks of a part: days since 1970, or stretches of consecutive rows."""
-        if self._time is None:
-            length = max(1, -(-self.rows // _STRETCHES))
-            return Blocks.stretches(part.offset, part.rows, length=length)
-        days = [np.array([])]
-        for name, _, cells in self._table.arrays(part, [self._time]):
-            if isinstance(cells, Unreadable):
-                raise DataError(name, rule=f"could not be read: {cells.reason}", place=part.path)
-            moments = times(cells, name, self._table.written.time)
-            found = moments.astype("datetime64[D]").astype(float)
-            days.append(np.where(np.isnat(moments), np.nan, found))
-        blocks = Blocks.of(np.concatenate(days))
-        self._timeless[part] = int((blocks.codes < 0).sum())
-        return blocks
-
-
-def _new_bins(held: Sequence[tuple[Any, Blocks]], *, levels: bool) -> Bins:
-    """Bins for arrays, each with the blocks of its rows: levels if ``levels`` is given, or if arrays differ in kind."""
-    cells = [
-        each for each in held if not isinstance(each[0], Unreadable) and each[0].null_count < len(each[0])
-    ]
-    kinds: set[Kind] = {"categorical"} if levels and cells else {kind_of(array) for array, _ in cells}
-    kind: Kind = kinds.pop() if len(kinds) == 1 else "categorical" if kinds else "numeric"
-    if kind == "categorical":
-        places: dict[str | None, int] = {}
-        codes = []
-        for array, _ in cells:
-            own, names = level_codes(array)
-            codes.append(np.array([places.setdefault(name, len(places)) for name in names.to_pylist()])[own])
-        blocks = np.concatenate([np.append(rows.labels, -1)[rows.codes] for _, rows in cells])
-        return Bins.of_levels(np.concatenate(codes), list(places), blocks=blocks)
-    stride = max(1, sum(len(array) for array, _ in cells) // _SAMPLED)
-    values = [floats(every(array, stride), kind)[0] for array, _ in cells]
-    return Bins.of_numbers(np.concatenate([np.array([]), *values]), kind=kind)
-
-
-def _added(columns: Iterable[tuple[str, ColumnProfile, str]]) -> _Counted:
-    """Profiles and notes by name, merged in their order so that threads make no difference to the last digit."""
-    total: _Counted = {}
-    for name, column, note in columns:
-        before = total.get(name)
-        total[name] = (before[0].merge(column), before[1] or note) if before else (column, note)
-    return total
-
-
-def _ranging(column: ColumnProfile) -> ColumnProfile:
-    """The profile with the range of all its values, not that of a sample."""
-    if column.kind == "boolean" or column.min is None or column.max is None:
-        return column
-    return replace(column, bins=column.bins.ranging(column.min, column.max), beyond=0)
-
-
-@contextmanager
-def _thrifty_memory() -> Iterator[None]:
-    """Arrow's jemalloc gives freed pages back: half the memory, and flat over a long table, where it is there."""
-    usual = pa.default_memory_pool()
-    with suppress(NotImplementedError):
-        pa.set_memory_pool(pa.jemalloc_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(usual)
-
-
-def _cells(
+def cells_profile(
     cells: Any, bins: Bins, blocks: Blocks, *, known: Sequence[str] | None = None
 ) -> tuple[ColumnProfile, str]:
     """The profile of an Arrow array, and why it could not be read, if so; rows in no block are left out."""
@@ -372,12 +198,14 @@ def _cells(
         blocks = replace(blocks, codes=blocks.codes[inside])
         cells = cells if isinstance(cells, Unreadable) else cells.filter(mask_array(inside))
     if isinstance(cells, Unreadable):
-        return _missing(bins, blocks, malformed=len(blocks.codes)), f"could not be read: {cells.reason}"
+        return missing_profile(
+            bins, blocks, malformed=len(blocks.codes)
+        ), f"could not be read: {cells.reason}"
     if pa.types.is_null(cells.type):
-        return _missing(bins, blocks), ""
+        return missing_profile(bins, blocks), ""
     if pa.types.is_nested(cells.type):
         note = f"could not be read as {bins.kind}: cells hold several values"
-        return _missing(bins, blocks, malformed=len(cells) - cells.null_count), note
+        return missing_profile(bins, blocks, malformed=len(cells) - cells.null_count), note
     try:
         if bins.kind == "categorical":
             codes, names = level_codes(cells)
@@ -390,10 +218,10 @@ def _cells(
         return _numbers(values, places, blocks=blocks, bins=bins, malformed=malformed), ""
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # one column, not the run
         note = f"could not be read as {bins.kind}: {type(error).__name__}"
-        return _missing(bins, blocks, malformed=len(blocks.codes)), note
+        return missing_profile(bins, blocks, malformed=len(blocks.codes)), note
 
 
-def _missing(bins: Bins, blocks: Blocks, *, malformed: int = 0) -> ColumnProfile:
+def missing_profile(bins: Bins, blocks: Blocks, *, malformed: int = 0) -> ColumnProfile:
     """Rows without a value."""
     if bins.kind == "categorical":
         return _levels(

@@ -46,20 +46,20 @@ with ThreadPoolExecutor(2) as pool:
 """
 OURS = """
 import sys
-from prodkit.drift.compare import compare_tables
+from prodkit.drift.tables import compare_tables
 print(len(compare_tables(sys.argv[2], sys.argv[1], threads=2).columns))
 """
 KEPT = """
 import json, sys
 from prodkit.drift.profiles import Profile
-from prodkit.drift.compare import compare_tables
+from prodkit.drift.tables import compare_tables
 with open(sys.argv[2]) as file:
     reference = Profile.from_dict(json.load(file))
 print(len(compare_tables(reference, sys.argv[1], threads=2).columns))
 """
 KEEP = """
 import json, sys
-from prodkit.drift.counts import profile_table
+from prodkit.drift.tables import profile_table
 with open(sys.argv[2], "w") as file:
     json.dump(profile_table(sys.argv[1], threads=2).to_dict(), file)
 """

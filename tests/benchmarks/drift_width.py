@@ -36,8 +36,8 @@ WIDE = {"356k": Wide(356_000, 797, 2, "float64"), "3M": Wide(3_000_000, 1000, 10
 OURS = """
 import json, re, sys, time
 from prodkit.drift.profiles import Profile
-from prodkit.drift.compare import compare_tables
-from prodkit.drift.counts import profile_table
+from prodkit.drift.tables import compare_tables
+from prodkit.drift.tables import profile_table
 if len(sys.argv) < 4:
     began = time.perf_counter()
     kept = profile_table(sys.argv[1], threads=2)
