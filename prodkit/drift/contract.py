@@ -460,12 +460,15 @@ def _swaps(references: Sequence[Profile], current: Profile) -> list[tuple[str, s
     Only columns far from their own past are compared with others: of a wide table, a few.
     """
     sides = [*references, current]
-    comparable: dict[str, list[str]] = {"numeric": [], "categorical": [], "boolean": [], "datetime": []}
-    for name, column in current.columns.items():
-        if all(name in side.columns and side.columns[name].n >= MIN_ROWS for side in sides):
-            comparable[column.kind].append(name)
-    numbers = _swapped_numbers(references, current, comparable["numeric"])
-    return [*numbers, *_swapped_levels(references, current, comparable["categorical"])]
+    names = [
+        name
+        for name in current.columns
+        if all(name in side.columns and side.columns[name].n >= MIN_ROWS for side in sides)
+    ]
+    numbers, levels = (
+        [name for name in names if current.columns[name].kind == kind] for kind in ("numeric", "categorical")
+    )
+    return [*_swapped_numbers(references, current, numbers), *_swapped_levels(references, current, levels)]
 
 
 def _swapped_numbers(
@@ -499,32 +502,27 @@ def _swapped_numbers(
 
 def _turned_round(reference: Profile, current: Profile, pair: tuple[str, str]) -> bool:
     """Whether the column that was larger on nearly all days is now smaller on nearly all."""
-    before, after = (_gaps(*(side.columns[name] for name in pair)) for side in (reference, current))
+    gaps = []  # on each day that has both
+    for side in (reference, current):
+        one, two = (side.columns[name] for name in pair)
+        both = (one.block_n > 0) & (two.block_n > 0)
+        gaps.append(one.block_means[both] - two.block_means[both])
+    before, after = gaps
     if not len(before) or not len(after):
         return False
-    side = np.sign(np.median(before))
-    usual, turned = (before * side > 0).mean(), (after * side < 0).mean()
+    sign = np.sign(np.median(before))
+    usual, turned = (before * sign > 0).mean(), (after * sign < 0).mean()
     return bool((len(after) >= MIN_DAYS or usual == 1.0) and min(usual, turned) >= REVERSED)
-
-
-def _gaps(a: ColumnProfile, b: ColumnProfile) -> np.ndarray:
-    """By how much the mean of one lies above that of the other, on each day that has both."""
-    if not np.array_equal(a.blocks, b.blocks):
-        return np.array([])
-    both = (a.block_n > 0) & (b.block_n > 0)
-    return np.asarray(a.block_means[both] - b.block_means[both])
 
 
 def _swapped_levels(
     references: Sequence[Profile], current: Profile, names: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Pairs by the shares of their levels."""
+    sides = ({name: side.columns[name] for name in names} for side in (current, *references))
     now, *past = (
-        {
-            name: dict(zip(column.bins.names, column.counts / column.n, strict=True))
-            for name, column in columns
-        }
-        for columns in ([(name, side.columns[name]) for name in names] for side in (current, *references))
+        {name: dict(zip(each.bins.names, each.counts / each.n, strict=True)) for name, each in side.items()}
+        for side in sides
     )
     moved = [name for name in names if all(_variation(was[name], now[name]) >= LEVELS_APART for was in past)]
     for one, two in combinations(moved, 2):
