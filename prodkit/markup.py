@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cells_html", "prepare"]
 
-_MOST_ROWS, _MOST_TEXT, _MOST_HTML = 100, 50_000, 2_000_000  # of a table; characters of a text, of other HTML
+_MOST_ROWS, _MOST_TEXT = 100, 50_000  # of a table, characters
+_MOST_HTML, _MOST_DEPTH = 2_000_000, 1_000  # characters, tags within one another
 _SHORT = 24  # characters of a cell that is not broken into lines
 _OUTCOMES = get_args(Outcome)
 _preparing = Lock()
@@ -74,7 +75,7 @@ def _exporter() -> HTMLExporter:
         anchor_link_text="",
         exclude_anchor_links=True,
     )
-    for name, job in (("harmless", _harmless), ("plain", _plain), ("shown", _shown)):
+    for name, job in (("markdown", _markdown), ("plain", _plain), ("shown", _shown)):
         page.register_filter(name, job)
     return page
 
@@ -82,18 +83,26 @@ def _exporter() -> HTMLExporter:
 def _joined(outputs: list[Any]) -> list[Any]:
     """Outputs with what one stream wrote in one piece: a progress bar is one line, though others wrote meanwhile."""
     joined: list[Any] = []
-    streams: dict[str, Any] = {}
+    pieces: dict[str, list[str]] = {}  # of the streams since the last output of another kind
     for output in outputs:
         if output.output_type != "stream":
-            streams = {}
-        elif output.name in streams:
-            streams[output.name].text += _text(output.text)
+            pieces = {}
+        elif output.name in pieces:
+            pieces[output.name].append(_text(output.text))
             continue
         else:
-            output.text = _text(output.text)
-            streams[output.name] = output
+            output.text = pieces[output.name] = [_text(output.text)]
         joined.append(output)
     return joined
+
+
+@pass_context
+def _markdown(context: Any, text: str) -> str:
+    text = _cut(_text(text))
+    try:
+        return _harmless(_exporter().markdown2html(context, text))
+    except Exception:  # nested too deep for the library that reads it
+        return f"<pre>{escape(text)}</pre>"
 
 
 @pass_context
@@ -101,16 +110,13 @@ def _shown(context: Any, output: Any) -> str:
     """The first of what an output offers that is not blank in a page without scripts."""
     for kind in ("text/html", *_PICTURES, "text/markdown", "text/latex", "text/plain"):
         value = _text(output.data.get(kind, ""))
-        if kind == "text/html":
-            value = _headed(value)
-            value = _harmless(value) if len(value) <= _MOST_HTML else ""
-        elif kind == "text/markdown":
-            value = _harmless(_exporter().markdown2html(context, value))
-        elif value.strip():
-            about = output.metadata.get(kind, {})
-            return (
-                _picture(value, kind, about) if kind in _PICTURES else f"<pre>{escape(_plain(value))}</pre>"
-            )
+        if not value.strip():
+            continue
+        if kind in _PICTURES:
+            return _picture(value, kind, output.metadata.get(kind, {}))
+        if kind in ("text/latex", "text/plain"):
+            return f"<pre>{escape(_plain(value))}</pre>"
+        value = _harmless(value) if kind == "text/html" else _markdown(context, value)
         if "<img" in value or re.sub(r"<[^>]*>|&nbsp;|\s", "", value):
             return value
     return ""
@@ -142,11 +148,9 @@ def _is_size(value: Any) -> bool:
 
 
 _ESCAPES = re.compile(
-    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # a command to the terminal, a link for instance; its text stands outside
-    r"|\x1b[PX^_].*?(?:\x1b\\|$)"
+    r"\x1b[PX^_\]][^\x07\x1b]*(?:\x07|\x1b\\)"  # a command to the terminal, as around a link, whose text stands outside
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, moves
-    r"|\x1b[ -/]*[0-~]?",
-    re.S,
+    r"|\x1b[ -/]*[0-~]?"
 )
 _ERASED = re.compile(r"(?:\x1b\[|\x9b)[0-2]?K")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -157,11 +161,12 @@ def _plain(value: Any) -> str:
     text = _text(value).replace("\r\n", "\n")
     if "\r" in text or "\b" in text:
         text = "\n".join(map(_overwritten, text.split("\n")))
-    text = _CONTROLS.sub("", _ESCAPES.sub("", text))
-    if len(text) > _MOST_TEXT:
-        gone = len(text) - _MOST_TEXT
-        text = f"{text[: _MOST_TEXT // 2]}\n… {gone:,} characters are left out …\n{text[-_MOST_TEXT // 2 :]}"
-    return text
+    return _cut(_CONTROLS.sub("", _ESCAPES.sub("", text)))
+
+
+def _cut(text: str) -> str:
+    half, gone = _MOST_TEXT // 2, len(text) - _MOST_TEXT
+    return text if gone <= 0 else f"{text[:half]}\n… {gone:,} characters are left out …\n{text[-half:]}"
 
 
 def _overwritten(line: str) -> str:
@@ -198,6 +203,7 @@ _DROPPED = {
     "textarea",
     "select",
 }
+_UNCLOSED = {"br", "col", "dd", "dt", "hr", "img", "input", "li", "meta", "p", "td", "th", "tr", "wbr"}
 _GENERAL = {"class", "colspan", "rowspan", "scope", "title"}
 _ATTRIBUTES = {"*": _GENERAL, "a": {"href"}, "img": {"src", "alt", "width", "height"}}
 _SAFE = {
@@ -223,13 +229,28 @@ def _cleaner() -> nh3.Cleaner:
 
 
 def _harmless(html: str) -> str:
-    """HTML from a cell, without what could run, load or reach beyond its place; each table scrolls by itself."""
-    html = re.sub(r"<(/?)h1\b", r"<\1h2", _text(html), flags=re.I)  # a page has one title
+    """HTML from a cell, without what could run, load or reach beyond its place; each table scrolls by itself.
+
+    Nothing of what is too long to be read, or nested so deep that cleaning it would take minutes.
+    """
+    html = _headed(html)
+    if len(html) > _MOST_HTML or _depth(html) > _MOST_DEPTH:
+        return ""
+    html = re.sub(r"<(/?)h1\b", r"<\1h2", html, flags=re.I)  # a page has one title
     clean = _cleaner().clean(html)
     clean = _HEADERS.sub(_one_header, clean)
     box = '<div class="scroll" role="group" tabindex="0" aria-label="table"><table'
     boxed = re.sub(r"<table\b", box, clean).replace("</table>", "</table></div>")
     return re.sub(r"<(td|th)>([^<]+)</\1>", _cell, boxed)
+
+
+def _depth(html: str) -> int:
+    depth = deepest = 0
+    for end, tag in re.findall(r"<(/?)([a-z]\w*)", html, re.I):
+        if tag.lower() not in _UNCLOSED:
+            depth += -1 if end else 1
+            deepest = max(deepest, depth)
+    return deepest
 
 
 def _headed(html: str) -> str:
@@ -249,16 +270,17 @@ def _headed(html: str) -> str:
 
 # how pandas heads a table whose index has a name: twice, with half of each row empty
 _HEADERS = re.compile(
-    r"<thead>\s*<tr>((?:\s*<th></th>)+)(.*?)</tr>\s*<tr>((?:\s*<th>[^<]+</th>)+)(?:\s*<th></th>)+\s*</tr>\s*</thead>",
-    re.S,
+    r"<thead>\s*<tr>((?:\s*<th>[^<]*</th>)*)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)*)\s*</tr>\s*</thead>"
 )
 
 
 def _one_header(match: re.Match[str]) -> str:
-    empty, columns, names = match.groups()
-    if empty.count("<th>") != names.count("<th>"):
+    columns, names = (re.findall(r"<th>([^<]*)</th>", row) for row in match.groups())
+    levels = next((place for place, text in enumerate(columns) if text), 0)
+    if len(columns) != len(names) or not levels or not all(names[:levels]) or any(names[levels:]):
         return match[0]
-    return f"<thead><tr>{names}{columns}</tr></thead>"
+    cells = "".join(f"<th>{text}</th>" for text in [*names[:levels], *columns[levels:]])
+    return f"<thead><tr>{cells}</tr></thead>"
 
 
 def _cell(match: re.Match[str]) -> str:

@@ -359,6 +359,26 @@ def test_a_stream_in_pieces_is_one():
     assert html == '<pre class="stderr">100%</pre><pre>0\n1\n</pre>'
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"html": "<div>" * 200_000},
+        {"html": "<div>x</div>" * 1_000_000},
+        {"html": "<table><thead>" + 2 * f"<tr>{'<th></th>' * 20_000}</tr>" + "</table>"},
+        {"markdown": "|a|b|\n|-|-|\n" + "|1|2|\n" * 20_000},
+        {"markdown": "word *x* [a](b)\n\n" * 200_000},
+        {"markdown": ">" * 20_000},
+    ],
+)
+def test_nothing_keeps_a_page_waiting(data):
+    """What is nested deep, very long or very wide takes seconds at most, and its text stands for it if need be."""
+    began = time.perf_counter()
+    html = shown(display(**data, text="in words"))
+    assert time.perf_counter() - began < 10
+    assert len(html) < 1_000_000
+    assert html
+
+
 def test_halves_of_characters_and_absent_parts_do_not_cost_the_page():
     """Lone surrogates and lists of lines, as other tools write them, are shown; nothing raises."""
     html = shown(display(text="a\ud800b"), display(html=["<b>", "x\udfff</b>"]), display(latex="x"))
