@@ -110,7 +110,7 @@ def fresh(address: tuple[str, str]) -> Any:
     return make
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.lists(STEPS, max_size=10), after=st.lists(STEPS, max_size=6))
 @example(before=TWO_CHAMPIONS, after=[("rollback", 1)])
 @example(before=TWO_CHAMPIONS, after=[("register", 3), ("promote", 3), ("delete", 1)])
