@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "golden"
 NOTEBOOKS = ("drift", "monitor", "rollback", "score", "stress", "train", "validate")
 
 # Of these the machine decides, so only the name is on record.
-_OF_THE_MACHINE = ("latency", "budget.", "load", "stress", "volume", "fault", "throughput")
+_OF_THE_MACHINE = ("latency", "budget.", "load", "memory.service", "stress", "volume", "fault", "throughput")
 
 
 def record(document: dict) -> dict:
