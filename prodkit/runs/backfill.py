@@ -122,8 +122,8 @@ class _Job:
             return Filled(window, "failed", reason=_shown(str(error)))
         except Exception as error:  # one bad window never stops the others
             return Filled(window, "failed", reason=_shown(f"{type(error).__name__}: {error}"))
-        said = {name: run[name] or "" for name in ("status", "run_id", "outcome", "action")}
-        return Filled(window, **said, reason=next(iter(run["reasons"]), ""), repeated=run.repeated)
+        outcome = {name: run[name] or "" for name in ("status", "run_id", "outcome", "action")}
+        return Filled(window, **outcome, reason=next(iter(run["reasons"]), ""), repeated=run.repeated)
 
     def _place(self) -> AbstractContextManager[None]:
         """In another process, be where the command was typed and write where it said, whatever its other threads do."""
