@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,21 +126,52 @@ def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
 
 @prodkit.command()
 @file_options
+@click.option(
+    "--until", type=click.DateTime(), metavar="DATE", help="Stand at this moment (UTC), not at now."
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Show what is due, and do nothing.")
+@click.option("--replan", is_flag=True, help="Record a new plan from the next period on; needs --reason.")
+@click.option("--reason", default="", help="Why there is a new plan.")
+@json_option
 @with_outputs
 @with_limits
-def lifecycle(files: Sequence[Path], pairs: Sequence[tuple[str, str]], force: bool, limits: Limits) -> None:
-    """The main job: the whole life of a model, on the bundled flights by default."""
-    from prodkit.lifecycle import plan
+def lifecycle(
+    files: Sequence[Path],
+    pairs: Sequence[tuple[str, str]],
+    until: datetime | None,
+    plan_only: bool,
+    replan: bool,
+    reason: str,
+    as_json: bool,
+    force: bool,
+    limits: Limits,
+) -> None:
+    """Do what is due: the whole life of a model, period by period; on the bundled flights by default."""
+    from prodkit.lifecycle import lifecycle as look
 
+    if replan and not reason:
+        raise ParameterError("--reason", rule="must be given with --replan", fix="Add --reason WHY.")
+    life = look(files or default_files(*NOTEBOOKS), pairs, until=until, reason=reason if replan else "")
+    life.limits = limits
+    if plan_only:
+        rows = [{**vars(entry), "window": str(entry.window)} for entry in life.agenda()]
+        if as_json:
+            print_json({"plan": life.plan.to_dict(), "periods": rows})
+        else:
+            print_table(
+                [{**row, "steps": " ".join(row["steps"]), "rows": f"{row['rows']:,}"} for row in rows]
+            )
+        return
     with progress() as bar:
-        life = plan(files or default_files(*NOTEBOOKS), pairs, force=force)
-        life.limits = limits
-        step = bar.add_task("", total=life.steps)
+        step = bar.add_task("", total=None)
         life.tell = lambda name: bar.update(step, advance=1, description=name)
         page = life.live()
-        bar.update(step, total=len(life.runs), completed=len(life.runs), description="done")
+    if as_json:
+        print_json({"periods": life.table(), "notes": life.notes, "page": str(page)})
+        return
     print_table(life.table())
-    say(f"open {page}")
+    for line in [*life.notes, f"open {page}"]:
+        say(line)
 
 
 @prodkit.command()

@@ -181,6 +181,10 @@ class ProjectParams(BaseModel):
     )
     label_delay: Duration = Field(timedelta(days=1), description="how long until a label is known")
     as_of: Moment = Field(None, description="moment at which the run stands; end of its window if empty")
+    every: str = Field("month", min_length=1, description="period of life: month, week, day or a duration")
+    grace: Duration = Field(
+        timedelta(0), description="how long after the end of a period its rows are complete"
+    )
     value: str | dict[str, dict[str, float]] = Field(
         "", description="cost matrix or column of the business outcome"
     )
@@ -311,7 +315,7 @@ class ValidateParams(ProjectParams):
     )
     size_limit_mb: float = Field(100.0, gt=0, description="largest artifact, megabytes")
     memory_limit_mb: float = Field(1000.0, gt=0, description="most memory to load it, megabytes")
-    latency_limit_ms: float = Field(100.0, gt=0, description="slowest median of one row, milliseconds")
+    latency_limit_ms: float = Field(100.0, gt=0, description="most processor time for one row, milliseconds")
     promised_rate: float = Field(
         0.0, ge=0, le=100_000, description="requests a second at which it must keep `slo`; not loaded if 0"
     )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from prodkit.errors import ParameterError
-from prodkit.evidence import Window, parse_duration
+from prodkit.errors import ParameterError, WindowError
+from prodkit.evidence import Window, parse_duration, write_duration
 
-__all__ = ["Calendar", "Done", "Entry", "Plan", "agenda", "silent_since"]
+__all__ = ["Calendar", "Done", "Entry", "Plan", "agenda", "first_training", "silent_since", "suited"]
 
 _EPOCH = datetime(1970, 1, 5)  # a Monday: durations are counted from here, so that 7d are weeks
 _SHORTEST = timedelta(minutes=1)
 _STEPS = ("score", "drift", "monitor", "rollback")
 _ANEW = ("train", "validate")  # where `rollback` asked for a retraining
+
+_HOLDOUT_DAYS = 14.0  # of labelled rows that judge a challenger, where there is room for them
+_FOLDS = 4
+_ROWS, _FEWEST_ROWS = 500, 50  # labelled rows that a judgement needs: where there are plenty, and at least
+_BLOCKS = 7  # days that it needs, where there are so many
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def agenda(
     rows: Mapping[Window, int],
     done: Mapping[tuple[str, Window], Done],
 ) -> list[Entry]:
-    """The periods of a plan up to a moment, in order, each with the steps that it still asks for.
+    """The periods of a plan up to a moment, or to the one after the last row, each with the steps that it asks for.
 
     A period is due when its end and the grace have passed and a row of it, or of a later one that has begun, is there.
 
@@ -178,12 +184,14 @@ def agenda(
     last = max(
         (window.start for window, count in rows.items() if count and window.start < moment), default=None
     )
+    end = moment if last is None else min(moment, plan.calendar.period(plan.calendar.period(last).end).end)
     entries = []
-    for window in plan.calendar.between(plan.live_from, moment):
+    for window in plan.calendar.between(plan.live_from, end):
         count = rows.get(window, 0)
         steps = _steps(window, done)
         if not steps:
-            late = count - done["score", window].rows
+            scored = done.get(("score", window))
+            late = count - scored.rows if scored else 0
             entries.append(Entry(window, "restated" if late > 0 else "done", (), count, max(late, 0)))
         elif moment < window.end + grace or last is None or last < window.start:
             entries.append(Entry(window, "open", (), count))
@@ -195,8 +203,13 @@ def agenda(
 
 
 def _steps(window: Window, done: Mapping[tuple[str, Window], Done]) -> tuple[str, ...]:
-    """The steps of a period that are not in the store, those of a retraining only once it was asked for."""
+    """The steps of a period that are not in the store, those of a retraining only once it was asked for.
+
+    A period in which a first champion was still waited for has a validation, and nothing else.
+    """
     judged = done.get(("rollback", window))
+    if judged is None and ("validate", window) in done:
+        return ()
     wanted = _STEPS + (_ANEW if judged is not None and judged.action == "retrain" else ())
     return tuple(name for name in wanted if (name, window) not in done)
 
@@ -207,3 +220,68 @@ def silent_since(
     """The moment of the last row, if a whole period has passed since then without any; else None."""
     following = plan.calendar.period(plan.calendar.period(last).end)
     return last if following.end + grace <= moment else None
+
+
+def first_training(
+    periods: Sequence[Window], start: datetime, *, label_delay: timedelta, rows_a_day: float
+) -> Window:
+    """The first quarter of the periods, or as many more as labels and judging need.
+
+    Args:
+        periods: that are over, in order.
+        start: of the rows: within the first period.
+        label_delay: until a label is known.
+        rows_a_day: labelled rows.
+
+    Raises:
+        WindowError: they are too few to learn, to wait for labels and to judge; with what to do.
+    """
+    for count in range(max(1, len(periods) // 4), len(periods) + 1):
+        first = Window(start, periods[count - 1].end) if start < periods[count - 1].end else None
+        if first and _room(first, label_delay, rows_a_day):
+            return first
+    span = f"{start:%Y-%m-%d} to {periods[-1].end:%Y-%m-%d}" if periods else "no period that is over"
+    raise WindowError(
+        "data",
+        rule="must be long enough to learn, to wait for labels and to judge",
+        value=f"{span}, labels after {label_delay / timedelta(days=1):g} days",
+        fix="Call again when there is more, set a shorter `every` or `label_delay`, or run the notebooks one by one.",
+    )
+
+
+def _room(first: Window, label_delay: timedelta, rows_a_day: float) -> tuple[float, int] | None:
+    """Days that judge a challenger, and folds, within a first training; None where it is too short."""
+    delay = label_delay / timedelta(days=1)
+    wanted = max(_HOLDOUT_DAYS, 1.2 * _ROWS / max(rows_a_day, 0.01))
+    judged = min(wanted, max(first.days / 3, min(float(_BLOCKS), first.days / 2)))
+    learned = first.days - judged - 2 * delay  # labels of the holdout must be there, and those before it
+    folds = min(_FOLDS, int(learned) - math.ceil(delay) - 1)
+    return (judged, folds) if folds >= 2 and learned >= first.days / 4 else None
+
+
+def suited(
+    first: Window, period_days: float, *, label_delay: timedelta, rows_a_day: float
+) -> dict[str, dict[str, Any]]:
+    """The parameters of each notebook that suit a table: no more rows and days than a period holds.
+
+    Args:
+        first: the first training.
+        period_days: of a period.
+        label_delay: until a label is known.
+        rows_a_day: labelled rows.
+    """
+    delay = label_delay / timedelta(days=1)
+    judged, folds = _room(first, label_delay, rows_a_day) or (first.days / 3, 2)
+    lived = period_days if 2 * delay >= period_days else period_days - delay
+    share = 0.5 if lived >= 2 * _BLOCKS else 1.0
+    return {
+        "train": {"holdout": write_duration(timedelta(hours=round((judged + delay) * 24))), "folds": folds},
+        "validate": _enough(judged, rows_a_day),
+        "rollback": _enough(lived * share, rows_a_day) | {"challenger_share": share},
+    }
+
+
+def _enough(days: float, rows_a_day: float) -> dict[str, Any]:
+    """How much a judgement needs: the usual, or most of what so many days hold."""
+    rows = int(0.7 * days * rows_a_day)
+    return {"min_rows": max(_FEWEST_ROWS, min(_ROWS, rows)), "min_blocks": max(2, min(_BLOCKS, int(days)))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,13 +18,15 @@ PICTURE = Path(__file__).parent.parent / "notebooks" / "story.png"
 def story(out: Path) -> Chart:
     """The AUC of what was served in each month, with its interval, and what was decided at its end."""
     auc, marks = {}, {}
-    rows = json.loads((out / "lifecycle.json").read_text())["rows"]
+    call = [sys.executable, "-m", "prodkit.cli", "lifecycle", "--json", "--out", str(out)]
+    periods = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)["periods"]
+    rows = {row["window"]: row for row in periods}
     for path in sorted(out.glob("runs/monitor-*/result.json")):
         result = json.loads(path.read_text())
         window, day = result["params"]["window"], pd.Timestamp(result["params"]["window"].split("/")[0])
         served = next(each for each in result["evidence"] if each["name"] == "performance.score")
         auc[day] = {"AUC": served["value"], "low": served["low"], "high": served["high"]}
-        row = rows[window]
+        row = rows[window[:7]]
         if row["decision"] not in ("keep", "watch"):
             drill = f" ({row['drill']})" if row["drill"] else ""
             marks[day] = f"{row['decision']}{drill}"

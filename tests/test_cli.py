@@ -161,9 +161,8 @@ def test_without_json_the_answer_goes_to_people(prodkit: Command, ended):
 @pytest.fixture
 def short_life(monkeypatch, tmp_path):
     """A lifecycle of one month that is over at once."""
-    life = SimpleNamespace(
-        steps=2, runs=[1, 2], table=lambda: [{"window": "2013-04", "decision": "keep [a]"}], tell=print
-    )
+    rows = [{"window": "2013-04", "decision": "keep [a]"}]
+    life = SimpleNamespace(table=lambda: rows, notes=["feed is silent"], tell=print)
 
     def live():
         life.tell("train 2013-04")
@@ -171,7 +170,7 @@ def short_life(monkeypatch, tmp_path):
         return tmp_path / "index.html"
 
     life.live = live
-    monkeypatch.setattr("prodkit.lifecycle.plan", lambda *_, **__: life)
+    monkeypatch.setattr("prodkit.lifecycle.lifecycle", lambda *_, **__: life)
 
 
 def test_progress_is_quiet_when_nobody_watches(prodkit: Command, short_life, tmp_path):
@@ -187,9 +186,9 @@ def test_progress_goes_to_stderr(prodkit: Command, short_life, tmp_path, monkeyp
     monkeypatch.setattr("prodkit.console._stderr", Console(stderr=True, force_terminal=True, width=100))
     status, printed, told = prodkit("lifecycle", "--out", tmp_path)
     assert status == 0
-    assert "2/2" in told
+    assert "score 2013-04" in told
     assert "\x1b" not in printed
-    assert "2/2" not in printed
+    assert "score" not in printed
 
 
 # Models

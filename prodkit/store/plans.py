@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,12 +21,53 @@ from prodkit.store.history import parsed_json, strict_json
 
 __all__ = ["Plans"]
 
+_LOOP_LOCK = 0x70726F6C  # any number, the same for all
+
 
 class Plans:
     """The part of the store that the loop writes to and reads from."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @contextmanager
+    def loop_turn(self) -> Iterator[str]:
+        """Hold the lock of the loop, which ends with the process whatever happens to it.
+
+        Yields:
+            Nothing if the lock is held now; else the process that holds it.
+        """
+        with self._file_lock() if self._database.is_sqlite else self._advisory_lock() as holder:
+            yield holder
+
+    @contextmanager
+    def _file_lock(self) -> Iterator[str]:
+        file = sa.make_url(self._database.place).database
+        path = Path(file + ".loop") if file and file != ":memory:" else Path(os.devnull)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(handle, 0) if path.name != "null" else None
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield ""
+        except BlockingIOError:
+            yield os.pread(handle, 300, 0).decode("utf-8", "replace") or "another process"
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _advisory_lock(self) -> Iterator[str]:
+        key = {"lock": _LOOP_LOCK}
+        with self._database.engine.connect() as rows:
+            ours = rows.scalar(sa.text("SELECT pg_try_advisory_lock(:lock, hashtext(current_schema()))"), key)
+            holder = rows.scalar(
+                sa.text(
+                    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = :lock"
+                    " AND objid::bigint = hashtext(current_schema())::bigint & 4294967295"
+                ),
+                key,
+            )
+            yield "" if ours else f"the process of database session {holder}"
 
     def plan(self) -> dict[str, Any] | None:
         """The newest plan; None before there is one."""
