@@ -17,6 +17,7 @@ import click
 
 from prodkit.console import (
     file_options,
+    force_option,
     json_option,
     place_options,
     print_json,
@@ -91,6 +92,7 @@ def prodkit() -> None:
 
 @prodkit.command()
 @with_notebook
+@force_option
 @with_limits
 @click.option("--exit-code", is_flag=True, help="End with 3 if action is needed, with 4 if inconclusive.")
 @json_option
@@ -143,7 +145,6 @@ def lifecycle(
     replan: bool,
     reason: str,
     as_json: bool,
-    force: bool,
     limits: Limits,
 ) -> None:
     """Do what is due: the whole life of a model, period by period; on the bundled flights by default."""
@@ -179,6 +180,7 @@ def lifecycle(
 @click.option("--windows", required=True, metavar="START/END/FREQ", help="Such as 2013-04-01/2014-01-01/MS.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Windows at a time.")
 @click.option("--dask", default="", metavar="ADDRESS", help="Scheduler whose workers run them instead.")
+@force_option
 @with_limits
 def backfill(notebook: str, given: dict[str, Any], windows: str, **options: Any) -> None:
     """Run NOTEBOOK once for each window; what was done before is not done again.
@@ -266,7 +268,7 @@ def report(store: str, artifacts: str, open_page: bool, compare: tuple[str, str]
 @with_outputs
 @json_option
 def verify(run_id: str, as_json: bool) -> None:
-    """Execute a recorded RUN again in a cold kernel and compare; ends with 1 if it is not as recorded."""
+    """Execute a recorded RUN again in a fresh kernel and compare; ends with 1 if it is not as recorded."""
     from prodkit.runs.verify import verify_run
 
     _end(verify_run(run_id), as_json=as_json)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "file_options",
+    "force_option",
     "json_option",
     "place_options",
     "print_json",
@@ -128,6 +129,7 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 _seconds = functools.partial(click.option, type=click.FloatRange(min=0, min_open=True), show_default=True)
 _out_option = click.option("--out", type=Path, default=_OUT, show_default=True, help="Folder of all results.")
+force_option = click.option("--force", is_flag=True, help="Do again what was done before.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 place_options = _all_of(
     click.option("--store", default="sqlite:///outputs/store.db", show_default=True, help="SQLAlchemy URL."),
@@ -172,9 +174,8 @@ def with_notebook(command: Command) -> Command:
 
 
 def with_limits(command: Command) -> Command:
-    """Add ``--force`` and the limits of time, and hand them to a command."""
+    """Add the limits of time, and hand them to a command."""
 
-    @click.option("--force", is_flag=True, help="Do again what was done before.")
     @_seconds("--cell-timeout", "cell", default=Limits.cell_seconds, help="Seconds that one cell may take.")
     @_seconds("--timeout", "whole", default=Limits.notebook_seconds, help="Seconds that a notebook may take.")
     @functools.wraps(command)
