@@ -78,6 +78,16 @@ def test_the_notebooks_read_it_like_any_other_table(log):
     assert rows["prediction"].tolist() == [0.25, 0.25]
 
 
+def test_times_are_read_as_the_project_writes_them(tmp_path):
+    """A day of a given format is that day; the moment of asking is taken only where none can be read."""
+    named = {"time_column": "ordered_at", "id_column": ["order"], "time_format": "%d/%m/%Y"}
+    log = RequestLog(tmp_path / "requests", most_rows=5, seconds=60.0, **named)
+    note(log, 1, ordered_at="03/02/2024")
+    note(log, 2, ordered_at="2024-02-03")
+    log.flush()
+    assert written(log)["ordered_at"].tolist() == [pd.Timestamp("2024-02-03"), pd.Timestamp(NOON)]
+
+
 def test_it_keeps_who_answered_and_why(log):
     """Request, place, version, generation, source, degradation, reason and latency are columns."""
     note(log)

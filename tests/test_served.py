@@ -15,6 +15,7 @@ from prodkit.models.bundle import unpack
 from prodkit.monitoring.findings import vital_evidence
 from prodkit.monitoring.panels import draw_answers
 from prodkit.monitoring.vitals import vital_signs
+from prodkit.scoring.guard import Answers
 from prodkit.scoring.mutations import records
 from prodkit.scoring.rows import Reader
 from prodkit.serving.requestlog import RequestLog
@@ -51,8 +52,14 @@ def served(tmp_path, champion, february):
             tmp_path / "requests", most_rows=9_999, seconds=60, time_column="ordered_at", id_column=["order"]
         )
         for number, row in enumerate(rows):
-            facts = (pd.Timestamp("2024-03-01"), f"r{number}", 0, 2, 2, source, source != "champion", reason)
-            log.note(schema, (*facts, latency_ms, 0.25), reader.read(row | changes)[0], row)
+            degraded, cells = np.array([source != "champion"]), [reader.read(row | changes)[0]]
+            answers = Answers(
+                np.array([0.25]), degraded, np.array([reason]), np.array([2]), np.array([source]), cells
+            )
+            log.note(
+                answers, [row], schema=schema, when=pd.Timestamp("2024-03-01"), request=f"r{number}", client=None,
+                generation=2, latency_ms=latency_ms, size=100,
+            )  # fmt: skip
         log.flush()
         assert not log.problem
         return str(tmp_path / "requests")

@@ -252,10 +252,12 @@ def test_the_command_asks_all_decisions_on_record(prodkit: Command, tmp_path: Pa
     """Those of runs that succeeded, in their order; values are read as parameters are, and wrong ones are refused."""
     places = {"store": f"sqlite:///{tmp_path}/store.db", "artifacts": str(tmp_path / "artifacts")}
     at = ("--out", tmp_path, "--store", places["store"], "--artifacts", places["artifacts"])
-    assert prodkit("whatif", "-p", "retrain_cost", "1", *at)[1].endswith(
-        "0 decisions, 0 different, 0 need a new run\n"
-    )
+    status, _, told = prodkit("whatif", "-p", "retrain_cost", "1", *at)
+    assert (status, "found no such file" in told, (tmp_path / "store.db").exists()) == (2, True, False)
     with opened(places) as store:
+        assert prodkit("whatif", "-p", "retrain_cost", "1", *at)[1].endswith(
+            "0 decisions, 0 different, 0 need a new run\n"
+        )
         for number, document in enumerate([decided(PREDECESSOR), decided(CHALLENGER), {"notebook": "train"}]):
             record = {"run_id": f"run-{number}", "status": "succeeded", "document": document}
             store.record_run(record)

@@ -159,7 +159,7 @@ def window_chunks(
         WindowError: no rows. IdentityError: nothing names a row. ParameterError: an unknown fault.
     """
     source, scratch, time = open_table(facts), _scratch(place), facts.time_column
-    table_columns(facts, source, [], labels=False)
+    table_columns(facts, source, facts.features, labels=False)
     numbered = "" if facts.id_column else row_column(source.columns)
     ids = [name for name in facts.id_column if name != time] if facts.id_column else [numbered]
     chosen = tuple(name for name in features if name in source.columns and name not in (time, *ids))

@@ -91,6 +91,7 @@ class Service:
             seconds=params.log_seconds,
             time_column=params.time_column,
             id_column=params.id_column,
+            time_format=params.time_format,
         )
         self.counts = Counts(self._gauges())
         self.draining = False

@@ -60,6 +60,7 @@ class RequestLog:
         seconds: between two files, at most: when half of the rows that may wait are there, they are written.
         time_column: when a row happened; the moment of the request where none is sent.
         id_column: what names a row.
+        time_format: how the project writes its times; ISO if empty.
 
     Attributes:
         written: rows so far.
@@ -68,10 +69,18 @@ class RequestLog:
     """
 
     def __init__(
-        self, folder: Path, *, most_rows: int, seconds: float, time_column: str, id_column: Sequence[str]
+        self,
+        folder: Path,
+        *,
+        most_rows: int,
+        seconds: float,
+        time_column: str,
+        id_column: Sequence[str],
+        time_format: str = "",
     ) -> None:
         self._folder, self._most_rows, self._seconds = folder, most_rows, seconds
         self._time, self._ids = time_column, [name for name in id_column if name != time_column]
+        self._form = time_format
         self._entries: list[_Entry] = []
         self._rows = self._bytes = self._number = 0
         self._lock, self._wake, self._ended = threading.Lock(), threading.Event(), False
@@ -181,7 +190,7 @@ class RequestLog:
         for place, name in enumerate(self.named):
             cells = [named[place] for named in entry.sent]
             if name == self._time and name not in columns:
-                times = [moment_of(cell) or entry.when for cell in cells]
+                times = [moment_of(cell, self._form) or entry.when for cell in cells]
                 columns[name] = pa.array(times, pa.timestamp("us"))
             elif name not in columns:
                 columns[name] = _array([None if cell is None else str(cell) for cell in cells], pa.string())
