@@ -129,6 +129,8 @@ class Window:
     end: datetime
 
     def __post_init__(self) -> None:
+        if (self.start.tzinfo is None) != (self.end.tzinfo is None):
+            raise ValueError(f"a window must have a time zone at both ends or at none, found {self}")
         if not self.start < self.end:
             raise ValueError(f"a window must start before it ends, found {self}")
 
@@ -186,7 +188,10 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(
             f"a duration is a number and one of {', '.join(_UNITS)}, such as 14d, found {text!r}"
         )
-    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    try:
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    except OverflowError as error:
+        raise ValueError(f"a duration of {text} is too long") from error
 
 
 def write_duration(span: timedelta) -> str:

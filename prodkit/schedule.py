@@ -15,7 +15,7 @@ from prodkit.evidence import Window, parse_duration, write_duration
 __all__ = ["Calendar", "Done", "Entry", "Plan", "agenda", "first_training", "silent_since", "suited"]
 
 _EPOCH = datetime(1970, 1, 5)  # a Monday: durations are counted from here, so that 7d are weeks
-_SHORTEST = timedelta(minutes=1)
+_SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=3660)
 _STEPS = ("score", "drift", "monitor", "rollback")
 _ANEW = ("train", "validate")  # where `rollback` asked for a retraining
 
@@ -58,8 +58,8 @@ class Calendar:
         except ValueError as error:
             rule = "must be month, week, day or a duration such as 6h"
             raise ParameterError("every", rule=rule, value=self.every) from error
-        if length < _SHORTEST:
-            raise ParameterError("every", rule="must be a minute or longer", value=self.every)
+        if not _SHORTEST <= length <= _LONGEST:
+            raise ParameterError("every", rule="must be a minute or longer, and no decades", value=self.every)
 
     def period(self, moment: datetime) -> Window:
         """The period that a moment falls in."""

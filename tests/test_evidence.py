@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prodkit.evidence import Evidence, overall
+from prodkit.evidence import Evidence, Window, overall
 
 OUTCOMES = ["pass", "fail", "inconclusive", "error"]
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
@@ -67,3 +67,10 @@ def test_the_worst_outcome_counts(items):
         assert found == "fail"
     elif "inconclusive" in outcomes or not items:
         assert found == "inconclusive"
+
+
+@pytest.mark.parametrize("text", ["2013-04-01/2013-05-01T00:00+02:00", "2013-04-01T00:00Z/2013-05-01"])
+def test_a_window_with_a_zone_at_one_end_is_refused(text):
+    """Its ends could not be compared."""
+    with pytest.raises(ValueError, match="a time zone at both ends or at none"):
+        Window.parse(text)

@@ -18,6 +18,7 @@ from test_own_tables import actions, facts_beside, here, shop
 from prodkit.errors import ParameterError, WindowError
 from prodkit.lifecycle import Lifecycle, lifecycle
 from prodkit.settings import using_outputs
+from prodkit.store.registry import Store
 
 __all__ = ["here", "prodkit"]  # fixtures
 
@@ -172,6 +173,16 @@ def test_one_call_at_a_time(prodkit: Command, here, table, tmp_path):
     other.kill()
     other.wait()
     assert next(name for name, _ in actions(call(tmp_path, table, ENDS[1]))) == "score"
+
+
+def test_an_error_in_its_turn_is_the_error_that_is_told(tmp_path):
+    """A process that cannot be started, for one, is not taken for a lock that somebody holds."""
+    with (
+        Store.open(f"sqlite:///{tmp_path}/store.db", str(tmp_path / "artifacts")) as store,
+        pytest.raises(BlockingIOError, match="no more processes"),
+        store.loop_turn(),
+    ):
+        raise BlockingIOError("no more processes")
 
 
 def test_a_life_that_is_killed_goes_on_as_if_it_had_not_been(table, tmp_path):

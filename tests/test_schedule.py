@@ -56,6 +56,8 @@ def test_a_day_on_which_the_clock_changes_has_23_or_25_hours():
 @pytest.mark.parametrize(("every", "zone", "match"), [
     ("fortnight", "UTC", "every must be month, week, day or a duration"),
     ("5s", "UTC", "every must be a minute or longer"),
+    ("99999999d", "UTC", "every must be a minute or longer, and no decades"),
+    ("9999999999w", "UTC", "every must be month, week, day or a duration"),
     ("month", "Rome", "timezone must be a time zone"),
 ])  # fmt: skip
 def test_an_unknown_period_or_time_zone_is_refused(every, zone, match):

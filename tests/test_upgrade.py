@@ -90,6 +90,24 @@ def test_an_unsigned_store_is_upgraded_once_with_a_backup(old, prodkit, tmp_path
     assert prodkit("update", "--out", tmp_path)[1].strip() == "the store is up to date"
 
 
+def test_a_backup_is_of_the_store_whatever_its_folder_is_called(tmp_path):
+    """A sign that means something in an address does not lead the copy elsewhere."""
+    folder = tmp_path / "a#1"
+    folder.mkdir()
+    with sqlite3.connect(folder / "store.db") as rows:
+        rows.executescript((OLD / "plain.sql").read_text())
+    backup = upgrade_store(f"sqlite:///{folder}/store.db", with_artifacts(folder))
+    with sqlite3.connect(backup) as copy:
+        assert copy.execute("SELECT count(*) FROM versions").fetchone() == (2,)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path, prodkit):
+    """Update says what is wrong, and shows no traceback."""
+    (tmp_path / "store.db").write_bytes(b"no database " * 100)
+    status, _, told = prodkit("update", "--out", tmp_path)
+    assert (status, "must be a working prodkit database" in told, "Traceback" in told) == (1, True, False)
+
+
 def test_a_signed_store_needs_its_key(old, monkeypatch):
     """Without it, or with another, nothing is changed; with it, each version is signed for its own number."""
     address = old("signed")

@@ -214,7 +214,7 @@ class Database:
         self.timeout_seconds = timeout_seconds
         self.engine, self.place = _engine(url, timeout_seconds, create=create)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        with self._translated():
+        with _translated(self.timeout_seconds, self.place):
             # Tables and champion row are created in one transaction: where one is, all are.
             with self._begin(writes=False) as rows:
                 number = _layout_number(rows)
@@ -250,7 +250,7 @@ class Database:
             LockedError: somebody else has been writing for longer than the timeout.
             StoreError: the database cannot be read.
         """
-        with self._translated(), self._begin(writes=False) as rows:
+        with _translated(self.timeout_seconds, self.place), self._begin(writes=False) as rows:
             yield rows
 
     @contextmanager
@@ -266,7 +266,7 @@ class Database:
             LockedError: somebody else has been writing for longer than the timeout.
             StoreError: the database refuses.
         """
-        with self._translated(), self._begin(writes=True) as rows:
+        with _translated(self.timeout_seconds, self.place), self._begin(writes=True) as rows:
             row = rows.execute(sa.select(CHAMPION).with_for_update()).one()
             yield Write(rows, champion_of(row), run_id, actor, reason)
 
@@ -282,21 +282,20 @@ class Database:
                     rows.execute(sa.text(wait))
                 yield rows
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a damaged file may be no text
-            cause = getattr(error, "orig", None) or error
-            busy = getattr(cause, "sqlite_errorcode", 0) & 0xFF in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
-            if busy or getattr(cause, "sqlstate", None) == "55P03":  # lock_not_available
-                rule = f"must come free within {self.timeout_seconds:g} seconds"
-                fix = "Run again when the other run has ended."
-                raise LockedError(
-                    "store", rule=rule, value="another writer", place=self.place, fix=fix
-                ) from error
-            rule = "must be a working prodkit database"
-            raise StoreError("store", rule=rule, value=cause, place=self.place) from error
+
+@contextmanager
+def _translated(timeout_seconds: float, place: str) -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a damaged file may be no text
+        cause = getattr(error, "orig", None) or error
+        busy = getattr(cause, "sqlite_errorcode", 0) & 0xFF in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+        if busy or getattr(cause, "sqlstate", None) == "55P03":  # lock_not_available
+            rule = f"must come free within {timeout_seconds:g} seconds"
+            fix = "Run again when the other run has ended."
+            raise LockedError("store", rule=rule, value="another writer", place=place, fix=fix) from error
+        rule = "must be a working prodkit database"
+        raise StoreError("store", rule=rule, value=cause, place=place) from error
 
 
 def champion_of(row: sa.Row[Any]) -> Champion:
@@ -315,9 +314,9 @@ def events_of(rows: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[
 
 def layout_number(url: str) -> int | None:
     """The layout of the store behind a URL; None if there is no store."""
-    engine, _ = _engine(url, 10.0, create=False)
+    engine, place = _engine(url, 10.0, create=False)
     try:
-        with engine.connect() as rows:
+        with _translated(10.0, place), engine.connect() as rows:
             return _layout_number(rows)
     finally:
         engine.dispose()

@@ -46,12 +46,14 @@ class Plans:
         path = Path(file + ".loop") if file and file != ":memory:" else Path(os.devnull)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(handle, 0) if path.name != "null" else None
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            yield ""
-        except BlockingIOError:
-            yield os.pread(handle, 300, 0).decode("utf-8", "replace") or "another process"
+            holder = ""
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(handle, 0) if path.name != "null" else None
+                os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            except BlockingIOError:
+                holder = os.pread(handle, 300, 0).decode("utf-8", "replace") or "another process"
+            yield holder
         finally:
             os.close(handle)
 
@@ -59,11 +61,13 @@ class Plans:
     def _advisory_lock(self) -> Iterator[str]:
         key = {"lock": _LOOP_LOCK}
         with self._database.engine.connect() as rows:
+            rows.execution_options(isolation_level="AUTOCOMMIT")  # no transaction stays open all the while
             ours = rows.scalar(sa.text("SELECT pg_try_advisory_lock(:lock, hashtext(current_schema()))"), key)
             holder = rows.scalar(
                 sa.text(
                     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = :lock"
-                    " AND objid::bigint = hashtext(current_schema())::bigint & 4294967295"
+                    " AND objid::bigint = hashtext(current_schema())::bigint & 4294967295 AND granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
                 ),
                 key,
             )

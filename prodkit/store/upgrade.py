@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -52,6 +54,8 @@ def upgrade_store(url: str, artifacts: str) -> str | None:
         place = _back_up(url) if database.is_sqlite else "tables layout1_*"
         with database.write(actor="prodkit update", reason=f"layout 1 to {LAYOUT}") as write:
             events = events_of(write.rows)
+            if any(event.kind == "upgrade" for event in events):  # somebody else was faster
+                return None
             if problems := chain_problems(events, layout=1):
                 fix = "Somebody changed the store by hand: restore a backup."
                 raise StoreError("history", rule="must be unbroken", value=problems[0], fix=fix)
@@ -92,6 +96,9 @@ def _back_up(url: str) -> str:
     source = Path(sa.make_url(url).database or "")
     target = source.with_name(f"{source.name}.layout1-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     target.touch(mode=0o600)
-    with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as old, sqlite3.connect(target) as new:
+    with (
+        closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as old,
+        closing(sqlite3.connect(target)) as new,
+    ):
         old.backup(new)
     return str(target)
