@@ -40,10 +40,10 @@ _SIMPLE = {"max_iter": 50, "max_leaf_nodes": 8}
 
 @dataclass(frozen=True)
 class Drill:
-    """A rehearsal: a fault that is put in on purpose in the period that begins with ``start``.
+    """A rehearsal: a fault that is put in on purpose in the period that holds ``start``.
 
     Attributes:
-        start: first day of the period, as text.
+        start: a day of the period, as text.
         kind: ``bad release`` (a version trained with the fault is forced live before the period) or
             ``broken feed`` (the period's rows carry the fault).
         faults: column to fault, see :func:`prodkit.data.windows.read_window`.
@@ -133,6 +133,8 @@ class Lifecycle:
             plan = Plan.from_dict(document)
             if self.reason and store:
                 done = [window.end for notebook, window in store.steps(plan.number) if notebook == "score"]
+                if not done and store.champion().version is None:  # nobody has lived by the old one
+                    return self._new_plan(plan.number + 1, store)
                 calendar = Calendar(self.params.every)
                 start = max([plan.live_from, *done])
                 period = calendar.period(start)
@@ -155,16 +157,25 @@ class Lifecycle:
         if store is not None and store.champion().version is not None:  # of a store that knew no plans
             ends = [row["window_end"] for row in store.metric_rows(notebook="score")]
             live = datetime.fromisoformat(max(ends)) if ends else self.moment
+            live = max(live, start + timedelta(microseconds=1))  # a table may have lost its old rows
             period = calendar.period(live)
             return self._planned(number, Window(start, live if period.start == live else period.end))
         ended = [period for period in self._counts(calendar) if period.end + self.params.grace <= self.moment]
         if self.live_from is not None:
-            return self._planned(number, Window(start, calendar.period(self.live_from).start))
+            return self._planned(number, self._first_until(calendar.period(self.live_from).start, start))
         early = ended[max(1, len(ended) // 4) - 1].end if ended else self.moment
         first = first_training(
             ended, start, label_delay=self.params.label_delay, rows_a_day=self._rows_a_day(start, early)
         )
         return self._planned(number, first)
+
+    def _first_until(self, live: datetime, start: datetime) -> Window:
+        """The first training, if it ends where a person wants the champion to serve."""
+        if not start < live:
+            rule, value = "must lie in a period that begins after the first row", str(self.live_from)
+            fix = f"The rows begin {start:%Y-%m-%d}; the period of that day, {live:%Y-%m-%d}."
+            raise ParameterError("live_from", rule=rule, value=value, place=self.params.data, fix=fix)
+        return Window(start, live)
 
     def _rows_a_day(self, start: datetime, end: datetime) -> float:
         """Labelled rows of the table's beginning; LabelError when there are none."""
@@ -241,7 +252,8 @@ class Lifecycle:
             return False
         trained = self._step(store, "train", first, window=first)
         judged = self._validate(store, first, trained)
-        ended = [entry.window for entry in self.agenda() if entry.rows and entry.window.end <= self.moment]
+        over = self.moment - self.params.grace
+        ended = [entry.window for entry in self.agenda() if entry.rows and entry.window.end <= over]
         for count, period in enumerate(ended):
             if store.champion().version is not None:
                 return True
@@ -285,7 +297,7 @@ class Lifecycle:
             self._validate(store, window, trained)
 
     def _drill(self, window: Window) -> Drill | None:
-        return next((drill for drill in self.drills if drill.start == f"{window.start:%Y-%m-%d}"), None)
+        return next((drill for drill in self.drills if datetime.fromisoformat(drill.start) in window), None)
 
     def _validate(
         self, store: Store, period: Window, trained: Mapping[str, Any], *, until: datetime | None = None
@@ -329,12 +341,15 @@ class Lifecycle:
         return {**kept, "rows": rows, "champion_after": store.champion().version}
 
     def _acted(self, store: Store, notebook: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What a run of this step had done before it was killed: to do it again would judge another champion."""
-        for row in (
-            row for status in ("interrupted", "running") for row in store.runs(notebook, status=status)
-        ):
-            if row["document"]["params"].get("window") != str(values["window"]):
-                continue
+        """What a run of this step did before it ended early: to do it again would judge another champion."""
+        given = {"drill": {}} | self._given(notebook, **values)
+        own = given.keys() if notebook == "train" else {"drill", *values}  # to train again does no harm
+        asked = {name: given[name] for name in own if name != "parent"}
+        ended = ("interrupted", "running", *(("failed",) if notebook != "train" else ()))
+        for row in (row for status in ended for row in store.runs(notebook, status=status)):
+            params = {"drill": {}} | row["document"]["params"]
+            if any(params.get(name) != value for name, value in asked.items()):
+                continue  # somebody's, of other rows or another challenger
             events = [event for event in store.history() if event.run_id == row["run_id"]]
             document = {
                 "run_id": row["run_id"], "outcome": "pass", "action": None, "approval": None, "rows": 0,
@@ -348,7 +363,7 @@ class Lifecycle:
                 if event.kind in _MOVES:
                     decided = next(each for each in events if each.kind == "decide")
                     approval = "proposed" if event.kind == "propose" else None
-                    outputs = {"champion": decided.version or event.version}
+                    outputs = {"champion": event.detail.get("from", event.version)}
                     return document | {
                         "action": decided.detail["action"], "approval": approval, "outputs": outputs,
                         "outcome": "pass" if notebook == "validate" else "fail",
@@ -474,6 +489,18 @@ def _name(window: Window) -> str:
     return f"{window.start:%Y-%m}" if window.start.day == 1 and window.end == following else str(window)
 
 
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _date(name: str, text: str) -> datetime:
+    try:
+        return _utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as error:
+        rule = "must be a date such as 2013-04-01"
+        raise ParameterError(name, rule=rule, value=text, place="-p, for lifecycle") from error
+
+
 def lifecycle(
     files: Sequence[Path],
     given: Sequence[tuple[str, str]],
@@ -506,13 +533,14 @@ def lifecycle(
     facts |= neutral_facts(facts, known=TrainParams.model_fields)
     params = TrainParams.check({**facts, **({"window": part} if part else {})})
     Calendar(params.every)
-    moment = min(until or datetime.now(UTC).replace(tzinfo=None), params.window.end if part else datetime.max)
-    start = params.window.start if part else time_span(params).start
+    limit = _utc(params.window.end) if part else datetime.max
+    moment = min(until or datetime.now(UTC).replace(tzinfo=None), limit)
+    start = _utc(params.window.start) if part else time_span(params).start
     if moment <= start:
         rule, value = "must be after the first row", f"{moment:%Y-%m-%d %H:%M}"
         raise WindowError(
             "--until", rule=rule, value=value, place=params.data, fix=f"It begins {start:%Y-%m-%d}."
         )
-    live = next((datetime.fromisoformat(text) for name, text in given if name == "live_from"), None)
+    live = next((_date(name, text) for name, text in reversed(given) if name == "live_from"), None)
     rest = [(name, text) for name, text in given if name not in ("window", "live_from")]
     return Lifecycle(files, rest, params, Window(start, moment), live, reason)

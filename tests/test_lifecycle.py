@@ -16,6 +16,7 @@ from tables import Command, prodkit, written
 from test_own_tables import actions, facts_beside, here, shop
 
 from prodkit.errors import ParameterError, WindowError
+from prodkit.evidence import Window
 from prodkit.lifecycle import Lifecycle, lifecycle
 from prodkit.settings import using_outputs
 from prodkit.store.registry import Store
@@ -140,6 +141,61 @@ def test_a_moment_before_the_first_row_is_refused(table, tmp_path):
         pytest.raises(WindowError, match="--until must be after the first row"),
     ):
         lifecycle([file], [], until=datetime(2023, 1, 1))
+
+
+@pytest.mark.parametrize(("day", "match"), [
+    ("soon", "live_from must be a date such as 2013-04-01; found soon"),
+    ("2023-12-30", "live_from must lie in a period that begins after the first row"),
+])  # fmt: skip
+def test_a_day_to_go_live_that_cannot_be_is_refused(table, tmp_path, day, match):
+    """A text that is no date, or a day before there is anything to learn from."""
+    with pytest.raises(ParameterError, match=match):
+        call(tmp_path, table, ENDS[1], ("live_from", day))
+
+
+def test_moments_with_a_time_zone_are_meant_in_utc(table, tmp_path):
+    """A window or a day to go live with an offset are the same moments without."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    pairs = [("window", "2024-01-01T01:00+01:00/2024-01-20T01:00+01:00")]
+    with using_outputs(tmp_path / "out"):
+        life = lifecycle([file], [*pairs, ("live_from", "2024-01-12T02:00+02:00")])
+        assert next(str(entry.window) for entry in life.agenda()) == "2024-01-12/2024-01-17"
+    assert life.moment == datetime(2024, 1, 20)
+
+
+def test_a_plan_that_nobody_lived_by_is_made_anew(here, table, tmp_path):
+    """A day to go live that was mistyped into another century is put right with a reason."""
+    call(tmp_path, table, ENDS[1], ("live_from", "2924-01-12"))
+    life = call(tmp_path, table, ENDS[1], ("live_from", "2024-01-12"), reason="a slip")
+    assert (life.plan.number, str(life.plan.first)) == (2, "2024-01-01/2024-01-12")
+    assert [row["window"] for row in lived(life, tmp_path)] == ["2024-01-12/2024-01-17"]
+
+
+@pytest.mark.parametrize(("challenger", "status", "action"), [
+    (1, "interrupted", "promote"), (1, "failed", "promote"), (2, "interrupted", None),
+])  # fmt: skip
+def test_a_run_that_ended_after_it_had_acted_is_taken_as_done(table, tmp_path, challenger, status, action):
+    """What it did counts, if it was about the same rows and the same challenger; it is not judged twice."""
+    call(tmp_path, table, datetime(2024, 1, 9))
+    file, window = facts_beside(Path(written(table, tmp_path))), Window.parse("2024-01-08/2024-01-12")
+    with using_outputs(tmp_path / "out"):
+        life = lifecycle([file], [("live_from", "2024-01-12")], until=ENDS[1])
+        with life._store() as store:
+            for content in (b"one", b"two"):
+                store.register(content, {})
+            ran = {"params": {"window": str(window), "challenger": 1}}
+            store.record_run({"run_id": "v", "notebook": "validate", "status": status, "document": ran})
+            decided = {
+                "action": "promote",
+                "generation": 0,
+                "reason": "better",
+                "digest": "0",
+                "as_of": "2024",
+            }
+            store.decide("v", **decided)
+            store.promote(1, expected_generation=0, run_id="v", reason="better")
+            done = life._acted(store, "validate", {"window": window, "challenger": challenger, "parent": "t"})
+    assert (done and done["action"]) == action
 
 
 def test_the_plan_is_shown_and_nothing_is_done(prodkit: Command, table, tmp_path):
