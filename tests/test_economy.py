@@ -104,6 +104,8 @@ def test_bad_input_is_refused_by_name():
         ask(table, rows=np.full(12, -1.0))
     with pytest.raises(ParameterError, match="price must be 0 or more"):
         ask(table, price=float("nan"))
+    with pytest.raises(ParameterError, match="look must be a whole number of steps"):
+        prodkit.worth_retraining({}, [1.0], trained_at=0, served=[1.0], look=2.5, price=1.0)
     with pytest.raises(ParameterError, match="window_days must be a positive number"):
         ask(table, window_days=0)
 

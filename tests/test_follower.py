@@ -181,6 +181,20 @@ def test_a_store_that_lost_its_champion_or_vanished_is_told_and_the_model_goes_o
     followed.until(lambda f: not f.store_problem)
 
 
+def test_numbers_of_another_store_are_other_models(places, follow):
+    """An older copy that caught up has a version and a generation of the same numbers: they are loaded anew."""
+    file = Path(places["store"].removeprefix("sqlite:///"))
+    followed = follow(places)
+    before = followed.follower.route.champion
+    older = stocked(file.parent / "older", promoted=[1])
+    Path(older["store"].removeprefix("sqlite:///")).replace(file)
+    followed.until(lambda f: "the generation fell from 2 to 1" in f.store_problem)
+    with opened(places) as store:
+        store.promote(2, expected_generation=1, reason="test")
+    followed.until(lambda f: f.route.champion is not before and followed.now == (2, 1, 2))
+    assert not followed.follower.store_problem
+
+
 def test_no_more_than_two_versions_stay_in_memory(places, follow):
     """Who is neither champion nor predecessor is let go."""
     followed = follow(places)

@@ -476,6 +476,13 @@ def test_a_head_beyond_64_kb_is_refused(service, lines, rest):
     assert service.client.get("/health/live").status_code == 200
 
 
+def test_heads_that_come_at_once_are_counted_one_by_one(service):
+    """Several requests in one piece are each within the limit, whatever they are together."""
+    head = b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 40_000 + b"\r\n"
+    answers = spoken(service, (head + b"\r\n") * 2 + head + b"connection: close\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200") == 3
+
+
 def test_half_requests_leave_room_for_others(places, start, rows):
     """With more half requests and silent connections than it takes, others are answered all the same."""
     service = start(places, most_connections=20)

@@ -202,3 +202,5 @@ def _check(
         if not np.isfinite(value) or value < 0 or (positive and value == 0):
             rule = "must be a positive number" if positive else "must be 0 or more, and finite"
             raise ParameterError(name, rule=rule, value=value)
+    if look != int(look):
+        raise ParameterError("look", rule="must be a whole number of steps", value=look)

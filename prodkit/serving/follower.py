@@ -56,7 +56,7 @@ class Follower:
         self._models: dict[int, LoadedModel] = {}
         self._store: Store | None = None
         self._champion = Champion()  # that the models in memory belong to
-        self._retry_at = 0.0
+        self._retry_at, self._doubtful = 0.0, False  # whether another store was seen meanwhile
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prodkit-follower", daemon=True)
         self.store_problem = self.load_problem = ""
@@ -99,6 +99,7 @@ class Follower:
     def _look(self) -> None:
         try:
             if self._file and not self._file.exists() and self.route is not None:
+                self._doubtful = True
                 raise FileNotFoundError("its file is gone")  # to connect would make an empty one
             if self._store is None:
                 self._store = self._open_store()
@@ -107,16 +108,20 @@ class Follower:
             self.store_problem = _words(error)
             return
         if self.route is not None and champion.version is None:
+            self._doubtful = True
             self.store_problem = f"the store has lost its champion: version {self._champion.version} goes on"
             return
         if champion.generation < self._champion.generation:
+            self._doubtful = True
             fell = f"the generation fell from {self._champion.generation} to {champion.generation}"
             self.store_problem = f"{fell}: this is another store; version {self._champion.version} goes on"
             return
         self.store_problem = ""
         retry = bool(self.load_problem) and time.monotonic() >= self._retry_at
-        if champion != self._champion or retry:
-            self._champion = champion
+        if champion != self._champion or retry or self._doubtful:
+            if self._doubtful:  # its numbers may be of other models
+                self._models = {}
+            self._champion, self._doubtful = champion, False
             self._follow(champion, self._store)
 
     def _follow(self, champion: Champion, store: Store) -> None:

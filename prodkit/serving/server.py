@@ -88,7 +88,7 @@ class Bounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._head = -1
+        self._head, self._read = -1, 0  # of several that came at once each is counted by itself
         self._timer.cancel()
         super().on_headers_complete()
 
