@@ -262,7 +262,8 @@ class Lifecycle:
                 break
             judged = self._validate(store, period, trained, until=period.end)
         if store.champion().version is None:
-            raise self._no_champion(trained, judged)
+            settled = judged["approval"] and store.settled(judged["run_id"])  # a person may have rejected it
+            raise self._no_champion(trained, {**judged, "approval": settled})
         return True
 
     def _no_champion(self, trained: Mapping[str, Any], judged: Mapping[str, Any]) -> RunError:

@@ -48,7 +48,7 @@ class Calendar:
     def __post_init__(self) -> None:
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             rule, fix = "must be a time zone", "Name one such as Europe/Rome, or UTC."
             raise ParameterError("timezone", rule=rule, value=self.timezone, fix=fix) from error
         if self.every in ("month", "week", "day"):

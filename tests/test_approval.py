@@ -8,6 +8,7 @@ import pytest
 from tables import written
 from test_own_tables import actions, facts_beside, here, lived, shop
 
+from prodkit.errors import RunError
 from prodkit.lifecycle import Lifecycle
 from prodkit.settings import using_outputs
 from prodkit.store.registry import Store
@@ -59,3 +60,14 @@ def test_an_approved_retraining_is_carried_out_by_the_next_telling(tmp_path: Pat
     third = lived(out, file, *POLICY)
     assert third.runs == []
     assert third.rows == again.rows
+
+
+def test_a_first_champion_that_was_rejected_is_no_proposal_any_more(tmp_path: Path, here: None) -> None:
+    """The next call does not ask to approve what a person has turned down."""
+    file, out = facts(tmp_path), tmp_path / "out"
+    with pytest.raises(RunError, match="proposed a first champion"):
+        lived(out, file, *POLICY)
+    with stored(out) as store:
+        store.reject(store.proposals()[0].run_id, actor="ann", reason="not this one")
+    with pytest.raises(RunError, match=r"promoted no first champion.*models promote 1"):
+        lived(out, file, *POLICY)

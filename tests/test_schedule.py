@@ -59,6 +59,7 @@ def test_a_day_on_which_the_clock_changes_has_23_or_25_hours():
     ("99999999d", "UTC", "every must be a minute or longer, and no decades"),
     ("9999999999w", "UTC", "every must be month, week, day or a duration"),
     ("month", "Rome", "timezone must be a time zone"),
+    ("month", "America", "timezone must be a time zone"),
 ])  # fmt: skip
 def test_an_unknown_period_or_time_zone_is_refused(every, zone, match):
     """The error names the parameter, the rule and the value."""
