@@ -267,3 +267,11 @@ def test_a_life_that_is_killed_goes_on_as_if_it_had_not_been(table, tmp_path):
     first, second = (json.loads(done.stdout)["periods"] for done in (whole, again))
     assert [row["window"] for row in second] == [row["window"] for row in first]
     assert [row["decision"] for row in second] == [row["decision"] for row in first]
+
+
+def test_the_drills_of_the_flights_are_in_the_period_of_their_day():
+    """In a life of weeks, too, although no week begins on the first of these months."""
+    life = lifecycle([], [("every", "week")], until=datetime(2013, 12, 1))
+    weeks = (Window.parse("2013-08-26/2013-09-02"), Window.parse("2013-10-28/2013-11-04"))
+    assert [life._drill(week).kind for week in weeks] == ["bad release", "broken feed"]
+    assert life._drill(Window.parse("2013-09-02/2013-09-09")) is None
