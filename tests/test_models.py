@@ -460,3 +460,18 @@ def test_folds_learn_from_the_past_and_are_tested_on_the_future(days, n, gap, ch
     assert sum(map(len, tested)) == len(set().union(*tested))
     assert [max(dates) for dates in tested] == sorted(max(dates) for dates in tested)
     assert max(tested[-1]) == times.max().date()
+
+
+def test_an_open_end_in_the_far_future_is_answered_like_any_other_date():
+    """A due date of 9999-12-31 neither stops a model nor changes the answers to the rows beside it."""
+    due = pd.Series(pd.date_range("2024-01-01", periods=200).as_unit("us"))
+    rows = pd.DataFrame({"due": due, "y": np.arange(200) % 2})
+    schema = Schema.infer(rows, features=["due"], target="y", task=None)
+    model = fit_model(
+        build_model("sklearn.linear_model.LogisticRegression", schema=schema), rows, schema=schema
+    )
+    before = predictions(model, rows, schema=schema)
+    rows.loc[7, "due"] = pd.Timestamp(9999, 12, 31).as_unit("us")
+    after = predictions(model, rows, schema=schema)
+    assert np.isfinite(after).all()
+    assert np.array_equal(np.delete(before, 7), np.delete(after, 7))

@@ -15,7 +15,7 @@ from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import read_window
 from prodkit.scoring.guard import Answers
 from prodkit.scoring.rows import Reader
-from prodkit.serving.requestlog import RequestLog
+from prodkit.serving.requestlog import Entry, RequestLog
 
 SCHEMA = Schema(
     features=(
@@ -50,10 +50,7 @@ def note(log, number=1, schema=SCHEMA, predicted=0.25, version=2, generation=7, 
         np.array([predicted]), np.array([False]), np.array([""], dtype=object), np.array([version]),
         np.array(["champion"], dtype=object), [Reader(schema).read(row)[0]],
     )  # fmt: skip
-    log.note(
-        answers, [row], schema=schema, when=NOON, request=f"request-{number}", client="mine",
-        generation=generation, latency_ms=1.5, size=100,
-    )  # fmt: skip
+    log.note(Entry(answers, [row], schema, NOON, f"request-{number}", "mine", generation, 1.5, 100))
 
 
 def written(log):

@@ -18,7 +18,7 @@ from prodkit.monitoring.vitals import vital_signs
 from prodkit.scoring.guard import Answers
 from prodkit.scoring.mutations import records
 from prodkit.scoring.rows import Reader
-from prodkit.serving.requestlog import RequestLog
+from prodkit.serving.requestlog import Entry, RequestLog
 
 __all__ = ["orders_file", "places", "prodkit", "start"]  # fixtures
 
@@ -56,10 +56,8 @@ def served(tmp_path, champion, february):
             answers = Answers(
                 np.array([0.25]), degraded, np.array([reason]), np.array([2]), np.array([source]), cells
             )
-            log.note(
-                answers, [row], schema=schema, when=pd.Timestamp("2024-03-01"), request=f"r{number}", client=None,
-                generation=2, latency_ms=latency_ms, size=100,
-            )  # fmt: skip
+            facts = (pd.Timestamp("2024-03-01"), f"r{number}", None, 2, latency_ms, 100)
+            log.note(Entry(answers, [row], schema, *facts))
         log.flush()
         assert not log.problem
         return str(tmp_path / "requests")

@@ -220,7 +220,9 @@ def clock_parts(frame: pd.DataFrame) -> pd.DataFrame:
     parts = {}
     for name in frame.columns:
         moment = frame[name].dt
-        days = (frame[name] - pd.Timestamp(0)) / pd.Timedelta(days=1)
+        # in microseconds: an open end such as 9999-12-31 does not fit into nanoseconds
+        since = frame[name].to_numpy(dtype="datetime64[us]") - np.datetime64(0, "us")
+        days = pd.Series(since / np.timedelta64(1, "D"), index=frame.index)
         for part, values in zip(_CLOCK, (days, moment.month, moment.day_of_week, moment.hour), strict=True):
             parts[f"{name}_{part}"] = values.astype("float64")
     return pd.DataFrame(parts, index=frame.index)

@@ -33,7 +33,7 @@ from prodkit.scoring.guard import Answer, Answers, Guard, Route
 from prodkit.serving.bodies import ARROW, JSON, PREDICT, answer_body, describe, media_type, read_body
 from prodkit.serving.counts import Counts
 from prodkit.serving.follower import Follower
-from prodkit.serving.requestlog import RequestLog
+from prodkit.serving.requestlog import Entry, RequestLog
 from prodkit.serving.server import Server
 from prodkit.serving.service import ServeParams
 from prodkit.settings import resolve
@@ -119,7 +119,7 @@ class Service:
         began, body = time.perf_counter(), b""
         try:
             if not self.is_known(request):
-                raise RequestError.of(401, "authorization", rule="must carry the bearer token")
+                raise _unknown()
             kind = media_type(request.headers)
             body = await self._body(request)
             wants = ARROW if ARROW in request.headers.get("accept", "") else JSON
@@ -176,17 +176,9 @@ class Service:
         took, name = time.perf_counter() - asked.began, uuid.uuid4().hex
         try:
             self.counts.answered(answers, schema, seconds=took, path=path)
-            self.log.note(
-                answers,
-                rows,
-                schema=schema,
-                when=datetime.now(UTC).replace(tzinfo=None),
-                request=name,
-                client=asked.client,
-                generation=generation,
-                latency_ms=took * 1000,
-                size=len(asked.body),
-            )
+            now = datetime.now(UTC).replace(tzinfo=None)
+            facts = (now, name, asked.client, generation, took * 1000, len(asked.body))
+            self.log.note(Entry(answers, rows, schema, *facts))
         except Exception as error:  # the answer is there; what is noted of it must not take it away
             self.log.lost += len(rows)
             self.log.problem = f"{type(error).__name__}: {error}"[:300]
@@ -297,6 +289,10 @@ def _of_table(frame: pd.DataFrame, schema: Schema) -> tuple[list[list[Any]], lis
     return columns.astype(object).where(columns.notna(), None).to_numpy().tolist(), sent
 
 
+def _unknown() -> RequestError:
+    return RequestError.of(401, "authorization", rule="must carry the bearer token")
+
+
 def refusal(error: RequestError) -> Response:
     """The response that says what is wrong with a request."""
     headers = {503: {"retry-after": "1"}, 401: {"www-authenticate": "Bearer"}}.get(error.status, {})
@@ -351,13 +347,13 @@ def application(params: ServeParams, *, details: bool = True) -> FastAPI:
     async def metrics(request: Request) -> Response:
         """Counts and times in the text format of Prometheus."""
         if not service.is_known(request):
-            return refusal(RequestError.of(401, "authorization", rule="must carry the bearer token"))
+            return refusal(_unknown())
         return Response(service.counts.page(), media_type="text/plain; version=0.0.4")
 
     async def openapi(request: Request) -> Response:
         """This description, with the champion's own columns."""
         if not service.is_known(request):
-            return refusal(RequestError.of(401, "authorization", rule="must carry the bearer token"))
+            return refusal(_unknown())
         route = service.guard.route
         schema = route.first.bundle.schema if route.rungs else None
         return _json(describe(app, schema, generation=route.generation))

@@ -18,7 +18,7 @@ from prodkit.data.schema import Schema
 from prodkit.scoring.guard import Answers
 from prodkit.scoring.rows import moment_of
 
-__all__ = ["RequestLog"]
+__all__ = ["Entry", "RequestLog"]
 
 _MOST_BYTES = 64_000_000  # of bodies whose rows wait to be written
 _TYPES = {
@@ -29,18 +29,18 @@ _TYPES = {
 }
 
 
-class _Entry(NamedTuple):
-    """The rows of one request."""
+class Entry(NamedTuple):
+    """The rows of one request: the answers with the cells that the schema reads, and the rows as they were sent."""
 
+    answers: Answers
+    rows: Sequence[Any]
     schema: Schema
-    when: datetime
-    request: str
-    client: str | None
+    when: datetime  # it was asked, naive UTC
+    request: str  # a name that no other request has
+    client: str | None  # how the client named it
     generation: int
     latency_ms: float
-    answers: Answers
-    sent: Sequence[tuple[Any, ...]]  # time and ids of each row, as they were sent
-    size: int
+    size: int  # of its body, bytes
 
 
 class RequestLog:
@@ -81,7 +81,7 @@ class RequestLog:
         self._folder, self._most_rows, self._seconds = folder, most_rows, seconds
         self._time, self._ids = time_column, [name for name in id_column if name != time_column]
         self._form = time_format
-        self._entries: list[_Entry] = []
+        self._entries: list[Entry] = []
         self._rows = self._bytes = self._number = 0
         self._lock, self._wake, self._ended = threading.Lock(), threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="prodkit-request-log", daemon=True)
@@ -98,47 +98,17 @@ class RequestLog:
         """The columns that are read from a row beside its features: its time and its ids."""
         return [self._time, *self._ids]
 
-    def note(
-        self,
-        answers: Answers,
-        rows: Sequence[Any],
-        *,
-        schema: Schema,
-        when: datetime,
-        request: str,
-        client: str | None,
-        generation: int,
-        latency_ms: float,
-        size: int,
-    ) -> None:
-        """Keep the rows of a request.
-
-        Args:
-            answers: with the cells that the schema reads.
-            rows: as they were sent, for their times and ids.
-            schema: of the version that answered first.
-            when: it was asked, naive UTC.
-            request: a name that no other request has.
-            client: the name that the client gave it; None if it gave none.
-            generation: of the champion.
-            latency_ms: that the request took.
-            size: of its body, bytes.
-        """
+    def note(self, entry: Entry) -> None:
+        """Keep the rows of a request."""
         if not self._most_rows:
             return
-        sent = [
-            tuple(row.get(name) for name in self.named)
-            if isinstance(row, dict)
-            else (None,) * len(self.named)
-            for row in rows
-        ]
-        entry = _Entry(schema, when, request, client, generation, latency_ms, answers, sent, size)
+        rows, size = len(entry.rows), entry.size
         with self._lock:
-            if self._rows + len(rows) > self._most_rows or self._bytes + size > _MOST_BYTES:
-                self.lost += len(rows)
+            if self._rows + rows > self._most_rows or self._bytes + size > _MOST_BYTES:
+                self.lost += rows
                 return
             self._entries.append(entry)
-            self._rows, self._bytes = self._rows + len(rows), self._bytes + size
+            self._rows, self._bytes = self._rows + rows, self._bytes + size
             if self._rows >= self._most_rows // 2:
                 self._wake.set()
 
@@ -166,7 +136,7 @@ class RequestLog:
                 self._write(pa.concat_tables([self._table(entry) for entry in part]))
                 self.problem = ""
             except Exception as error:  # a full disk must not stop anybody from being answered
-                self.lost += sum(len(entry.sent) for entry in part)
+                self.lost += sum(len(entry.rows) for entry in part)
                 self.problem = f"{type(error).__name__}: {error}"[:300]
 
     def _write(self, table: pa.Table) -> None:
@@ -181,14 +151,14 @@ class RequestLog:
             draft.unlink(missing_ok=True)
         self.written += len(table)
 
-    def _table(self, entry: _Entry) -> pa.Table:
-        answers, n = entry.answers, len(entry.sent)
+    def _table(self, entry: Entry) -> pa.Table:
+        answers, n = entry.answers, len(entry.rows)
         columns: dict[str, pa.Array] = {
             column.name: _array([cells[place] for cells in answers.cells], _TYPES[column.kind])
             for place, column in enumerate(entry.schema.features)
         }
-        for place, name in enumerate(self.named):
-            cells = [named[place] for named in entry.sent]
+        for name in self.named:
+            cells = [row.get(name) if isinstance(row, dict) else None for row in entry.rows]
             if name == self._time and name not in columns:
                 times = [moment_of(cell, self._form) or entry.when for cell in cells]
                 columns[name] = pa.array(times, pa.timestamp("us"))
