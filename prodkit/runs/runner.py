@@ -180,7 +180,7 @@ class _Attempt:
         write_record(
             record, folder
         )  # where the disk is too full for it, the next start takes the run for abandoned
-        _write_page(folder, record, self.work.records)
+        _write_page(folder, record, self.work.records, hide=self.work.secrets.text)
         _try_to_store(self.tell, self.work.records, record)
         self.taken.release()
         return Run(folder, record)
@@ -234,8 +234,13 @@ def _try_to_store(tell: Callable[[str], None], store: Store, record: Mapping[str
         tell(f"{record['run_id']} could not be recorded in the store, which the next run will do: {error}")
 
 
-def _write_page(folder: Path, record: Mapping[str, Any], records: Store) -> None:
-    """Write the report; a notebook that cannot be shown costs the page, never the record."""
+def _write_page(
+    folder: Path, record: Mapping[str, Any], records: Store, *, hide: Callable[[str], str] = str
+) -> None:
+    """Write the report; a notebook that cannot be shown costs the page, never the record.
+
+    The page joins what the notebook holds in pieces, so a secret that came in pieces is hidden once more.
+    """
     executed = folder / "notebook.ipynb"
     if not executed.exists():
         return
@@ -248,7 +253,7 @@ def _write_page(folder: Path, record: Mapping[str, Any], records: Store) -> None
     except Exception as error:
         title = "<!DOCTYPE html><title>no report</title><h1>No report could be made</h1>"
         page = f"{title}<pre>{escape(str(error))}</pre>"
-    write_text(folder / "report.html", page)
+    write_text(folder / "report.html", hide(page))
 
 
 def _settle(runs: Path, records: Store, tell: Callable[[str], None]) -> None:

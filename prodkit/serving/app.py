@@ -399,8 +399,6 @@ def serve(
             "Set `token`, or add --no-token.",
         )
         raise ParameterError("--host", rule=rule, value=host, fix=fix)
-    if params.store != "demo":
-        open_store(params, create=False).close()
     app = application(params, details=_is_loopback(host))
     try:
         listener = socket.create_server((host, port), backlog=2048)
@@ -418,6 +416,8 @@ def serve(
         app, connections=params.most_connections, drain_seconds=params.drain_seconds, draining=drain
     )
     with listener:
+        if params.store != "demo":
+            open_store(params, create=False).close()
         tell(f"http://{host}:{listener.getsockname()[1]}")
         server.run(sockets=[listener])
 
