@@ -6,7 +6,7 @@ import os
 import uuid
 from pathlib import Path
 
-__all__ = ["Ballast", "publish", "write_text"]
+__all__ = ["Reserve", "publish", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,7 +44,7 @@ def _force(place: Path) -> None:
         os.close(handle)
 
 
-class Ballast:
+class Reserve:
     """A file that holds room on the disk, to be dropped when there is no other left.
 
     Args:

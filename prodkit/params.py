@@ -391,10 +391,10 @@ class MonitorParams(ProjectParams):
         0.9, description="share of a window's rows old enough for a label, below which it is immature"
     )
     loss_margin: float = Field(
-        0.04, ge=0, description="rise of the loss, as a share of its reference, that is nobody's business"
+        0.04, ge=0, description="rise of the loss, as a share of its reference, that is tolerated"
     )
     score_margin: float = Field(
-        0.05, ge=0, description="fall of the AUC below its reference that is nobody's business"
+        0.05, ge=0, description="fall of the AUC below its reference that is tolerated"
     )
     calibration_limit: float = Field(
         0.1, gt=0, description="calibration error that the interval must not lie above"

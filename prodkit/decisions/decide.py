@@ -103,7 +103,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     ]
     for kind in ("", "_latency"):
         ill, well = named.get(f"health.champion{kind}"), named.get(f"health.predecessor{kind}")
-        if predecessor is not None and _borne_out(ill) and ill and well and well.outcome == "pass":
+        if predecessor is not None and _is_supported(ill) and ill and well and well.outcome == "pass":
             return decided("rollback", [ill, well], predecessor)
     if broken:
         return decided("hold", broken)
@@ -137,17 +137,17 @@ def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
     loss, ranking = named.get("performance.predecessor"), named.get("performance.predecessor_ranking")
     if loss is None or loss.outcome == "error":
         return []
-    found = [loss] if _borne_out(loss) else []
-    if ranking is not None and _borne_out(ranking) and loss.value is not None and loss.value > 0:
+    found = [loss] if _is_supported(loss) else []
+    if ranking is not None and _is_supported(ranking) and loss.value is not None and loss.value > 0:
         found.append(ranking)
     return found
 
 
 def _challenger_ahead(named: dict[str, Evidence]) -> list[Evidence]:
     """What shows that a fresh challenger serves better: a smaller loss, or a better ranking at a loss that pays."""
-    found = [named[name] for name in _CHALLENGER if _borne_out(named.get(name))]
+    found = [named[name] for name in _CHALLENGER if _is_supported(named.get(name))]
     loss, ranking = named.get("performance.challenger"), named.get("performance.challenger_ranking")
-    if ranking is None or not _borne_out(ranking) or loss is None or loss.outcome == "error":
+    if ranking is None or not _is_supported(ranking) or loss is None or loss.outcome == "error":
         return found
     pays = loss.value is not None and loss.limit is not None and loss.value > loss.limit
     return [*found, ranking] if pays else found
@@ -177,7 +177,7 @@ def _grounds(evidence: Sequence[Evidence]) -> dict[str, Evidence]:
     return {item.name: item for item in evidence if told[item.name] == 1 and item.rung == rungs[item.name]}
 
 
-def _borne_out(item: Evidence | None) -> bool:
+def _is_supported(item: Evidence | None) -> bool:
     """A failure whose numbers show it: what was counted, or the near end of an interval, lies beyond the limit."""
     if item is None or item.outcome != "fail" or item.limit is None:
         return False

@@ -31,7 +31,7 @@ def loss_rise(
     Args:
         days: one row a day in order, columns ``loss`` (mean) and ``n`` (rows); only days all of whose labels are known.
         reference: the mean loss that was measured before the champion served, with its interval.
-        margin: a rise up to this is nobody's business; in units of the loss.
+        margin: a rise up to this is tolerated; in units of the loss.
         confidence: of all looks together.
         horizon: days at which it shall be most sensitive.
 

@@ -1,4 +1,4 @@
-"""Who is told of what is wrong: each new alert once, at addresses that only the environment knows."""
+"""Alerts: each new one is sent once, to addresses that only the environment knows."""
 
 from __future__ import annotations
 

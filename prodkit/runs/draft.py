@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from prodkit.files import Ballast, write_text
+from prodkit.files import Reserve, write_text
 from prodkit.report import BANNER_TAG, headline
 from prodkit.runs.stops import Stop
 
@@ -52,7 +52,7 @@ class Draft(NotebookExecutionManager):  # type: ignore[misc]
     ) -> None:
         super().__init__(notebook, progress_bar=progress_bar)
         self.path, self._hide = path, hide
-        self._ballast = Ballast(path.with_name(f".{path.stem}.ballast"))
+        self._reserve = Reserve(path.with_name(f".{path.stem}.reserve"))
         self._saved, self._changed = -math.inf, True
 
     def save(self, **_: Any) -> None:
@@ -76,10 +76,10 @@ class Draft(NotebookExecutionManager):  # type: ignore[misc]
         text = self._hide(notebook_text(self.nb))
         try:
             write_text(self.path, text)
-            self._ballast.hold(2 * len(text) + 2**20)  # the notebook once more, its page, its record
+            self._reserve.hold(2 * len(text) + 2**20)  # the notebook once more, its page, its record
         except OSError as error:
-            if error.errno in FULL and self._ballast.held:
-                self._ballast.drop()
+            if error.errno in FULL and self._reserve.held:
+                self._reserve.drop()
                 write_text(self.path, text)
             raise
         self._saved, self._changed = time.monotonic(), False
@@ -91,7 +91,7 @@ class Draft(NotebookExecutionManager):  # type: ignore[misc]
             OSError: it could not be saved; the file is what it was.
         """
         close_notebook(self.nb, stop)
-        self._ballast.drop()
+        self._reserve.drop()
         write_text(self.path, self._hide(notebook_text(self.nb)))
 
 

@@ -47,7 +47,7 @@ def open_store(params: ProjectParams, *, create: bool = True, timeout_seconds: f
         return Store.open(*places, create=create, timeout_seconds=timeout_seconds)
     store = Store.open("sqlite://", f"memory://{uuid.uuid4().hex}")  # in memory: nothing is left behind
     if params.notebook != "train":
-        _furnish(store, params)
+        _fill(store, params)
     return store
 
 
@@ -83,7 +83,7 @@ def champion_of(store: Store) -> tuple[int, Bundle]:
     return number, load_version(store, number)
 
 
-def _furnish(store: Store, params: ProjectParams) -> None:
+def _fill(store: Store, params: ProjectParams) -> None:
     """Train version 1 on the older half of the rows before the window, and 2 on all; promote 1, then 2."""
     start = params.window.start
     if isinstance(params, MonitorParams):  # it looks back, and no model is judged by rows that it has learned
