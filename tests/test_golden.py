@@ -1,4 +1,4 @@
-"""The seven notebooks decide what they decided, by the same figures; the year's record is compared in test_story."""
+"""The notebooks decide what they decided, by the same figures; the year's record is compared in test_story."""
 
 import golden
 import pytest

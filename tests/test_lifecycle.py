@@ -256,7 +256,7 @@ def test_a_life_that_is_killed_goes_on_as_if_it_had_not_been(table, tmp_path):
     command += ["--until", "2024-01-22", "-p", "retrain_now", "true", "--out"]
     whole = subprocess.run([*command, str(tmp_path / "a")], capture_output=True, text=True, check=True)
     random = np.random.default_rng(0)
-    for _ in range(4):
+    for _ in range(2):
         killed = subprocess.Popen(
             [*command, str(tmp_path / "b")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
