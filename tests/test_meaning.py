@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import tempfile
+import uuid
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -360,3 +363,63 @@ def test_a_format_that_cannot_be_read_says_how_to_convert_it(tmp_path: Path) -> 
     (tmp_path / "x.xlsx").write_text("")
     with pytest.raises(DataError, match=r"must be Parquet or CSV.*pandas.read_excel\(PATH\).to_parquet"):
         read_window(project(tmp_path / "x.xlsx"))
+
+
+def test_a_time_of_96_bits_is_read_like_any_other(tmp_path):
+    """Old Parquet files keep times in a type of their own; dates beyond nanoseconds are read from it, too."""
+    due = pa.array([datetime(2024, 1, 1), datetime(9999, 12, 31), None], pa.timestamp("us"))
+    columns = {
+        "id": [0, 1, 2],
+        "t": pa.array([datetime(2024, 1, 1 + day) for day in range(3)]),
+        "x": due,
+        "y": [0, 1, 0],
+    }
+    for old in (False, True):
+        path = tmp_path / f"{old}.parquet"
+        pq.write_table(pa.table(columns), path, use_deprecated_int96_timestamps=old)
+        read = read_window(project(path))["x"]
+        assert read.tolist()[:2] == [pd.Timestamp("2024-01-01"), pd.Timestamp("9999-12-31").as_unit("us")]
+        assert pd.isna(read.tolist()[2])
+
+
+@pytest.fixture
+def postgres():
+    """A schema of a PostgreSQL database, and its URL."""
+    url = os.environ.get("PRODKIT_TEST_POSTGRES")
+    if not url:
+        pytest.skip("PRODKIT_TEST_POSTGRES holds no URL of a PostgreSQL database to test on")
+    schema, engine = f"cells_{uuid.uuid4().hex}", sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as rows:
+        rows.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    yield engine, schema, f"{url}#{schema}.orders"
+    with engine.begin() as rows:
+        rows.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+
+
+def test_a_table_of_postgresql_means_what_it_holds(postgres):
+    """Long ids of numeric(38,0) are exact, an endless time is the last that there is, jsonb is left out of features."""
+    engine, schema, location = postgres
+    with engine.begin() as rows:
+        rows.execute(
+            sa.text(
+                f"CREATE TABLE {schema}.orders (id numeric(38,0), t timestamp, due timestamp, x double precision,"
+                " code text, more jsonb, y boolean)"
+            )
+        )
+        for number in range(3):
+            due = "infinity" if number == 1 else f"2024-02-0{number + 1}"
+            values = f"{10**30 + number}, '2024-01-0{number + 1}', '{due}', {number}, '00{number}'"
+            more = f"'{{\"a\": 1}}', {number % 2 == 0}"
+            rows.execute(sa.text(f"INSERT INTO {schema}.orders VALUES ({values}, {more})"))
+    facts = project(location, features=[])
+    with pytest.warns(UserWarning, match="more"):
+        frame = read_window(facts)
+    assert [str(each) for each in frame["id"]] == [str(10**30 + number) for number in range(3)]
+    assert frame["due"].tolist()[0] == pd.Timestamp("2024-02-01")
+    assert frame["due"].tolist()[1].year == 9999
+    assert frame["code"].tolist() == ["000", "001", "002"]
+    assert "more" not in feature_columns(frame, facts)
+    before = source_digest(facts)
+    with engine.begin() as rows:
+        rows.execute(sa.text(f"UPDATE {schema}.orders SET y = NULL WHERE x = 1"))
+    assert source_digest(facts) != before
