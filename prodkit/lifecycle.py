@@ -121,6 +121,11 @@ class Lifecycle:
         counts = np.diff(np.searchsorted(self._times, edges))
         return {period: int(count) for period, count in zip(periods, counts, strict=True)}
 
+    @cached_property
+    def _planned_rows(self) -> dict[Window, int]:
+        """The same by the periods of the plan: counted once a call, however often the agenda is asked."""
+        return self._counts(self.plan.calendar)
+
     # The plan
 
     @cached_property
@@ -200,8 +205,8 @@ class Lifecycle:
         """The periods of the plan, as they stand."""
         with self._present_store() as store:
             done = self._done(store) if store else {}
-        rows = self._counts(self.plan.calendar)
-        return agenda(self.plan, moment=self.moment, grace=self.params.grace, rows=rows, done=done)
+        rows, grace = self._planned_rows, self.params.grace
+        return agenda(self.plan, moment=self.moment, grace=grace, rows=rows, done=done)
 
     def _done(self, store: Store) -> dict[tuple[str, Window], Done]:
         """What is in the store; a retraining that a person has not approved asks for nothing."""
