@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
+import zoneinfo
 from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -107,6 +108,14 @@ def _time_format(given: str) -> str:
     return given
 
 
+def _zone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("it must be a time zone such as Europe/Berlin or UTC") from error
+    return name
+
+
 Reference = Annotated[
     Window | Like | None,
     _from_text(lambda text: text if text in get_args(Like) else Window.parse(text)),
@@ -129,6 +138,7 @@ OptionalTask = Annotated[
 
 CsvFormat = Annotated[dict[str, str], AfterValidator(_csv_format)]
 TimeFormat = Annotated[str, AfterValidator(_time_format)]
+Zone = Annotated[str, AfterValidator(_zone)]
 
 FLIGHTS = "flights"  # names the bundled table
 
@@ -179,14 +189,24 @@ class ProjectParams(BaseModel):
     id_column: list[str] = Field(
         ["time", "carrier", "flight", "origin"], description="columns that name a row; may be empty"
     )
+    labels: str = Field("", description="table that labels come from, joined on `id_column`; `data` if empty")
+    label_time: str = Field("", description="column of `labels` that says when each label became known")
     label_delay: Duration = Field(timedelta(days=1), description="how long until a label is known")
     as_of: Moment = Field(None, description="moment at which the run stands; end of its window if empty")
     every: str = Field("month", min_length=1, description="period of life: month, week, day or a duration")
     grace: Duration = Field(
         timedelta(0), description="how long after the end of a period its rows are complete"
     )
+    timezone: Zone = Field("UTC", description="in which times without a zone are meant and periods are cut")
     value: str | dict[str, dict[str, float]] = Field(
         "", description="cost matrix or column of the business outcome"
+    )
+    weight: str = Field("", description="column of sample weights, for fitting and for every score")
+    metrics: list[str] = Field(
+        [], description="scores of your own, `package.module:function` of truth, prediction, weight"
+    )
+    contract: dict[str, Literal["ignore"] | dict[str, float]] = Field(
+        {}, description="limits by column, where the derived ones do not suit; `ignore` for none"
     )
     window: GivenWindow = Field(description="rows that the run is about, start/end")
     reference: Reference = Field(None, description="rows to compare with; the champion's training if empty")
