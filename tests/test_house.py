@@ -29,7 +29,7 @@ ROWS = [
     "canvas charts markup report pages",
     "runs monitoring stress explore",
     "schedule lifecycle",
-    "console cli",
+    "console cli_models cli",
 ]
 HOUSE = [room for row in ROWS for room in row.split()]
 

@@ -1,0 +1,155 @@
+"""The commands of ``prodkit models``: what versions there are, and who moves the champion by hand."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from prodkit.console import (
+    json_option,
+    print_json,
+    print_table,
+    say,
+    say_champion,
+    tell,
+    with_signature,
+    with_store,
+)
+
+if TYPE_CHECKING:
+    from prodkit.store.registry import Champion, Store
+
+__all__ = ["models"]
+
+
+@click.group()
+def models() -> None:
+    """Look at versions, and move the champion by hand."""
+
+
+@models.command("list")
+@json_option
+@with_store
+def list_models(store: Store, as_json: bool) -> None:
+    """All versions: what they learned from, and where they stand."""
+    champion, proposals = store.champion(), store.proposals()
+    rows = [
+        {
+            "version": version.number,
+            "standing": _standing(version.number, champion, quarantined=version.quarantined),
+            "trained": version.manifest.get("trained", ""),
+            "rows": version.manifest.get("rows", ""),
+            "model": version.manifest.get("params", {}).get("model", ""),
+            "digest": version.digest[:12],
+        }
+        for version in store.versions()
+    ]
+    if as_json:
+        waiting = [vars(event) for event in proposals]
+        print_json({"champion": vars(champion), "versions": rows, "proposals": waiting})
+        return
+    print_table(rows)
+    say_champion(champion)
+    for event in proposals:
+        is_late = event.generation != champion.generation
+        late = " (the champion changed since: it can only be rejected)" if is_late else ""
+        say(f"proposed: {event.detail['action']}, by {event.run_id}: {event.reason}{late}")
+
+
+def _standing(number: int, champion: Champion, *, quarantined: bool) -> str:
+    if number == champion.version:
+        return "champion"
+    return "quarantined" if quarantined else "predecessor" if number == champion.predecessor else ""
+
+
+@models.command()
+@click.argument("version", type=int)
+@with_store
+def show(store: Store, version: int) -> None:
+    """All that is known of one VERSION, as JSON."""
+    print_json(vars(store.version(version)))
+
+
+@models.command()
+@json_option
+@with_store
+def history(store: Store, as_json: bool) -> None:
+    """Everything that ever happened to the champion, oldest first."""
+    events = store.history()
+    if as_json:
+        print_json([vars(event) for event in events])
+        return
+    columns = ("number", "kind", "version", "generation", "actor", "run_id", "reason")
+    print_table([{name: getattr(event, name) for name in columns} for event in events])
+
+
+@models.command()
+@with_store
+def check(store: Store) -> None:
+    """Verify the chain of events, digests and signatures, and open each version; ends with 1 if something is wrong."""
+    from prodkit.store.workspace import store_problems
+
+    problems = store_problems(store)
+    for problem in problems:
+        tell(problem, style="red")
+    say(f"{len(store.history())} events, {len(problems)} problems")
+    sys.exit(1 if problems else 0)
+
+
+@models.command()
+@click.argument("version", type=int)
+@click.option("--force", is_flag=True, help="Overrule a quarantine or a freeze.")
+@with_signature
+def promote(store: Store, version: int, force: bool, **signature: str) -> None:
+    """Make VERSION the champion."""
+    store.promote(version, expected_generation=store.champion().generation, force=force, **signature)
+
+
+@models.command()
+@click.argument("version", type=int)
+@click.option("--off", is_flag=True, help="Lift the quarantine.")
+@with_signature
+def quarantine(store: Store, version: int, off: bool, **signature: str) -> None:
+    """Let nobody promote VERSION, until the quarantine is lifted; a rollback sets one by itself."""
+    store.quarantine(version, lift=off, **signature)
+
+
+@models.command()
+@click.argument("version", type=int)
+@with_signature
+def sign(store: Store, version: int, **signature: str) -> None:
+    """Sign VERSION with PRODKIT_SIGNING_KEY, if you vouch for it: it was registered without, or with another."""
+    store.sign(version, **signature)
+
+
+@models.command()
+@with_signature
+def rollback(store: Store, **signature: str) -> None:
+    """Give the predecessor its place back."""
+    store.rollback(expected_generation=store.champion().generation, **signature)
+
+
+@models.command()
+@click.argument("run_id")
+@with_signature
+def approve(store: Store, run_id: str, **signature: str) -> None:
+    """Carry out what RUN_ID proposed, if the champion is still the one that was judged."""
+    store.approve(run_id, **signature)
+
+
+@models.command()
+@click.argument("run_id")
+@with_signature
+def reject(store: Store, run_id: str, **signature: str) -> None:
+    """Settle what RUN_ID proposed without carrying it out."""
+    store.reject(run_id, **signature)
+
+
+@models.command()
+@click.option("--off", is_flag=True, help="End the freeze.")
+@with_signature
+def freeze(store: Store, off: bool, **signature: str) -> None:
+    """Let nobody promote or roll back, until the freeze is ended."""
+    (store.thaw if off else store.freeze)(**signature)
