@@ -97,6 +97,7 @@ _HOMES = {
         "missing_table",
     ],
     "models.training": [
+        "fit_recipe",
         "importance",
         "learning_curve",
         "model_for",
@@ -107,7 +108,7 @@ _HOMES = {
     "monitoring.findings": ["standing", "steady", "vital_evidence"],
     "monitoring.panels": ["draw_answers", "draw_quality"],
     "monitoring.vitals": ["vital_signs"],
-    "store.workspace": ["champion_of", "load_version", "open_store"],
+    "store.workspace": ["champion_of", "first_rows", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -36,6 +36,7 @@ __all__ = [
     "MonitorParams",
     "OptionalTask",
     "ProjectParams",
+    "Recipe",
     "Reference",
     "RollbackParams",
     "ScoreParams",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 Task = Literal["binary", "multiclass", "regression"]
+Recipe = Literal["all", "recent", "mean"]
 Like = Literal["weekday", "month"]
 
 
@@ -286,6 +288,9 @@ class TrainParams(ProjectParams):
         "auto", min_length=1, description="import path of an estimator or `package.module:factory`"
     )
     model_args: dict[str, Any] = Field({}, description="keyword arguments of the model")
+    recipe: Recipe = Field(
+        "all", description="learn from all rows, the recent ones, or average both: all, recent, mean"
+    )
     holdout: Duration = Field(timedelta(days=14), description="newest part of the window, kept for validate")
     folds: int = Field(4, ge=2, le=20, description="time-ordered folds")
     search: Literal["", "random", "halving"] = Field(

@@ -1,5 +1,6 @@
 """Models named by parameters: any estimator, any task, any column; and the baseline beside them."""
 
+import pickle
 from datetime import timedelta
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score, roc_auc_score
@@ -16,7 +18,8 @@ from sklearn.tree import DecisionTreeClassifier
 from prodkit.data.schema import Column, Schema
 from prodkit.errors import LabelError, ModelError, WindowError
 from prodkit.models.estimators import Fallback, build_model, fit_model, predictions, require_sound
-from prodkit.models.training import folds
+from prodkit.models.training import fit_recipe, folds
+from prodkit.scoring.compiled import compiled
 
 COLUMNS = ["amount", "city", "member", "when"]
 SETTINGS = {
@@ -475,3 +478,40 @@ def test_an_open_end_in_the_far_future_is_answered_like_any_other_date():
     after = predictions(model, rows, schema=schema)
     assert np.isfinite(after).all()
     assert np.array_equal(np.delete(before, 7), np.delete(after, 7))
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_recipes_learn_from_all_rows_the_recent_ones_or_average_both(task):
+    """`mean` answers the mean of both, as one model that pickles, compiles and learns anew; early on all are one."""
+    frame = table(600)
+    labels = {
+        "binary": frame["amount"].gt(0).astype(int),
+        "multiclass": frame["city"].fillna("none"),
+        "regression": frame["amount"].fillna(0.0) * 2.5,
+    }
+    frame = frame.assign(label=labels[task])
+    if task == "multiclass":  # the recent rows have no Oslo: no chance of it is given to what was not seen
+        frame = frame[(frame["label"] != "Oslo") | (frame.index < 300)]
+    schema = Schema.infer(frame, features=COLUMNS, target="label", task=task)
+    model = build_model("auto", schema=schema, arguments={"max_iter": 10})
+    every = {"schema": schema, "first_rows": 200}
+    by_all, recent, mean = (fit_recipe(name, model, frame, **every) for name in ("all", "recent", "mean"))
+    said = [predictions(each, frame, schema=schema) for each in (by_all, recent, mean)]
+    assert not np.allclose(said[0], said[1])
+    assert np.allclose(said[2], (said[0] + said[1]) / 2)
+    again = pickle.loads(pickle.dumps(mean))
+    assert np.array_equal(predictions(again, frame, schema=schema), said[2])
+    compiled(mean, schema=schema, golden=frame[schema.names].head(16))
+    anew = fit_model(clone(mean), frame, schema=schema)
+    assert np.allclose(predictions(anew, frame, schema=schema), said[0])
+    for first_rows in (0, len(frame)):
+        early = fit_recipe("recent", model, frame, schema=schema, first_rows=first_rows)
+        assert np.array_equal(predictions(early, frame, schema=schema), said[0])
+
+
+def test_a_model_that_cannot_be_copied_says_so():
+    """A recipe needs a fresh copy; the error names the model and what copies it."""
+    frame = table(50).assign(label=np.arange(50) % 7.0)
+    schema = Schema.infer(frame, features=COLUMNS, target="label", task="regression")
+    with pytest.raises(ModelError, match=r"cannot be fitted again: TypeError.*sklearn\.base\.clone"):
+        fit_recipe("all", object(), frame, schema=schema)

@@ -27,6 +27,7 @@ from prodkit.models.metrics import row_losses
 __all__ = [
     "Fallback",
     "ForeignEstimator",
+    "MeanModel",
     "build_model",
     "clock_parts",
     "fit_model",
@@ -166,6 +167,43 @@ class ForeignEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         """Fit the estimator."""
         self.model.fit(X, y)
         return self
+
+
+class MeanModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Several models whose predictions are averaged, as one.
+
+    Attributes:
+        models: pipelines of one task; those of classes may have seen different ones.
+    """
+
+    def __init__(self, models: list[Any]) -> None:
+        self.models = models
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels that any of them has seen."""
+        return np.unique(np.concatenate([np.asarray(model.classes_) for model in self.models]))
+
+    def fit(self, X: Any, y: Any) -> MeanModel:
+        """Fit each of them on the same rows."""
+        for model in self.models:
+            model.fit(X, y)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The mean of their numbers (n,)."""
+        return np.asarray(
+            np.mean([np.asarray(model.predict(X)).reshape(-1) for model in self.models], axis=0)
+        )
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The mean of their shares (n, k), none of a class that one has not seen."""
+        classes = self.classes_
+        shares = np.zeros((len(X), len(classes)))
+        for model in self.models:
+            answer, seen = np.asarray(model.predict_proba(X), dtype=float), np.asarray(model.classes_)
+            shares[:, np.searchsorted(classes, seen)] += answer if len(seen) > 1 else 1.0
+        return shares / len(self.models)
 
 
 def _adapted(estimator: Any) -> Any:

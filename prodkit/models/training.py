@@ -19,14 +19,15 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate, Window
-from prodkit.models.estimators import Fallback, build_model, fit_model, predictions, require_sound
+from prodkit.models.estimators import Fallback, MeanModel, build_model, fit_model, predictions, require_sound
 from prodkit.models.metrics import autocorrelation, intervals, mean_worth, row_losses, row_worth
-from prodkit.params import LEAD, PRIMARY, TrainParams
+from prodkit.params import LEAD, PRIMARY, Recipe, TrainParams
 
 __all__ = [
     "OutOfTime",
     "Split",
     "Withheld",
+    "fit_recipe",
     "folds",
     "importance",
     "learning_curve",
@@ -168,8 +169,10 @@ class OutOfTime:
         return figures | worth
 
 
-def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: TrainParams) -> OutOfTime:
-    """Fit a fresh copy on each fold's past and predict its future.
+def out_of_time(
+    model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: TrainParams, first_rows: int = 0
+) -> OutOfTime:
+    """Fit the recipe on each fold's past and predict its future; ``first_rows`` are those of the first training.
 
     Raises:
         WindowError: there are fewer days than folds need.
@@ -179,7 +182,7 @@ def out_of_time(model: Pipeline, rows: pd.DataFrame, *, schema: Schema, params: 
     parts, predicted, baseline, table = [], [], [], []
     for train, test in folds(times, n=params.folds, gap=params.label_delay):
         past, future = rows.iloc[train], rows.iloc[test]
-        last = fit_model(clone(model), past, schema=schema)
+        last = fit_recipe(params.recipe, model, past, schema=schema, first_rows=first_rows)
         columns, truth = schema.coerce(future), schema.encode(future[schema.target])
         answer = predictions(last, columns, schema=schema, coerced=True)
         require_sound(answer, columns, truth=truth, model=last, schema=schema)
@@ -259,6 +262,40 @@ def search_arguments(
 def model_for(params: TrainParams, arguments: dict[str, Any], *, schema: Schema) -> Pipeline:
     """The unfitted model that the parameters name."""
     return build_model(params.model, schema=schema, arguments=arguments, seed=params.seed)
+
+
+def fit_recipe(recipe: Recipe, model: Any, rows: pd.DataFrame, *, schema: Schema, first_rows: int = 0) -> Any:
+    """Fit a fresh copy of a model on the rows that a recipe takes.
+
+    Args:
+        recipe: ``all`` rows; the ``recent`` ones, as many as the first training had; or the ``mean`` of both models.
+        model: is left as it is.
+        rows: labelled, in the order of time.
+        schema: the frozen columns.
+        first_rows: labelled rows of the first training; 0 where this is the first. No more than these: all recipes
+            are one then.
+
+    Returns:
+        A fitted model; of ``mean``, a :class:`prodkit.models.estimators.MeanModel`.
+
+    Raises:
+        LabelError: a label that the schema does not know.
+        ModelError: it cannot be copied or fitted.
+    """
+    parts = {"all": [rows], "recent": [rows.tail(first_rows)], "mean": [rows, rows.tail(first_rows)]}[recipe]
+    if not 0 < first_rows < len(rows):
+        parts = [rows]
+    fitted = [fit_model(_copied(model), part, schema=schema) for part in parts]
+    return fitted[0] if len(fitted) == 1 else MeanModel(fitted)
+
+
+def _copied(model: Any) -> Any:
+    try:
+        return clone(model)
+    except Exception as error:  # a model from elsewhere may be anything
+        rule = f"cannot be fitted again: {type(error).__name__}: {error}"
+        fix = "An estimator that sklearn.base.clone can copy can be."
+        raise ModelError("model", rule=rule, value=type(model).__name__, fix=fix) from error
 
 
 def mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: Schema) -> float:

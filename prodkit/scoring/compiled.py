@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from prodkit.data.schema import Schema
 from prodkit.errors import ModelError
-from prodkit.models.estimators import clock_parts, predictions, threads_for
+from prodkit.models.estimators import MeanModel, clock_parts, predictions, threads_for
 from prodkit.scoring.bits import BitTrees, linked
 from prodkit.scoring.mutations import mutated, records
 from prodkit.scoring.rows import Reader
@@ -71,6 +71,19 @@ class Compiled:
         return shares
 
 
+class _CompiledMean(Compiled):
+    """The mean of several compiled paths."""
+
+    def __init__(self, paths: Sequence[Compiled]) -> None:
+        self.schema, self._paths = paths[0].schema, list(paths)
+
+    def predict_row(self, values: Sequence[Any]) -> float | np.ndarray:
+        return sum(path.predict_row(values) for path in self._paths) / len(self._paths)
+
+    def predict(self, columns: Sequence[Any]) -> np.ndarray:
+        return np.asarray(np.mean([path.predict(columns) for path in self._paths], axis=0))
+
+
 def compiled(model: Any, *, schema: Schema, golden: pd.DataFrame, seed: int = 0) -> Compiled:
     """Compile a fitted pipeline, and compare the answers with the pipeline's.
 
@@ -104,6 +117,8 @@ def _refusal(why: str) -> ModelError:
 
 
 def _compile(model: Any, schema: Schema, golden: pd.DataFrame) -> Compiled:
+    if isinstance(model, MeanModel):
+        return _CompiledMean([_compile(each, schema, golden) for each in model.models])
     if not isinstance(model, Pipeline) or list(model.named_steps) != ["encode", "model"]:
         raise _refusal("it is not a pipeline of the kit's making")
     estimator = model.named_steps["model"]

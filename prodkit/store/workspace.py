@@ -20,7 +20,7 @@ from prodkit.params import MonitorParams, ProjectParams, TrainParams
 from prodkit.settings import resolve
 from prodkit.store.registry import Store
 
-__all__ = ["champion_of", "load_version", "open_store", "store_problems"]
+__all__ = ["champion_of", "first_rows", "load_version", "open_store", "store_problems"]
 
 _ROWS = 12_000  # enough for a model worth looking at, few enough to fit in a blink
 _SPAN = timedelta(days=90)
@@ -55,6 +55,14 @@ def load_version(store: Store, number: int) -> Bundle:
     """Read a version back: digest verified first, golden rows predicted after."""
     bundle = unpack(store.artifact(number), name=f"version {number}")
     return replace(bundle, digest=store.version(number).digest)
+
+
+def first_rows(store: Store) -> int:
+    """How many labelled rows the first training had, without drills; 0 when there was none."""
+    trained = (
+        version.manifest for version in store.versions() if not version.manifest["params"].get("drill")
+    )
+    return next((int(manifest["rows"]) for manifest in trained), 0)
 
 
 def store_problems(store: Store) -> list[str]:
