@@ -72,6 +72,7 @@ test_kernels
 test_kills
 test_ladder
 test_lifecycle
+test_masks
 test_meaning
 test_metrics
 test_models

@@ -20,6 +20,7 @@ from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import build_model, fit_model
 from prodkit.models.metrics import scores
+from prodkit.models.seen import Seen
 from prodkit.params import LEAD, PRIMARY, RollbackParams, TrainParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
@@ -51,8 +52,10 @@ def fresh_challenger(
     rows = labelled(sound_rows(store, known_then, read_window(known_then, span, unique=False)), known_then)
     schema = _retold(champion.schema, rows)
     model = build_model(as_trained.model, schema=schema, arguments=as_trained.model_args, seed=params.seed)
-    fitted = fit_model(model, rows[schema.knows(rows[params.target])], schema=schema)
-    return replace(champion, model=fitted, schema=schema, trained=Window(span.start, known_then.labels_until))
+    rows = rows[schema.knows(rows[params.target])]
+    fitted, seen = fit_model(model, rows, schema=schema), Seen.of(rows, schema)
+    trained = Window(span.start, known_then.labels_until)
+    return replace(champion, model=fitted, schema=schema, trained=trained, seen=seen)
 
 
 def _retold(schema: Schema, rows: pd.DataFrame) -> Schema:

@@ -72,22 +72,25 @@ class Trial:
 
 
 def unseen_rows(rows: pd.DataFrame, params: ProjectParams, *bundles: Bundle) -> pd.DataFrame:
-    """Labelled rows, without those that any of the models was trained on: nobody is judged by what he has seen.
+    """Labelled rows, without those that any of the models has learned: nobody is judged by what he has seen.
+
+    Seen is a row that holds the same as a learned one (:meth:`prodkit.models.seen.Seen.learned`); of a version from
+    before digests of rows were kept, one of its time.
 
     Raises:
         WindowError: nothing is left.
         LabelError: no row has a label yet.
     """
-    times = rows[params.time_column]
-    seen = np.zeros(len(rows), dtype=bool)
+    known = labelled(rows, params)
+    times, seen = known[params.time_column], np.zeros(len(known), dtype=bool)
     for bundle in bundles:
-        seen |= ((times >= bundle.trained.start) & (times < bundle.trained.end)).to_numpy()
-    if seen.all() and len(rows):
+        within = ((times >= bundle.trained.start) & (times < bundle.trained.end)).to_numpy()
+        seen |= within if bundle.seen is None else bundle.seen.learned(known, bundle.schema, within=within)
+    if seen.all():
         fix = "Choose a window after " + str(max(bundle.trained.end for bundle in bundles).date()) + "."
-        raise WindowError(
-            "window", rule="must hold rows that no judged model has seen", value=str(params.window), fix=fix
-        )
-    return labelled(rows[~seen].reset_index(drop=True), params)
+        rule = "must hold rows that no judged model has seen, nor copies of them"
+        raise WindowError("window", rule=rule, value=str(params.window), fix=fix)
+    return known[~seen].reset_index(drop=True)
 
 
 def run_trial(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import platform
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,6 +28,8 @@ from prodkit.evidence import Estimate, Window
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.estimate import Estimated, estimated
 from prodkit.models.estimators import Fallback, predictions
+from prodkit.models.masks import MaskPrice, MaskSample
+from prodkit.models.seen import Seen
 from prodkit.models.training import OutOfTime, Split
 from prodkit.params import ProjectParams, TrainParams
 
@@ -81,6 +84,8 @@ class Bundle:
             version from before these were kept.
         autocorrelation: how much a day's mean loss resembles that of the day before, and the number of days it was
             estimated from.
+        masks: out-of-time rows that say what it is worth without some of its columns, and
+        seen: digests of the rows it learned from; None for a version from before these were kept.
     """
 
     model: Any
@@ -99,6 +104,8 @@ class Bundle:
     drill: dict[str, str] = field(default_factory=dict)
     calibration: CalibrationSet | None = None
     autocorrelation: tuple[float, int] | None = None
+    masks: MaskSample | None = None
+    seen: Seen | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({_RENAMED.get(name, name): value for name, value in state.items()})
@@ -106,6 +113,12 @@ class Bundle:
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predictions of the model, as :func:`prodkit.models.estimators.predictions`."""
         return predictions(self.model, frame, schema=self.schema)
+
+    def mask_price(self, columns: Sequence[str]) -> MaskPrice:
+        """What it is expected to lose without these columns, and the simple rule; not to be told of an old version."""
+        if self.masks is None:
+            return MaskPrice(tuple(columns), math.nan, math.inf, math.nan)
+        return self.masks.price(self.model, columns, schema=self.schema)
 
 
 def assemble(
@@ -148,6 +161,8 @@ def assemble(
         drill=params.drill,
         calibration=CalibrationSet.of(tested, importance=importance),
         autocorrelation=tested.autocorrelation,
+        masks=MaskSample.of(tested),
+        seen=Seen.of(rows, schema),
     )
 
 
