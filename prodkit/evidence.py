@@ -27,6 +27,22 @@ Outcome = Literal["pass", "fail", "inconclusive", "error"]
 _WORST_FIRST: tuple[Outcome, ...] = ("error", "fail", "inconclusive", "pass")
 
 
+# The unit of a finding that names none: that of the first of these parts which occurs in its name.
+_UNIT_OF = (
+    *(("latency", "ms"), ("_ms", "ms"), ("memory", "MB"), ("budget.size", "MB"), ("_share", "share")),
+    *(("ranking", "AUC"), ("together", "AUC"), ("labels.", "share"), ("drift.labels", "distance")),
+    *(("labels", "rows"), ("contract.rows", "rows"), ("contract.", "share"), ("calibration", "share")),
+    *(
+        ("loss", "loss"),
+        ("performance.since", "loss"),
+        ("performance.score", "score"),
+        ("drift.concept", "share"),
+    ),
+    *(("drift.", "distance"), ("gain", "skill"), ("slice.", "skill"), ("performance.", "skill")),
+    *(("health.", "share"), ("robust.", "share"), ("mix.", "share"), ("answers", "share")),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A value with its interval, from ``n`` rows in ``blocks`` blocks."""
@@ -45,7 +61,7 @@ class Evidence:
     Attributes:
         name: what was measured, dotted from the general to the particular: ``contract.temp.unit``.
         outcome: ``pass``, ``fail``, ``inconclusive`` (the evidence does not decide), ``error`` (could not be measured).
-        value: the estimate, in the unit that ``note`` or the name says.
+        value: the estimate, in ``unit``.
         low: lower end of its interval.
         high: upper end of its interval.
         limit: what it is compared with.
@@ -53,6 +69,7 @@ class Evidence:
         rung: its place on the evidence ladder: 1 data contract, 2 health, 3 realised performance,
             4 estimated performance, 5 drift; 0 where no ladder applies.
         note: one sentence for a reader.
+        unit: of value, interval and limit: rows, days, ms, MB, share, skill, loss, ...; by its name if empty.
 
     A value that is not finite cannot pass: it turns the outcome into ``error``.
 
@@ -69,10 +86,13 @@ class Evidence:
     n: int = 0
     rung: int = 0
     note: str = ""
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if self.outcome not in _WORST_FIRST:
             object.__setattr__(self, "outcome", "error")
+        if not self.unit:
+            object.__setattr__(self, "unit", next((u for part, u in _UNIT_OF if part in self.name), ""))
         for field in ("value", "low", "high", "limit"):
             number = getattr(self, field)
             if number is None:

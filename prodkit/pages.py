@@ -17,7 +17,7 @@ from prodkit.errors import ParameterError, ProdkitError
 from prodkit.evidence import Window
 from prodkit.files import write_text
 from prodkit.params import LEAD
-from prodkit.report import changes, number, rendered
+from prodkit.report import changes, number, rendered, state
 from prodkit.settings import REAL_STORE, project_folder, resolve
 from prodkit.store.history import Champion, Event, open_proposals
 from prodkit.store.registry import Store, Version
@@ -346,23 +346,40 @@ class Site:
             drawing=drawing(windows) if windows else None,
             metric=_lead_metric(self.versions),
             versions=[(each, self._standing(each)) for each in reversed(self.versions)],
-            runs=list(reversed(self.documents)),
+            today=self._today(windows),
+            changes=len(moves),
+            runs=[(run, state(run)) for run in reversed(self.documents)],
             notebooks=sorted({run["notebook"] for run in self.documents}),
-            outcomes=("pass", "fail", "inconclusive", "error"),
+            states=sorted({state(run) for run in self.documents}),
         )
+
+    def _today(self, windows: Sequence[Period]) -> list[str]:
+        """The last window and what waits for a person, in two sentences."""
+        sentences = []
+        if windows:
+            last = windows[-1]
+            run = next(run for run in self.documents if run["run_id"] == last.run_id)
+            why = f": {run['reasons'][0]}" if run["reasons"] and run["action"] != "keep" else "."
+            sentences.append(f"Last window {last.name}: {last.decision}{why}")
+        open_ = len(open_proposals(self.events))
+        sentences.append(
+            f"{open_ or 'Nothing'} to approve; {'on hold' if self.champion.hold else 'no hold'}."
+        )
+        return sentences
 
     def _proposals(self) -> list[dict[str, Any]]:
         """What a person has to approve or reject: a sentence, a reason, and what to type."""
         asked = []
         for event in open_proposals(self.events).values():
             current = event.generation == self.champion.generation
-            verb = "approve" if current else "reject"
             stale = "" if current else " The champion has changed since, so that it can only be rejected."
             what = str(event.detail.get("action", "action" if event.version else None))
             what += f" of version {event.version}" if event.version else ""
-            command = f"prodkit models {verb} {event.run_id} --name YOU --reason WHY{self.options}"
+            verbs = ("approve", "reject") if current else ("reject",)
+            signed = f"--name YOU --reason WHY{self.options}"
+            commands = [f"prodkit models {verb} {event.run_id} {signed}" for verb in verbs]
             sentence = f"Proposed: {what}.{stale}"
-            asked.append({"what": sentence, "why": event.reason, "command": command, "run": event.run_id})
+            asked.append({"what": sentence, "why": event.reason, "commands": commands, "run": event.run_id})
         return asked
 
     def _states(self) -> list[dict[str, Any]]:
@@ -371,12 +388,16 @@ class Site:
         if champion.version is None and self.versions:
             asked.append({"what": f"There is no champion yet: {self._waiting()}."})
         if champion.hold:
-            why = f"{champion.hold}. The simple rule answers until a window is sound again."
-            asked.append({"what": "The champion is on hold.", "why": why})
+            holds = [event.run_id for event in self.events if event.kind == "hold" and event.run_id]
+            signed = f"--name YOU --reason WHY{self.options}"
+            commands = [f"prodkit models accept {holds[-1]} {signed}"] if holds else []
+            why = f"{champion.hold}. It ends by itself when a window is sound again."
+            why += " If what is new is right, accept it:" if commands else ""
+            asked.append({"what": "The champion is on hold.", "why": why, "commands": commands})
         if champion.frozen:
-            command = f"prodkit models freeze --off --name YOU --reason WHY{self.options}"
+            commands = [f"prodkit models freeze --off --name YOU --reason WHY{self.options}"]
             what = "The champion is frozen: nothing is promoted or rolled back."
-            asked.append({"what": what, "command": command})
+            asked.append({"what": what, "commands": commands})
         return asked
 
     def _broken_runs(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,10 +26,13 @@ __all__ = [
     "Changes",
     "answer",
     "changes",
+    "deed",
     "headline",
+    "next_steps",
     "number",
     "rendered",
     "report",
+    "state",
 ]
 
 BANNER_TAG = "papermill-error-cell-tag"  # papermill takes such cells out when it runs a notebook again
@@ -45,7 +49,7 @@ def number(value: Any) -> str:
     """A number for readers, three significant digits; other things as they are, nothing for None.
 
     >>> [number(x) for x in (0.123456, 27299.0, -0.00001, 3, True, None, "v1")]
-    ['0.123', '27,299', '-1e-05', '3', 'True', '', 'v1']
+    ['0.123', '27,299', '-0.00001', '3', 'True', '', 'v1']
     """
     if value is None:
         return ""
@@ -53,7 +57,9 @@ def number(value: Any) -> str:
         return str(value)
     if abs(value) < 1e-9:
         return "0"
-    return f"{value:.3g}" if abs(value) < 1e3 else f"{value:,.0f}"
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.9f}".rstrip("0")
 
 
 def _typed(value: Any, *, most: int = 120) -> str:
@@ -188,16 +194,20 @@ def report(
     _name_figures(notebook)
     ordered: tuple[list[str], list[Any], list[Any]] = [], [], notebook.cells
     reasons, bottom, rest = ordered if ended else _bottom_line_first(notebook.cells, answer(document))
+    done = "" if ended else deed(document)
     since = changes(previous, document) if previous and not ended else None
     return rendered(
         "report",
         title=title,
-        answer=ended or answer(document),
+        answer=ended or done or answer(document),
         ended=bool(ended),
+        state=state(document),
+        steps=[] if ended else next_steps(document, options),
+        contents=_contents(rest),
+        version=document["outputs"].get("champion", document["outputs"].get("version")),
         reasons=reasons or document["reasons"][:5],
         document=document,
         notices=[item.get("note") for item in document["evidence"] if item["name"] == "drill"],
-        options=options,
         facts=_facts(document, defaults or {}),
         evidence=[] if bottom else [item for item in document["evidence"] if item["name"] != "drill"],
         bottom=cells_html(notebook, bottom) if bottom else "",
@@ -216,6 +226,60 @@ def headline(notebook: Any, status: str) -> str:
     how = {"succeeded": "ended itself", "interrupted": "was interrupted"}.get(status, status)
     tail = f"; {left} did not run" if left else ""
     return f"This run {how} after {done} of {len(code)} code cells{tail}."
+
+
+def state(document: Mapping[str, Any]) -> str:
+    """How a run stands, in one word or two: whether what was decided is done; else its outcome.
+
+    >>> done = {"status": "succeeded", "outcome": "fail", "action": "rollback", "approval": None}
+    >>> [state(done), state({**done, "approval": "proposed"}), state({**done, "action": None})]
+    ['done', 'proposed', 'fail']
+    """
+    action, outcome = document["action"], document["outcome"]
+    if document["status"] != "succeeded":
+        return str(document["status"])
+    if not action or (action == "keep" and outcome != "pass"):
+        return str(outcome)
+    if document["approval"]:
+        return "done" if document["approval"] == "approved" else str(document["approval"])
+    return {"keep": "nothing to do", "watch": "watch", "reject": "rejected"}.get(action, "done")
+
+
+def deed(document: Mapping[str, Any]) -> str:
+    """What was done to which version, and as of when, or what is proposed; empty for a run that decides nothing."""
+    action, now, target = document["action"], document["outputs"].get("champion"), document["target_version"]
+    if document["approval"] == "proposed":
+        return f"Proposed, waiting for a person: {ACTIONS.get(action, action)}"
+    judged = document["outputs"].get("challenger", target)
+    texts = {
+        "rollback": f"Rolled back: version {now} to {target}",
+        "promote": f"Promoted: version {target}" + (f" in place of {now}" if now is not None else ""),
+        "reject": f"Not promoted: version {judged}",
+        "hold": "On hold: nobody learns from these rows",
+        "retrain": "Retraining requested",
+        "watch": f"Watch: version {now} stays",
+        "keep": "Nothing to do: " + (f"version {now} stays" if now is not None else "nothing was changed"),
+    }
+    end = str(document["params"].get("as_of") or str(document["params"].get("window", "")).partition("/")[2])
+    by = f", {document['approval']} by a person" if document["approval"] else ""
+    by = ", automatically" if not by and action in ("rollback", "promote", "hold") else by
+    return f"{texts[action]}{by}{', as of ' if end else ''}{end[:10]}." if action in texts else ""
+
+
+def next_steps(document: Mapping[str, Any], options: str = "") -> list[tuple[str, str]]:
+    """What a person can do now: sentences, each with its command."""
+    signed, run_id = f"--name YOU --reason WHY{options}", document["run_id"]
+    if document["approval"] == "proposed":
+        return [
+            ("To approve it:", f"prodkit models approve {run_id} {signed}"),
+            ("To reject it:", f"prodkit models reject {run_id} {signed}"),
+        ]
+    if document["action"] == "hold":
+        text = "Mend the input and run again. If what is new is right, accept it:"
+        return [(text, f"prodkit models accept {run_id} {signed}")]
+    if document["action"] == "promote":
+        return [("To take it back:", f"prodkit models rollback {signed}")]
+    return []
 
 
 def answer(document: Mapping[str, Any]) -> str:
@@ -275,13 +339,21 @@ def _bottom_line_first(cells: Sequence[Any], sentence: str) -> tuple[list[str], 
             reasons = [unescape(line.removeprefix("- ")) for line in lines if line.startswith("- ")]
             output.data["text/markdown"] = "\n".join(line for line in lines if not line.startswith("- "))
     for heading, part in zip(headings, parts, strict=True):
+        if part and heading:
+            part[0].metadata["report"] = {"anchor": re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")}
         if part and (part is parts[0] or heading == "The record" or heading.startswith("Explore")):
             folded = heading or "What goes in, what comes out, and how it is set up"
-            part[0].metadata["report"] = {"opens": folded}
+            part[0].metadata["report"] = {**part[0].metadata.get("report", {}), "opens": folded}
             part[-1].metadata["report"] = {**part[-1].metadata.get("report", {}), "closes": True}
             if heading:
                 part[0].source = part[0].source.partition("\n")[2].strip()
     return reasons, bottom, [cell for part in parts for cell in part]
+
+
+def _contents(cells: Sequence[Any]) -> list[tuple[str, str]]:
+    """Anchor and heading of each part that is not folded away."""
+    places = [(cell.metadata.get("report", {}), _heading(cell)) for cell in cells]
+    return [(place["anchor"], heading) for place, heading in places if heading and place.get("anchor")]
 
 
 def _heading(cell: Any) -> str:

@@ -417,6 +417,22 @@ def test_a_proposal_says_how_to_approve_it(tmp_path):
     assert store_options(project_folder() / "outputs") == ""
 
 
+def test_the_header_says_what_was_done_to_which_version():
+    """A decision is told as done or proposed, with versions and date, and with what a person can do now."""
+    back = account("rollback", outcome="fail", action="rollback", target_version=2, outputs={"champion": 3})
+    html = report(executed("rollback"), back)
+    assert "Rolled back: version 3 to 2, automatically, as of 2013-05-01." in html
+    assert "<title>rollback · 2013-04-01/2013-05-01 · rollback</title>" in html
+    assert 'class="badge done">done<' in html
+    assert 'class="badge fail">fail</b> ·' not in html
+    asked = report(executed("rollback"), {**back, "approval": "proposed"})
+    assert "Proposed, waiting for a person: Roll back to the predecessor." in asked
+    assert "prodkit models reject rollback-20130401" in asked
+    held = report(executed("rollback"), {**back, "action": "hold"}, options=" --out here")
+    assert "On hold: nobody learns from these rows, automatically" in held
+    assert f"prodkit models accept {back['run_id']} --name YOU --reason WHY --out here" in held
+
+
 def test_changes_name_what_differs():
     """Outcome, action, version, parameters and findings with another outcome are told; equal ones are not."""
     passed, failed = Evidence("gain", "pass", 0.1).to_dict(), Evidence("gain", "fail", 0.4).to_dict()
@@ -481,7 +497,8 @@ def test_what_needs_a_person_is_told_with_the_command():
     index = site.pages()["index.html"]
     asked = ["prodkit models approve a --name YOU --reason WHY --out here", "prodkit models reject b"]
     asked += [
-        "cold. The simple rule answers",
+        "cold. It ends by itself when a window is sound again.",
+        "prodkit models reject a --name YOU",
         "models freeze --off",
         "The last run of score was interrupted.",
     ]
@@ -512,6 +529,10 @@ def test_the_index_filters_without_a_server_and_is_whole_without_a_script(browse
     seen.page.select_option("#notebook", "drift")
     seen.page.select_option("#outcome", "fail")
     assert (seen.page.evaluate(rows), seen.said, seen.asked) == (60, [], [])
+    first = "document.querySelector('#runs tbody tr:not([hidden])').cells[0].textContent"
+    newest = seen.page.evaluate(first)
+    seen.page.locator("#runs thead button").first.click()
+    assert (newest, seen.page.evaluate(first)) == ("drift-20130401-000000024e", "drift-20130401-0000000000")
     seen.page.context.close()
     bare = visit(browser, page, java_script_enabled=False)
     assert bare.page.locator("#runs tbody tr:visible").count() == 600

@@ -1,4 +1,23 @@
 "use strict";
+// Sorts each table by the column whose heading is pressed.
+const text = (row, column) => row.cells[column].textContent.trim();
+const value = (row, column) => parseFloat(text(row, column).replace(/[^\d.-]/g, ""));
+for (const head of document.querySelectorAll("thead th")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
+    const column = head.cellIndex, down = head.ariaSort === "ascending", numeric = head.classList.contains("number");
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.ariaSort = down ? "descending" : "ascending";
+    const body = head.closest("table").tBodies[0], lines = [...body.rows];
+    const order = numeric ? (a, b) => (value(a, column) || 0) - (value(b, column) || 0)
+      : (a, b) => text(a, column).localeCompare(text(b, column));
+    lines.sort((a, b) => (down ? -1 : 1) * order(a, b));
+    body.append(...lines);
+  });
+}
 // Filters the table of runs. Only so many rows are laid out at a time: a page of thousands stays quick.
 const rows = [...document.querySelectorAll("#runs tbody tr")];
 const texts = rows.map((row) => row.textContent.toLowerCase());
