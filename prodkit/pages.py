@@ -384,7 +384,8 @@ class Site:
 
     def _states(self) -> list[dict[str, Any]]:
         """What a person has to know of the champion."""
-        asked, champion = [], self.champion
+        asked: list[dict[str, Any]] = []
+        champion = self.champion
         if champion.version is None and self.versions:
             asked.append({"what": f"There is no champion yet: {self._waiting()}."})
         if champion.hold:

@@ -53,8 +53,8 @@ def loss_rise(
     found = running_mean(losses * rows, rows, confidence=(1 + confidence) / 2, horizon=horizon, usual=_USUAL)
     outcome: Outcome = "fail" if found.low > limit else "pass" if found.value <= limit else "inconclusive"
     note = f"mean loss of all {count} days since the promotion, valid at every look"
-    ends = {"low": found.low, "high": found.high}
-    return Evidence(name, outcome, value=found.value, limit=limit, n=count, rung=3, note=note, **ends)
+    estimate = Estimate(found.value, found.low, found.high, count, count)
+    return Evidence.of(name, outcome, estimate, limit=limit, rung=3, note=note)
 
 
 def rise_path(days: pd.DataFrame, *, confidence: float = 0.95, horizon: int = 45) -> pd.DataFrame:

@@ -133,10 +133,8 @@ def _held(
         outcome = "fail"
     elif np.isfinite([low, high]).all() and (limit is None or (value >= limit if least else value <= limit)):
         outcome = "pass"
-    ends = {"low": low, "high": high}
-    return Evidence(
-        name, outcome, value=value, limit=limit, n=int(row[f"{figure}_n"]), rung=3, note=note, **ends
-    )
+    estimate = Estimate(value, low, high, n=int(row[f"{figure}_n"]), blocks=1)
+    return Evidence.of(name, outcome, estimate, limit=limit, rung=3, note=note)
 
 
 def _interval(row: pd.Series[Any], figure: str) -> tuple[float, float, float]:
