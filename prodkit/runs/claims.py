@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,19 @@ try:
 except ImportError:  # not POSIX: nobody can be seen to be alive, so that work may be done twice
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Claim", "abandoned", "claim", "clear", "scratch_folder"]
+__all__ = [
+    "Claim",
+    "abandoned",
+    "at_work",
+    "claim",
+    "clear",
+    "nobody_at_work",
+    "scratch_folder",
+    "set_aside",
+]
 
 _MARK = ".running"
+_WORK = ".at-work"
 _SCRATCH = "prodkit-run-"
 _ATTEMPTS = 9_999
 _WAIT_SECONDS = 0.2
@@ -51,7 +61,12 @@ class Claim:
 
 
 def claim(
-    stem: str, runs: Path, *, force: bool = False, waits: Callable[[str], None] = print
+    stem: str,
+    runs: Path,
+    *,
+    force: bool = False,
+    removed: Container[str] = (),
+    waits: Callable[[str], None] = print,
 ) -> Claim | Path | None:
     """Take the next attempt at some work, or give the folder in which it was done.
 
@@ -62,6 +77,7 @@ def claim(
         stem: the name of the work; attempts after the first have a number.
         runs: folder of all runs.
         force: do it again though it was done.
+        removed: names of attempts whose folders were removed: they are not given again.
         waits: told once, by whom it is being done.
 
     Raises:
@@ -70,8 +86,11 @@ def claim(
     runs.mkdir(parents=True, exist_ok=True)
     for number in range(1, _ATTEMPTS + 1):
         folder = runs / (stem if number == 1 else f"{stem}-{number}")
-        if not folder.exists() and (mine := _take(folder)):
-            return mine
+        if not folder.exists():
+            if folder.name in removed:
+                continue
+            if mine := _take(folder):
+                return mine
         waited = _wait(folder, waits)
         if read_record(folder).get("status") == "succeeded" and not force:
             return folder
@@ -145,6 +164,50 @@ def abandoned(folders: Iterable[Path]) -> Iterator[Claim]:
                 yield Claim(folder, handle)
             else:
                 os.close(handle)
+
+
+def set_aside(folder: Path) -> Claim | None:
+    """Take the folder of a run that has ended out of sight, in one step, for whoever removes it.
+
+    Returns:
+        The folder under a name that :func:`clear` looks for, lest it stays where this process is killed; None when
+        it is gone, or somebody works in it.
+    """
+    with suppress(FileNotFoundError):
+        handle = os.open(folder / _MARK, os.O_RDWR | os.O_CREAT, 0o644)
+        if _lock(handle):
+            try:
+                return Claim(folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")), handle)
+            except OSError:
+                os.close(handle)
+                raise
+        os.close(handle)
+    return None
+
+
+@contextmanager
+def at_work(outputs: Path) -> Iterator[None]:
+    """Let nobody remove what a notebook may be reading; any number of processes may be at work."""
+    with _work_lock(outputs) as handle:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def nobody_at_work(outputs: Path) -> Iterator[bool]:
+    """Whether no notebook runs; while the block lasts, none begins."""
+    with _work_lock(outputs) as handle:
+        yield _lock(handle)
+
+
+@contextmanager
+def _work_lock(outputs: Path) -> Iterator[int]:
+    handle = os.open(outputs / _WORK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def clear(folder: Path, pattern: str) -> None:

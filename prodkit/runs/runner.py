@@ -22,7 +22,7 @@ from prodkit.pages import store_options
 from prodkit.params import ProjectParams
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.report import report
-from prodkit.runs.claims import Claim, abandoned, claim, clear
+from prodkit.runs.claims import Claim, abandoned, at_work, claim, clear
 from prodkit.runs.draft import close_notebook, notebook_text, read_executed
 from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.record import basis, finished_record, new_record, read_record, write_record
@@ -89,11 +89,15 @@ def run_notebook(
         taken = None
         while taken is None:
             ground = work.basis()
-            taken = claim(work.stem(ground), runs, force=force, waits=tell)
-        if isinstance(taken, Path):
-            return Run(taken, read_record(taken), repeated=True)
+            stem, removed = work.stem(ground), records.removed_runs()
+            taken = claim(stem, runs, force=force, removed=removed, waits=tell)
+            if isinstance(taken, Path):
+                if record := read_record(taken):
+                    return Run(taken, record, repeated=True)
+                taken = None  # it was removed just now
         record = new_record(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)
-        return _Attempt(work, taken, record, limits or Limits(), tell).make()
+        with at_work(outputs_folder()):
+            return _Attempt(work, taken, record, limits or Limits(), tell).make()
 
 
 @dataclass

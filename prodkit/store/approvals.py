@@ -14,6 +14,7 @@ from prodkit.store.records import Records
 __all__ = [
     "BY_HAND",
     "Approvals",
+    "deleted_versions",
     "promote",
     "require_generation",
     "require_reason",
@@ -198,8 +199,21 @@ def version_row(rows: sa.Connection, number: int | None) -> sa.Row[Any]:
     # A plain int of four bytes: databases know no numpy, and no larger numbers.
     wanted = int(number) if number is not None and 0 < number < 2**31 else None
     row = rows.execute(sa.select(VERSIONS).where(VERSIONS.c.number == wanted)).first()
-    if row is None:
-        known = rows.scalars(sa.select(VERSIONS.c.number).order_by(VERSIONS.c.number)).all()
-        fix = f"Known are: {', '.join(map(str, known))}." if known else "None is registered yet: train one."
-        raise VersionError(f"version {number}", rule="must be a registered one", fix=fix)
+    deleted = deleted_versions(rows)
+    if row is None or row.number in deleted:
+        numbers = rows.scalars(sa.select(VERSIONS.c.number).order_by(VERSIONS.c.number))
+        known = ", ".join(str(each) for each in numbers if each not in deleted)
+        fix = f"Known are: {known}." if known else "None is registered yet: train one."
+        value = f"one whose artifact was removed {deleted[row.number]}" if row else None
+        raise VersionError(f"version {number}", rule="must be a registered one", value=value, fix=fix)
     return row
+
+
+def deleted_versions(rows: sa.Connection) -> dict[int, str]:
+    """The versions whose artifacts were removed, and when: their rows stay."""
+    deleted: dict[int, str] = {}
+    for event in events_of(rows, EVENTS.c.kind.in_(("register", "delete"))):
+        deleted.pop(event.version or 0, None)
+        if event.kind == "delete" and event.version:
+            deleted[event.version] = event.created_at
+    return deleted

@@ -7,21 +7,21 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from prodkit.errors import ConflictError
+from prodkit.errors import ConflictError, LockedError
 from prodkit.evidence import Window, iso
 from prodkit.store.database import PLANS, STEPS, Database
 from prodkit.store.history import parsed_json, strict_json
 
 __all__ = ["Plans"]
 
-_LOOP_LOCK = 0x70726F6C  # any number, the same for all
+_LOCKS = {"loop": 0x70726F6C, "upkeep": 0x70726F75}  # any numbers, the same for all
 
 
 class Plans:
@@ -37,13 +37,29 @@ class Plans:
         Yields:
             Nothing if the lock is held now; else the process that holds it.
         """
-        with self._file_lock() if self._database.is_sqlite else self._advisory_lock() as holder:
+        with self._turn("loop") as holder:
             yield holder
 
     @contextmanager
-    def _file_lock(self) -> Iterator[str]:
+    def upkeep_turn(self) -> Iterator[None]:
+        """Hold the lock of whoever removes what is old, or copies the store: one at a time.
+
+        Raises:
+            LockedError: another process does so just now.
+        """
+        with self._turn("upkeep") as holder:
+            if holder:
+                rule, fix = "must not be cleaned or backed up meanwhile", "Call again when it has ended."
+                raise LockedError("store", rule=rule, value=holder, place=self._database.place, fix=fix)
+            yield
+
+    def _turn(self, name: str) -> AbstractContextManager[str]:
+        return self._file_lock(name) if self._database.is_sqlite else self._advisory_lock(_LOCKS[name])
+
+    @contextmanager
+    def _file_lock(self, name: str) -> Iterator[str]:
         file = sa.make_url(self._database.place).database
-        path = Path(file + ".loop") if file and file != ":memory:" else Path(os.devnull)
+        path = Path(f"{file}.{name}") if file and file != ":memory:" else Path(os.devnull)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             holder = ""
@@ -58,8 +74,8 @@ class Plans:
             os.close(handle)
 
     @contextmanager
-    def _advisory_lock(self) -> Iterator[str]:
-        key = {"lock": _LOOP_LOCK}
+    def _advisory_lock(self, lock: int) -> Iterator[str]:
+        key = {"lock": lock}
         with self._database.engine.connect() as rows:
             rows.execution_options(isolation_level="AUTOCOMMIT")  # no transaction stays open all the while
             ours = rows.scalar(sa.text("SELECT pg_try_advisory_lock(:lock, hashtext(current_schema()))"), key)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window
-from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS
+from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, events_of
 from prodkit.store.history import parsed_json, strict_json
 from prodkit.store.plans import Plans
 
@@ -196,6 +196,25 @@ class Records(Plans):
         """The records of all runs, or of those of one notebook or status, in the order in which they came."""
         wanted = {RUNS.c.notebook: notebook, RUNS.c.status: status}
         return self._records(*(column == value for column, value in wanted.items() if value is not None))
+
+    def ended_runs(self, before: datetime) -> list[str]:
+        """The ids of the runs that began before a moment and have ended, in the order in which they came."""
+        started = before.astimezone(UTC).isoformat(timespec="seconds")
+        ended = RUNS.c.started < started, RUNS.c.status != "running"
+        return [
+            row["run_id"] for row in self._rows(sa.select(RUNS.c.run_id).where(*ended).order_by(RUNS.c.id))
+        ]
+
+    def record_cleaning(self, runs: Sequence[str], *, requests: int, actor: str, reason: str) -> None:
+        """Note in the history which runs' folders are removed, and how many files of the request log."""
+        with self._database.write(actor=actor, reason=reason) as write:
+            write.append("clean", detail={"runs": sorted(runs), "requests": requests})
+
+    def removed_runs(self) -> dict[str, str]:
+        """The runs whose folders were removed, and when."""
+        with self._database.read() as rows:
+            cleanings = events_of(rows, EVENTS.c.kind == "clean")
+        return {run_id: event.created_at for event in cleanings for run_id in event.detail["runs"]}
 
     def previous_run(self, run_id: str) -> dict[str, Any] | None:
         """The record of the last run of the same notebook that had succeeded before this one came, or None."""

@@ -19,6 +19,7 @@ from prodkit.settings import store_places
 from prodkit.store.approvals import (
     BY_HAND,
     Approvals,
+    deleted_versions,
     promote,
     require_generation,
     require_reason,
@@ -40,6 +41,7 @@ from prodkit.store.history import (
     Event,
     chain_problems,
     differences,
+    open_proposals,
     parsed_json,
     replay,
     strict_json,
@@ -127,30 +129,33 @@ class Store(Approvals):
             known = write.rows.execute(
                 sa.select(VERSIONS).where(VERSIONS.c.digest == digest, VERSIONS.c.run_id == run_id)
             ).first()
-            if known is not None:
+            if known is not None and known.number not in deleted_versions(write.rows):
                 return _version(known)
             if not self._artifacts.exists(digest):  # a version with the same bytes was deleted meanwhile
                 self._artifacts.publish(artifact)
+            detail = {"artifact": digest, "manifest": _sha256(text)}
             # One more than was ever registered: the number of a deleted version is not given again.
             newest = sa.select(sa.func.max(EVENTS.c.version)).where(EVENTS.c.kind == "register")
-            row: dict[str, Any] = {
-                "number": 1 + (write.rows.scalar(newest) or 0),
+            row: dict[str, Any] = {  # one that was deleted comes back under its number
+                "number": known.number if known else 1 + (write.rows.scalar(newest) or 0),
                 "digest": digest,
                 "location": location,
                 "size_bytes": len(artifact),
                 "manifest": text,
-                "quarantined": False,
+                "quarantined": bool(known and known.quarantined),
             }
             signed = signature(_vouched(row["number"], _sha256(text), digest, location))
-            write.rows.execute(VERSIONS.insert().values(row | {"signature": signed, "run_id": run_id}))
-            detail = {"artifact": digest, "manifest": _sha256(text)}
+            change = (
+                VERSIONS.update().where(VERSIONS.c.number == known.number) if known else VERSIONS.insert()
+            )
+            write.rows.execute(change.values(row | {"signature": signed, "run_id": run_id}))
             write.append("register", version=row["number"], detail=detail)
             return Version(**row | {"manifest": json.loads(text)})
 
     def versions(self) -> list[Version]:
-        """All versions, oldest first."""
+        """All versions that can be opened, oldest first."""
         with self._database.read() as rows:
-            return [_version(row) for row in rows.execute(sa.select(VERSIONS).order_by(VERSIONS.c.number))]
+            return [_version(row) for row in _present(rows)]
 
     def version(self, number: int) -> Version:
         """One version; VersionError when there is none of that number."""
@@ -197,23 +202,30 @@ class Store(Approvals):
             return _version(row)
 
     def delete(self, number: int, *, actor: str = "prodkit", reason: str = "") -> None:
-        """Remove a version, then its artifact unless another version has the same bytes.
+        """Take a version out of use, then remove its artifact unless another version has the same bytes.
+
+        Its row stays, and so does its number; it can neither be opened nor promoted any more.
 
         Raises:
-            VersionError: there is no such version, or it is the champion or its predecessor.
+            VersionError: there is no such version, it is the champion or its predecessor, or a proposal is about it.
             ArtifactError: its row is not what the history says.
         """
         with self._database.write(actor=actor, reason=reason) as write:
-            row = _registered_row(write.rows, number)
-            if number in (write.champion.version, write.champion.predecessor):
-                rule = "must not be deleted while it is the champion or its predecessor"
+            _registered_row(write.rows, number)
+            proposed = {event.version for event in open_proposals(events_of(write.rows)).values()}
+            if number in {write.champion.version, write.champion.predecessor, *proposed}:
+                rule = "must not be deleted while it is the champion or its predecessor, or is proposed"
                 raise VersionError(f"version {number}", rule=rule, fix="Promote another version first.")
-            write.rows.execute(VERSIONS.delete().where(VERSIONS.c.number == number))
             write.append("delete", version=int(number))
+        self.remove_deleted()
+
+    def remove_deleted(self) -> None:
+        """Remove the artifacts of versions that were deleted, also where whoever deleted them was killed."""
         with self._database.write() as write:  # under the lock, lest somebody registers these bytes just now
-            same = sa.select(VERSIONS).where(VERSIONS.c.digest == row.digest)
-            if write.rows.execute(same).first() is None:
-                self._artifacts.remove(row.digest)
+            numbers = VERSIONS.c.number.in_(deleted_versions(write.rows))
+            deleted = set(write.rows.scalars(sa.select(VERSIONS.c.digest).where(numbers)))
+            for digest in deleted - {row.digest for row in _present(write.rows)}:
+                self._artifacts.remove(digest)
 
     # Champion
 
@@ -315,7 +327,7 @@ class Store(Approvals):
         """
         try:
             with self._database.read() as rows:
-                events, versions = events_of(rows), rows.execute(sa.select(VERSIONS)).all()
+                events, versions = events_of(rows), _present(rows)
                 pointer, problems = rows.execute(sa.select(CHAMPION)).one(), trigger_problems(rows)
         except StoreError as error:
             return [str(error)]
@@ -333,6 +345,13 @@ class Store(Approvals):
             except VersionError:  # deleted since the rows were read
                 continue
         return problems
+
+
+def _present(rows: sa.Connection) -> list[sa.Row[Any]]:
+    """The rows of the versions that were not deleted, in the order of their numbers."""
+    deleted = deleted_versions(rows)
+    ordered = rows.execute(sa.select(VERSIONS).order_by(VERSIONS.c.number))
+    return [row for row in ordered if row.number not in deleted]
 
 
 def _registered_row(rows: sa.Connection, number: int) -> sa.Row[Any]:

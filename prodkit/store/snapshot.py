@@ -41,8 +41,9 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
     source = Database(url, timeout_seconds=_TIMEOUT_SECONDS, create=False)
     try:
         with source.read() as connection:
-            events = _history(events_of(connection), at)
-            state = replay(events)
+            history = events_of(connection)
+            events = _history(history, at)
+            state, left = replay(events), replay(history).versions
             clauses = {
                 VERSIONS: VERSIONS.c.number.in_(list(state.versions)),
                 EVENTS: EVENTS.c.number <= at["events"],
@@ -52,7 +53,7 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
             tables = {table: _rows(connection, table, clause) for table, clause in clauses.items()}
     finally:
         source.close()
-    lost = _lost(state, {table.name: rows for table, rows in tables.items()}, at)
+    lost = _lost(state, left, {table.name: rows for table, rows in tables.items()}, at)
     files = Artifacts(artifacts, create=False)
     for row in tables[VERSIONS]:
         row["quarantined"] = row["number"] in state.quarantined
@@ -89,9 +90,11 @@ def _history(events: list[Event], at: Mapping[str, int]) -> list[Event]:
     return until
 
 
-def _lost(state: Replay, rows: Mapping[str, list[Any]], at: Mapping[str, int]) -> list[str]:
+def _lost(
+    state: Replay, left: Mapping[int, Any], rows: Mapping[str, list[Any]], at: Mapping[str, int]
+) -> list[str]:
     """What was there and is not any more, in words; StoreError when nothing can be run without it."""
-    gone = sorted(state.versions.keys() - {row["number"] for row in rows["versions"]})
+    gone = sorted(state.versions.keys() - left.keys())
     for number in gone:
         if number in (state.champion.version, state.champion.predecessor):
             rule = "must still exist: it was the champion or its predecessor when the run began"
