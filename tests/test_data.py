@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prodkit.data.flights import broken, build_flights, flights_path, flights_table
+from prodkit.data.sources import source_digest
 from prodkit.data.tables import Files
 from prodkit.data.windows import (
     Coverage,
@@ -29,7 +30,6 @@ from prodkit.data.windows import (
     label_coverage,
     labelled,
     read_window,
-    source_digest,
 )
 from prodkit.errors import (
     DataError,

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from prodkit import Schema, feature_columns, profile_table, read_window
 from prodkit.data.chunks import window_chunks
-from prodkit.data.windows import source_digest, timeless_rows
+from prodkit.data.sources import source_digest
+from prodkit.data.windows import timeless_rows
 from prodkit.errors import DataError, SchemaError
 from prodkit.params import ProjectParams
 from prodkit.scoring.rows import Reader
@@ -361,8 +362,16 @@ def test_a_label_that_comes_late_into_a_database_is_seen(tmp_path: Path) -> None
     before = source_digest(facts)
     with sqlite3.connect(tmp_path / "table.db") as connection:
         connection.execute("UPDATE rows SET y = 1 - y WHERE id IN (1, 2)")
+        connection.execute("CREATE VIEW known AS SELECT id, y FROM rows")
     connection.close()
     assert source_digest(facts) != before
+    apart = facts.model_copy(update={"data": written(table([1.0, 2.0, 3.0, 4.0]), tmp_path, "parquet")})
+    apart = apart.model_copy(update={"labels": facts.data.replace("#rows", "#known")})
+    before = source_digest(apart)
+    with sqlite3.connect(tmp_path / "table.db") as connection:
+        connection.execute("UPDATE rows SET y = 1 - y WHERE id = 3")
+    connection.close()
+    assert source_digest(apart) != before
 
 
 def test_a_format_that_cannot_be_read_says_how_to_convert_it(tmp_path: Path) -> None:

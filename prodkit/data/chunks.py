@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from prodkit.data.arrays import WHOLE, cast_cells, is_text, key_type
 from prodkit.data.cells import texts
 from prodkit.data.database import Database
+from prodkit.data.sources import open_table
 from prodkit.data.tables import Files, Format, Part
 from prodkit.data.windows import (
     no_rows,
-    open_table,
     read_window,
     row_column,
     table_columns,

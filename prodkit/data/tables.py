@@ -304,6 +304,11 @@ class Files:
                 columns = dict(zip(batch.schema.names, batch.columns, strict=True))
                 yield {name: self._cells(columns, name, part, batch.num_rows) for name in names}
 
+    def cells(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of all rows, a batch at a time."""
+        for part in self.parts():
+            yield from self.batches(part, names)
+
     def arrays(self, part: Part, names: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
         """Name, first row within the part, and cells of each column in turn; :class:`Unreadable` of a bad one."""
         for group in [[name] for name in names] if self.is_parquet else [names]:

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from prodkit.data.arrays import typed, unified
 from prodkit.data.cells import kind_of, native_kind, present, texts
 from prodkit.data.database import Database
-from prodkit.data.flights import broken, flights_path
-from prodkit.data.tables import Files, Format
-from prodkit.errors import (
-    DataError,
-    IdentityError,
-    LabelError,
-    ParameterError,
-    WindowError,
-    missing_column,
-)
+from prodkit.data.flights import broken
+from prodkit.data.labels import known_since, orphaned_labels, with_labels
+from prodkit.data.sources import as_frame, naive, open_table, require_columns
+from prodkit.data.tables import Files
+from prodkit.errors import DataError, IdentityError, LabelError, ParameterError, WindowError
 from prodkit.evidence import Window, earlier_windows
-from prodkit.params import FLIGHTS, MonitorParams, ProjectParams
+from prodkit.params import MonitorParams, ProjectParams
 from prodkit.settings import resolve
 
 __all__ = [
@@ -43,14 +35,12 @@ __all__ = [
     "label_coverage",
     "labelled",
     "no_rows",
-    "open_table",
     "read_window",
     "request_log",
     "requests_digest",
     "require_unique_rows",
     "row_column",
     "shared_names",
-    "source_digest",
     "table_columns",
     "time_span",
     "timeless_rows",
@@ -61,45 +51,9 @@ ROW = "_row"  # names a row by its file and position, where no column does
 _FEW_NAMES = 100  # rows that may differ by chance
 
 
-def open_table(facts: ProjectParams) -> Files | Database:
-    """The table that ``facts.data`` names: a path, folder, glob or URL of files, or a SQLAlchemy URL with ``#table``.
-
-    Raises:
-        DataError: there is no such table, or it has another format.
-    """
-    location = str(flights_path()) if facts.data == FLIGHTS else resolve(facts.data)
-    written = Format(facts.csv, frozenset(facts.missing), facts.time_format)
-    shown = facts.data  # as it was given: what it read from the environment is secret
-    url, mark, table = location.rpartition("#")
-    if mark and "://" in url:
-        return Database(url, table, shown=shown, written=written)
-    return Files(location, shown=shown, written=written)
-
-
-def source_digest(facts: ProjectParams) -> str:
-    """A fingerprint (hex digits) of the whole table, taken before anything is read from it.
-
-    Local files: their bytes. Remote ones: what the server says of size and time. A database: all its cells.
-
-    Raises:
-        DataError: there is no such table.
-        SchemaError: it lacks the time column.
-    """
-    table = open_table(facts)
-    _require(facts, table.columns, [("time_column", facts.time_column)])
-    return table.digest()
-
-
 def timeless_rows(facts: ProjectParams) -> tuple[int, int]:
     """How many rows of the table have no time, so that no window holds them, and how many rows there are."""
     return open_table(facts).timeless(facts.time_column)
-
-
-def _require(facts: ProjectParams, known: Sequence[str], named: Sequence[tuple[str, str]]) -> None:
-    """Raise SchemaError unless each column is known; ``named`` holds pairs of parameter and column."""
-    for parameter, column in named:
-        if column not in known:
-            raise missing_column(column, known, place=facts.data, fix=f"Set `{parameter}`.")
 
 
 def read_window(
@@ -112,9 +66,11 @@ def read_window(
 ) -> pd.DataFrame:
     """The rows of a window that exist at ``facts.moment``, sorted by time and then by id.
 
-    No row at or after the moment is read. The label of a row at or after ``facts.labels_until`` is missing: it
-    is not known yet. Times become naive datetime64[us]; those with a time zone are converted to UTC. Texts of a CSV
-    file become numbers or truths where all of them are, and where nothing is lost: 1.10 may be a name.
+    No row at or after the moment is read. A label that is not known by then is missing: its ``label_time`` is later,
+    or, where there is no such column, its row lies at or after ``facts.labels_until``. Labels of a table of their own
+    are joined by id, see :func:`prodkit.data.labels.with_labels`. Times become naive datetime64[us]; those with a time
+    zone are converted to UTC. Texts of a CSV file become numbers or truths where all of them are, and where nothing
+    is lost: 1.10 may be a name.
 
     Args:
         facts: what the data is, and the faults of a drill, which are put in after reading.
@@ -138,40 +94,21 @@ def read_window(
     batches = list(table.window(names, time=time, start=start, end=end, numbered=numbered))
     if not batches:
         raise no_rows(facts, table, window)
-    frame = _frame(batches, table, ids=facts.id_column)
+    frame = as_frame(batches, table, ids=facts.id_column)
     frame = _sorted(frame, facts, place=f"{facts.data}, {window}")
     if unique:
         require_unique_rows(frame, facts, place=f"{facts.data}, {window}")
-    if facts.target in names:
-        frame[facts.target] = _known(frame[facts.target], frame[time] < _naive(facts.labels_until))
+    if facts.labels:
+        frame = with_labels(frame, facts)
+    if facts.target in frame:
+        frame[facts.target] = _known(frame[facts.target], _is_known(frame, facts))
     elif not labels:
         frame[facts.target] = np.nan
+    if not facts.labels:
+        frame = frame.drop(columns=facts.label_time, errors="ignore")
     for column, fault in facts.drill.items():
-        _break(frame, column, fault, facts=facts, table=table.columns)
+        _break(frame, column, fault, facts=facts, table=[*table.columns, *frame.columns])
     return frame
-
-
-def _frame(batches: Sequence[Any], table: Files | Database, *, ids: Collection[str]) -> pd.DataFrame:
-    """Batches, which may differ in their types, as one table."""
-    is_csv, columns = isinstance(table, Files) and not table.is_parquet, {}
-    declared = table.categories if isinstance(table, Files) else frozenset()
-    for name in batches[0].schema.names:
-        cells = unified(
-            [batch.column(name) for batch in batches], name, exact=name in ids, categories=name in declared
-        )
-        if is_csv:
-            cells = typed(cells, name, place=table.shown)
-        columns[name] = _series(cells)
-    return pd.DataFrame(columns)
-
-
-def _series(cells: Any) -> Any:
-    """Arrow cells as pandas has them, and whole numbers beside missing ones exact where floats are not."""
-    if pa.types.is_integer(cells.type) and cells.null_count:
-        ends = pc.min_max(cells).as_py()
-        if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) > 2**53:
-            return pd.Series(cells.to_pylist(), dtype="UInt64" if cells.type == pa.uint64() else "Int64")
-    return cells.to_pandas()
 
 
 def row_column(columns: Sequence[str]) -> str:
@@ -185,7 +122,7 @@ def row_column(columns: Sequence[str]) -> str:
 def window_limits(facts: ProjectParams, window: Window | None = None) -> tuple[datetime, datetime]:
     """The first moment of a window that is read, and the first that is not, as naive UTC."""
     window = window or facts.window
-    return _naive(window.start), min(_naive(window.end), _naive(facts.moment))
+    return naive(window.start), min(naive(window.end), naive(facts.moment))
 
 
 def no_rows(facts: ProjectParams, source: Files | Database, window: Window | None = None) -> WindowError:
@@ -193,19 +130,24 @@ def no_rows(facts: ProjectParams, source: Files | Database, window: Window | Non
     window, (_, end) = window or facts.window, window_limits(facts, window)
     span = source.span(facts.time_column)
     found = f"{facts.data} holds {span[0]} to {span[1]}" if span else f"{facts.data} is empty"
-    fix = "Choose another `window`" + (", or a later `as_of`." if end < _naive(window.end) else ".")
+    fix = "Choose another `window`" + (", or a later `as_of`." if end < naive(window.end) else ".")
     place = f"{window} as of {facts.moment}"
     return WindowError("window", rule="must hold rows", value=found, place=place, fix=fix)
 
 
-def _known(label: pd.Series, old_enough: pd.Series) -> pd.Series:
+def _is_known(frame: pd.DataFrame, facts: ProjectParams) -> np.ndarray:
+    """Which labels (n,) are known at the moment, by when each row happened or by its ``label_time``."""
+    if facts.label_time and facts.labels:
+        return np.ones(len(frame), dtype=bool)  # others were not read
+    if facts.label_time:
+        return np.asarray(known_since(frame, facts) < np.datetime64(naive(facts.moment)))
+    return np.asarray(frame[facts.time_column] < naive(facts.labels_until))
+
+
+def _known(label: pd.Series, is_known: np.ndarray) -> pd.Series:
     if pd.api.types.infer_dtype(label, skipna=True) == "boolean":
         label = label.astype("boolean")  # one type, whether or not some are missing
-    return label.where(old_enough & present(label))
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    return label.where(is_known & present(label))
 
 
 def table_columns(
@@ -219,13 +161,16 @@ def table_columns(
     known = table.columns
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
     first, last = [facts.time_column, *facts.id_column], [*value, facts.target]
-    if (chosen is not None or not labels) and facts.target not in known:
+    others = {*first, *last, facts.label_time}
+    if facts.labels or ((chosen is not None or not labels) and facts.target not in known):
         last.remove(facts.target)
+    elif facts.label_time:
+        last.append(facts.label_time)
     features = facts.features if chosen is None else list(chosen)
     if chosen is None and not features:
         out = dict.fromkeys(table.keys, "comes from the names of folders") | table.nested
-        features = [name for name in known if name not in {*first, *last, *out}]
-        if told := {name: why for name, why in out.items() if name in known and name not in {*first, *last}}:
+        features = [name for name in known if name not in {*others, *out}]
+        if told := {name: why for name, why in out.items() if name in known and name not in others}:
             names = ", ".join(f"{name} ({why})" for name, why in told.items())
             warnings.warn(f"left out of the features: {names}. Name `features` to have them.", stacklevel=3)
     named = [
@@ -233,9 +178,9 @@ def table_columns(
         *(("id_column", name) for name in facts.id_column),
         *(("features", name) for name in features),
         *(("value", name) for name in value),
-        *(("target", name) for name in last[len(value) :]),
+        *(("label_time" if name == facts.label_time else "target", name) for name in last[len(value) :]),
     ]
-    _require(facts, known, named)
+    require_columns(facts.data, known, named)
     return list(dict.fromkeys([*first, *features, *last]))
 
 
@@ -255,7 +200,7 @@ def _break(
     frame: pd.DataFrame, column: str, fault: str, *, facts: ProjectParams, table: Sequence[str]
 ) -> None:
     """Put a fault into a column, in place: the rehearsal that ``facts.drill`` asks for."""
-    _require(facts, table, [("drill", column)])
+    require_columns(facts.data, table, [("drill", column)])
     if column in (facts.time_column, *facts.id_column):
         rule = "must not break the time or the id of a row"
         raise ParameterError(f"drill.{column}", rule=rule, value=fault)
@@ -338,19 +283,23 @@ def labelled(frame: pd.DataFrame, facts: ProjectParams) -> pd.DataFrame:
     Raises:
         LabelError: there is none yet; it says when there will be.
     """
-    _require(facts, list(frame.columns), [("target", facts.target)])
+    require_columns(facts.data, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
     if not known.any():
-        fix, moment = "Choose an earlier `window`, or another `target`.", _naive(facts.moment)
+        fix, moment = "Choose an earlier `window`, or another `target`.", naive(facts.moment)
         first = frame[facts.time_column].min() + facts.label_delay
-        if first >= moment:
+        if facts.labels:
+            fix = f"Do the ids of {facts.labels} name rows of {facts.data}? Else choose an earlier `window`."
+        elif first >= moment:
             fix = f"The first label of these rows is known after {first}; the run stands at {moment}."
         found = f"{len(frame)} rows, none with a label"
-        raise LabelError(facts.target, rule="must hold labels", value=found, place=facts.data, fix=fix)
+        raise LabelError(
+            facts.target, rule="must hold labels", value=found, place=facts.labels or facts.data, fix=fix
+        )
     return frame[known]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coverage:
     """How many rows have a label, and why the others have none.
 
@@ -359,20 +308,27 @@ class Coverage:
         labelled: with a known label.
         pending: without one, and younger than the label delay: not yet.
         never: without one though old enough, such as cancelled flights.
+        orphaned: ids in a table of labels that no row has; None where labels have no table of their own.
     """
 
     rows: int
     labelled: int
     pending: int
     never: int
+    orphaned: int | None = None
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}={count}" for name, count in vars(self).items() if count is not None)
+        return f"Coverage({counts})"
 
 
 def label_coverage(frame: pd.DataFrame, facts: ProjectParams) -> Coverage:
-    """Count what labels a window has; raises SchemaError when it has no target column."""
-    _require(facts, list(frame.columns), [("target", facts.target)])
+    """Count what labels a window has, and the labels without a row; raises SchemaError without a target column."""
+    require_columns(facts.data, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
-    young = ~known & (frame[facts.time_column] >= _naive(facts.labels_until))
-    return Coverage(len(frame), int(known.sum()), int(young.sum()), int((~known & ~young).sum()))
+    young = ~known & (frame[facts.time_column] >= naive(facts.labels_until))
+    orphaned = orphaned_labels(facts) if facts.labels else None
+    return Coverage(len(frame), int(known.sum()), int(young.sum()), int((~known & ~young).sum()), orphaned)
 
 
 class Read(NamedTuple):

@@ -220,7 +220,8 @@ def basis(
 
 def _table_digest(params: ProjectParams) -> str:
     # here, for a notebook of the user's own may not need what reads tables
-    from prodkit.data.windows import requests_digest, source_digest
+    from prodkit.data.sources import source_digest
+    from prodkit.data.windows import requests_digest
 
     digest = source_digest(params)
     requests = requests_digest(params) if isinstance(params, MonitorParams) else ""

@@ -15,7 +15,7 @@ from typing import Any
 
 import nbformat
 
-from prodkit.data.windows import source_digest
+from prodkit.data.sources import source_digest
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.bundle import environment

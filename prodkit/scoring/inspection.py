@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from prodkit.data.chunks import Chunk, Chunks, kept_hashes, key_hashes, shared_keys
 from prodkit.data.schema import Schema
-from prodkit.data.windows import Read, blocks, digest, identity_error, no_rows, open_table
+from prodkit.data.sources import open_table
+from prodkit.data.windows import Read, blocks, digest, identity_error, no_rows
 from prodkit.decisions.soundness import repetition
 from prodkit.decisions.survey import Inspection, held_against
 from prodkit.drift.counts import Blocks, batch_profile, profile
