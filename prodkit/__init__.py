@@ -107,6 +107,7 @@ _HOMES = {
     ],
     "monitoring.findings": ["standing", "steady", "vital_evidence"],
     "monitoring.panels": ["draw_answers", "draw_quality"],
+    "monitoring.served": ["served_performance"],
     "monitoring.vitals": ["vital_signs"],
     "store.workspace": ["champion_of", "first_rows", "load_version", "open_store"],
 }

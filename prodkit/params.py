@@ -396,6 +396,9 @@ class RollbackParams(ProjectParams):
     )
     min_effect: float = Field(0.1, gt=0, description="Jensen-Shannon distance that counts as drift")
     alpha: float = Field(0.05, gt=0, lt=1, description="false discovery rate over the columns")
+    requests: str = Field(
+        "outputs/requests", description="folder of the request log of `prodkit serve`; not read if empty"
+    )
     retrain_now: bool = Field(
         False, description="ask for a retraining whatever the evidence, for a major update"
     )

@@ -13,7 +13,8 @@ from test_serve import start
 from prodkit.data.windows import requests_digest
 from prodkit.models.bundle import unpack
 from prodkit.monitoring.findings import vital_evidence
-from prodkit.monitoring.panels import draw_answers
+from prodkit.monitoring.panels import draw_answers, draw_quality
+from prodkit.monitoring.served import served_performance
 from prodkit.monitoring.vitals import vital_signs
 from prodkit.scoring.guard import Answers
 from prodkit.scoring.mutations import records
@@ -93,7 +94,7 @@ def test_a_run_of_monitor_tells_what_a_service_has_answered(
         *("run", "monitor", "-f", facts, "-p", "window", FEBRUARY, "-p", "windows", 1, "--json"),
         *("-p", "requests", service.out / "requests", "--out", tmp_path / "out"),
     )
-    assert status == 0, told
+    assert status == 0, said[:3000]
     record = json.loads(said)
     found = {item["name"]: item for item in record["evidence"]}
     assert found["served.error_share"]["value"] == pytest.approx(120 / 840)
@@ -101,8 +102,45 @@ def test_a_run_of_monitor_tells_what_a_service_has_answered(
     assert (found["served.latency_p99_ms"]["n"], found["served.latency_p99_ms"]["outcome"]) == (840, "pass")
     assert any(name.startswith("served.contract.city") for name in found), list(found)
     assert "health.error_share" not in found  # nothing was scored: that is the service's to say
+    assert (found["served.loss"]["outcome"], found["served.loss"]["n"]) == (
+        "pass",
+        found["served.score"]["n"],
+    )
     page = (tmp_path / "out" / "runs" / record["run_id"] / "report.html").read_text()
     assert "share of rows that the service answered by a fallback" in page
+
+
+def test_answers_are_judged_by_labels_of_a_table_of_their_own(places, champion, february, served, tmp_path):
+    """Once its label is known an answer counts, with its last one and for the version that gave it."""
+    labels = orders()[["order", "ordered_at", "returned"]].dropna()
+    labels["known_at"] = labels["ordered_at"] + pd.Timedelta(days=3)
+    labels.to_parquet(tmp_path / "labels.parquet")
+    served(on_days(february, 3, 4))
+    folder = served(on_days(february, 3)[:10])  # asked again
+    given = {
+        **places,
+        "requests": folder,
+        "labels": str(tmp_path / "labels.parquet"),
+        "label_time": "known_at",
+    }
+    params = params_for("monitor", "unused", **{**DAYS, **given, "min_rows": 50})
+    known = labels["ordered_at"].between("2024-02-03", "2024-02-05", "left")
+    with opened(places) as store:
+        assert served_performance(store, params)["labelled"].tolist() == [0]
+        later = params.model_copy(update={"as_of": pd.Timestamp("2024-02-09").to_pydatetime()})
+        (row,) = served_performance(store, later).to_dict("records")
+        assert (row["rows"], row["labelled"]) == (120, known.sum())
+        returned = labels["returned"][known]
+        assert row["log_loss"] == pytest.approx(-np.log(np.where(returned == 1, 0.25, 0.75)).mean())
+        assert row["log_loss_low"] < row["log_loss"] < row["log_loss_high"]
+        vitals = vital_signs(store, later, champion=champion)
+        unnamed = later.model_copy(update={"id_column": []})
+        other = vital_signs(store, unnamed, champion=champion)
+    found = {item.name: item for item in vital_evidence(later, vitals)}
+    assert (found["served.loss"].value, found["served.loss"].rung) == (row["log_loss"], 3)
+    assert "served_log_loss" in draw_quality(later, vitals).digest
+    found = {item.name: item for item in vital_evidence(unnamed, other)}
+    assert "id_column must name a row" in found["served.labels"].note
 
 
 def test_drift_reads_the_log_as_its_table(places, start, prodkit, orders_file, february, tmp_path):
@@ -116,7 +154,7 @@ def test_drift_reads_the_log_as_its_table(places, start, prodkit, orders_file, f
         *("run", "drift", "-f", facts, "-p", "window", FEBRUARY, "--out", tmp_path / "out", "--json"),
         *("-p", "data", service.out / "requests", "-p", "id_column", '["request", "row"]'),
     )
-    assert status == 0, told
+    assert status == 0, said[:3000]
     record = json.loads(said)
     assert record["inputs"][0]["rows"] == 2 * len(february)
     assert "drift.price" in {item["name"] for item in record["evidence"] if item["outcome"] == "fail"}

@@ -65,8 +65,9 @@ def _newest(labels: pd.Series[Any], places: np.ndarray, moments: np.ndarray) -> 
     last = (known["when"] == known.groupby("place")["when"].transform("max")).to_numpy()
     known, labels = known[last], labels[last].set_axis(places[last])
     each = ~known.duplicated(["place", "label"]).to_numpy()
-    clear = each & ~known.assign(place=np.where(each, known["place"], -1)).duplicated("place", keep=False)
-    return labels[clear.to_numpy()]
+    clear = ~known.assign(place=np.where(each, known["place"], -1)).duplicated("place", keep=False).to_numpy()
+    newest: pd.Series[Any] = labels[each & clear]
+    return newest
 
 
 def known_since(frame: pd.DataFrame, facts: ProjectParams) -> np.ndarray:

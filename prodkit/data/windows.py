@@ -21,7 +21,7 @@ from prodkit.data.sources import as_frame, naive, open_table, require_columns
 from prodkit.data.tables import Files
 from prodkit.errors import DataError, IdentityError, LabelError, ParameterError, WindowError
 from prodkit.evidence import Window, earlier_windows
-from prodkit.params import MonitorParams, ProjectParams
+from prodkit.params import MonitorParams, ProjectParams, RollbackParams
 from prodkit.settings import resolve
 
 __all__ = [
@@ -384,7 +384,7 @@ def blocks(times: pd.Series, *, length: timedelta = timedelta(days=1)) -> np.nda
     return since // (length // timedelta(microseconds=1))
 
 
-def request_log(params: MonitorParams, window: Window) -> ProjectParams | None:
+def request_log(params: MonitorParams | RollbackParams, window: Window) -> ProjectParams | None:
     """The request log of ``prodkit serve`` as a table like any other, as far as a window goes; None if there is none.
 
     A demonstration has no service.
@@ -397,9 +397,10 @@ def request_log(params: MonitorParams, window: Window) -> ProjectParams | None:
     return ProjectParams.check(named | limits)
 
 
-def requests_digest(params: MonitorParams) -> str:
+def requests_digest(params: MonitorParams | RollbackParams) -> str:
     """Which parts of the log there are for the windows of the page; what is written later is not of them."""
-    first = earlier_windows(params.window, params.windows)[0]
+    count = params.windows if isinstance(params, MonitorParams) else 1
+    first = earlier_windows(params.window, count)[0]
     log = request_log(params, Window(first.start, params.window.end))
     if log is None:
         return ""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prodkit.data.sources import naive
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.sequential import loss_rise
@@ -55,7 +56,8 @@ def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
         for item in (*vitals.contract, *vitals.drift)
         if item.name not in _UNRECORDED or not any(each.rung == item.rung for each in served)
     ]
-    found = [*recorded, *health, *_performance(params, vitals), *_outlook(params, vitals), *served]
+    performance = [*_performance(params, vitals), *_served_performance(params, vitals)]
+    found = [*recorded, *health, *performance, *_outlook(params, vitals), *served]
     return sorted(found, key=lambda item: item.name != "drill" and item.rung)
 
 
@@ -115,6 +117,40 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
         note = f"mean business value of a row of the same window ({window})"
         found.append(_held("performance.value", row, "value", limit=params.value_min, note=note, least=True))
     return found
+
+
+def _served_performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
+    """Rung 3, of requests: the newest window whose labels are due and of whose answers enough have one."""
+    if not vitals.served:
+        return []
+    names, signs = (f"served_{vitals.loss}", f"served_{vitals.lead}"), vitals.signs
+    until = naive(params.labels_until)
+    aged = [(until - naive(each.start)) / (each.end - each.start) for each in vitals.windows]
+    due = np.array(aged) >= params.mature_share
+    if names[0] in signs:
+        enough = signs[due & (signs["served_labelled"] >= params.min_rows) & signs[names[0]].notna()]
+        if len(enough):
+            row, window = enough.iloc[-1].copy(), enough.index[-1]
+            for name in names:
+                row[f"{name}_n"] = row["served_labelled"]
+            note, limit = f"of what the service answered ({window})", vitals.loss_limit(params.loss_margin)
+            known = None if limit != limit else limit
+            found = [_held("served.loss", row, names[0], limit=known, note=f"mean loss {note}")]
+            if vitals.lead != vitals.loss:
+                least = vitals.score_limit(params.score_margin)
+                found.append(
+                    _held(
+                        "served.score", row, names[1], limit=least, note=f"{vitals.lead} {note}", least=True
+                    )
+                )
+            return found
+    asked = signs["served_rows"][due].sum() if "served_rows" in signs else 0
+    if not asked:
+        return []
+    n = int(signs["served_labelled"][due].fillna(0).max()) if "served_labelled" in signs else 0
+    note = vitals.unjudged or f"at most {n} labelled rows a window; needed are {params.min_rows}"
+    note = f"what the service answered is not held against labels: {note}"
+    return [Evidence("served.labels", "inconclusive", value=n, limit=params.min_rows, n=n, rung=3, note=note)]
 
 
 def _held(

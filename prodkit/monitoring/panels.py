@@ -22,6 +22,7 @@ def sign_limits(params: MonitorParams, vitals: Vitals) -> dict[str, float]:
     }
     if vitals.lead != vitals.loss:
         limits[vitals.lead] = vitals.score_limit(params.score_margin)
+    limits |= {f"served_{name}": limits[name] for name in (vitals.loss, vitals.lead) if name in limits}
     if params.value_min is not None:
         limits["value"] = params.value_min
     return limits
@@ -32,6 +33,9 @@ def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
     names = dict.fromkeys([vitals.lead, vitals.loss, "calibration_error"])
     if params.value:
         names["value"] = None
+    names |= {
+        f"served_{name}": None for name in (vitals.lead, vitals.loss) if f"served_{name}" in vitals.signs
+    }
     limits = sign_limits(params, vitals)
     return draw_panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
 

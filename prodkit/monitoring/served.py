@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prodkit.data.chunks import window_chunks
+from prodkit.data.labels import with_labels
+from prodkit.data.sources import as_frame, open_labels, open_table, require_columns
 from prodkit.data.windows import blocks, request_log, window_limits
 from prodkit.decisions.gates import at_most
 from prodkit.drift.contract import breaks
@@ -20,11 +22,14 @@ from prodkit.drift.profiles import Profile
 from prodkit.errors import ProdkitError, WindowError
 from prodkit.evidence import Evidence, Window
 from prodkit.models.bundle import Bundle
-from prodkit.params import MonitorParams
+from prodkit.models.metrics import intervals
+from prodkit.params import MonitorParams, RollbackParams
 from prodkit.scoring.guard import HOLD
 from prodkit.settings import outputs_folder
+from prodkit.store.registry import Store
+from prodkit.store.workspace import load_version
 
-__all__ = ["Served", "of_requests", "served_windows"]
+__all__ = ["Served", "of_requests", "served_performance", "served_windows"]
 
 _OWN = ("row", "model_version", "degraded", "reason", "latency_ms")
 _HEALTH = {
@@ -147,6 +152,79 @@ def _batches(params: MonitorParams, window: Window, bundle: Bundle) -> Iterator[
         return
     for chunk in chunks:
         yield from chunk.batches()
+
+
+def served_performance(
+    store: Store, params: MonitorParams | RollbackParams, windows: Sequence[Window] = ()
+) -> pd.DataFrame:
+    """What the answers of ``prodkit serve`` came to: its request log, joined by id with the labels that are known.
+
+    An id that was asked again counts once for each version, with its last answer; rows from the time that a version
+    has learned from do not judge it. Answers of the simple rule are those of the version whose request it was.
+
+    Args:
+        store: of the versions.
+        params: of the notebook; ``requests`` names the log, ``labels`` or ``data`` the labels.
+        windows: to judge one by one; ``params.window`` if not given.
+
+    Returns:
+        One row a window and version (index): ``rows`` answered under an id, ``labelled`` of them, and of each score
+        ``NAME``, ``NAME_low`` and ``NAME_high``; empty where nothing was asked, and one row with ``why`` where answers
+        cannot be joined with labels.
+    """
+    windows = windows or [params.window]
+    figures, index = [], []
+    try:
+        rows = _answered(params, Window(windows[0].start, windows[-1].end))
+    except ProdkitError as error:  # whoever asks has other evidence
+        return pd.DataFrame({"why": [str(error)]})
+    for window in windows if rows is not None else ():
+        start, end = window_limits(params, window)
+        inside = rows[rows[params.time_column].between(start, end, "left")]
+        for version, part in inside.groupby("model_version"):
+            figures.append(_realised(part, params, load_version(store, int(version))))
+            index.append((f"{window.start:%Y-%m-%d}", int(version)))
+    names = pd.MultiIndex.from_tuples(index, names=["window", "version"])
+    return pd.DataFrame(figures, index=names if index else None)
+
+
+def _answered(params: MonitorParams | RollbackParams, span: Window) -> pd.DataFrame | None:
+    """The last answer to each id by each version, with its label as far as it is known; None if nothing was asked."""
+    log = request_log(params, span)
+    if log is None:
+        return None
+    open_labels(params)  # refuses a table without ids
+    table, (start, end) = open_table(log), window_limits(log)
+    require_columns(log.data, table.columns, [("id_column", name) for name in params.id_column])
+    own = {name: name + "_" * (f"{name}_" in table.columns) for name in ("model_version", "requested_at")}
+    own |= {name: name for name in table.columns if name.startswith("prediction")}
+    names = [*params.id_column, *own.values()]
+    batches = list(table.window(names, time=params.time_column, start=start, end=end))
+    if not batches:
+        return None
+    rows = as_frame(batches, table, ids=params.id_column).rename(columns={v: k for k, v in own.items()})
+    ids = [*params.id_column, "model_version"]
+    rows = (
+        rows.dropna(subset=ids).sort_values("requested_at", kind="stable").drop_duplicates(ids, keep="last")
+    )
+    return with_labels(rows.reset_index(drop=True), params)
+
+
+def _realised(rows: pd.DataFrame, params: MonitorParams | RollbackParams, bundle: Bundle) -> dict[str, float]:
+    """The figures of the rows that one version has answered."""
+    times, schema = rows[params.time_column], bundle.schema
+    learned = (times >= bundle.trained.start) & (times < bundle.trained.end)
+    known = rows[~learned.to_numpy() & schema.knows(rows[params.target])]
+    found: dict[str, float] = {"rows": len(rows), "labelled": len(known)}
+    classes = [f"prediction_{name}" for name in schema.classes] if schema.task == "multiclass" else []
+    said = known[classes or "prediction"].to_numpy(dtype=float) if len(known) else np.empty(0)
+    if not len(known) or not np.isfinite(said).all():
+        return found
+    truth, days = schema.encode(known[params.target]), blocks(known[params.time_column])
+    settings: dict[str, Any] = {"confidence": params.confidence, "seed": params.seed}
+    for name, each in intervals(truth, said, task=schema.task, blocks=days, **settings).items():
+        found |= {name: each.value, f"{name}_low": each.low, f"{name}_high": each.high}
+    return found
 
 
 def _named(name: str, params: MonitorParams, bundle: Bundle) -> str:

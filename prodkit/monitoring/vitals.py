@@ -20,7 +20,7 @@ from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overal
 from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
 from prodkit.monitoring.pending import ESTIMATED
-from prodkit.monitoring.served import of_requests, served_windows
+from prodkit.monitoring.served import of_requests, served_performance, served_windows
 from prodkit.monitoring.wider import remembered_drift, times_limit
 from prodkit.params import LEAD, PRIMARY, MonitorParams
 from prodkit.store.registry import Store
@@ -51,6 +51,7 @@ class Vitals:
         task: of the champion.
         missing: for windows that could not be judged, why.
         served: what ``prodkit serve`` has answered, held against the same limits.
+        unjudged: why its answers could not be held against labels; empty if they were, or nothing was asked.
     """
 
     windows: list[Window]
@@ -62,6 +63,7 @@ class Vitals:
     task: Any
     missing: dict[str, str]
     served: list[Evidence]
+    unjudged: str = ""
 
     @property
     def loss(self) -> str:
@@ -146,6 +148,10 @@ def vital_signs(
         told = served.signs.assign(served_drifted=[_drifted(each, params, bundle) for each in served.inputs])
         records: Any = told.to_dict("records")[early:]
         rows = [{**row, **more} for row, more in zip(rows, records, strict=True)]
+    realised, unjudged_requests = _of_requests(store, params, windows, version) if served.known else ({}, "")
+    rows = [
+        {**row, **realised.get(f"{each.start:%Y-%m-%d}", {})} for row, each in zip(rows, windows, strict=True)
+    ]
     signs = pd.DataFrame(rows, index=pd.Index([f"{each.start:%Y-%m-%d}" for each in windows], name="window"))
     kept = store.latest_profile(params.window.start, version=version)
     recent, newest = Profile.from_dict(kept) if kept else bundle.recent, served.inputs[-1]
@@ -164,7 +170,25 @@ def vital_signs(
         task=bundle.schema.task,
         missing={str(each): missing[str(each)] for each in windows if str(each) in missing},
         served=served.evidence(params, recent=recent, bundle=bundle) + asked,
+        unjudged=unjudged_requests,
     )
+
+
+def _of_requests(
+    store: Store, params: MonitorParams, windows: list[Window], version: int
+) -> tuple[dict[str, dict[str, float]], str]:
+    """By window what a version's answers to requests came to, as signs; and why that is not known."""
+    table = served_performance(store, params, windows)
+    if "why" in table:
+        return {}, table["why"].iloc[0]
+    if table.empty:
+        return {}, f"no request carries {', '.join(params.id_column)}, so that no label can be joined"
+    mine = table[table.index.get_level_values("version") == version].droplevel("version")
+    records: dict[Any, dict[Any, float]] = mine.drop(columns="rows").to_dict("index")
+    return {
+        str(window): {f"served_{name}": value for name, value in row.items()}
+        for window, row in records.items()
+    }, ""
 
 
 def known_number(given: Any) -> float:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prodkit.decisions.answers import ACTIONS, RESULT_MIME
 from prodkit.evidence import Outcome
 from prodkit.files import write_text
-from prodkit.params import MonitorParams, ProjectParams
+from prodkit.params import MonitorParams, ProjectParams, RollbackParams
 from prodkit.runs.stops import Stop
 from prodkit.settings import project_folder
 from prodkit.store.registry import Store
@@ -34,6 +34,7 @@ __all__ = [
     "own_cells",
     "read_record",
     "shown_result",
+    "table_digest",
     "unchecked_cells",
     "working_folder",
     "write_record",
@@ -211,20 +212,21 @@ def basis(
         "notebook": cells_digest(cells),
         "unchecked": unchecked_cells(cells),
         "code": code_digest(),
-        "data": _table_digest(params) if params else files_digest(values, folder),
+        "data": table_digest(params) if params else files_digest(values, folder),
         "folder": os.path.relpath(folder, home) if folder.is_relative_to(home) else str(folder),
         "store": store.watermark() if store else None,
         "began": datetime.now(UTC).isoformat(),
     }
 
 
-def _table_digest(params: ProjectParams) -> str:
+def table_digest(params: ProjectParams) -> str:
+    """A fingerprint of all that a run of these parameters reads: rows, labels, and the log of its requests."""
     # here, for a notebook of the user's own may not need what reads tables
     from prodkit.data.sources import source_digest
     from prodkit.data.windows import requests_digest
 
     digest = source_digest(params)
-    requests = requests_digest(params) if isinstance(params, MonitorParams) else ""
+    requests = requests_digest(params) if isinstance(params, MonitorParams | RollbackParams) else ""
     return hashlib.sha256(f"{digest}{requests}".encode()).hexdigest() if requests else digest
 
 

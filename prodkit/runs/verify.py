@@ -15,7 +15,6 @@ from typing import Any
 
 import nbformat
 
-from prodkit.data.sources import source_digest
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.bundle import environment
@@ -23,7 +22,7 @@ from prodkit.redaction import Redaction, references
 from prodkit.runs.claims import scratch_folder
 from prodkit.runs.comparison import Comparison, Difference, Span
 from prodkit.runs.engine import Order, StoppedError, execute
-from prodkit.runs.record import code_digest, files_digest, working_folder
+from prodkit.runs.record import code_digest, files_digest, table_digest, working_folder
 from prodkit.runs.recorded import RunRecord
 from prodkit.runs.stops import Limits
 from prodkit.settings import names_read, outputs_folder
@@ -169,7 +168,7 @@ def _require_data(record: RunRecord) -> None:
     then = record.basis["data"]
     if record.model is not None:
         params = record.model.check(record.document["params"])
-        now, place = source_digest(params), params.data
+        now, place = table_digest(params), params.data
     else:
         now = files_digest(record.values, working_folder(record.basis["folder"]))
         place = "what parameters name, and the modules beside the notebook"
