@@ -32,3 +32,23 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PRODKIT_OUT", str(folder))
     return folder
+
+
+# The longest files, which one worker begins with while the other takes the rest: the last to end is a short one.
+LONGEST = (
+    "story",
+    "lifecycle",
+    "kills",
+    "notebooks",
+    "verification",
+    "engine",
+    "kernels",
+    "scoring",
+    "serve",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; `--no-loadscope-reorder` keeps that order."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
