@@ -90,7 +90,7 @@ def test_a_run_of_monitor_tells_what_a_service_has_answered(
     service.predict([row | {"city": "Atlantis"} for row in february[420:]])
     service.stop()
     facts = facts_file(tmp_path, orders_file, **places)
-    status, said, told = prodkit(
+    status, said, _ = prodkit(
         *("run", "monitor", "-f", facts, "-p", "window", FEBRUARY, "-p", "windows", 1, "--json"),
         *("-p", "requests", service.out / "requests", "--out", tmp_path / "out"),
     )
@@ -150,7 +150,7 @@ def test_drift_reads_the_log_as_its_table(places, start, prodkit, orders_file, f
         service.predict([row | {"price": 900.0} for row in february])
     service.stop()
     facts = facts_file(tmp_path, orders_file, **places)
-    status, said, told = prodkit(
+    status, said, _ = prodkit(
         *("run", "drift", "-f", facts, "-p", "window", FEBRUARY, "--out", tmp_path / "out", "--json"),
         *("-p", "data", service.out / "requests", "-p", "id_column", '["request", "row"]'),
     )

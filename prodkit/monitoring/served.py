@@ -178,12 +178,15 @@ def served_performance(
         rows = _answered(params, Window(windows[0].start, windows[-1].end))
     except ProdkitError as error:  # whoever asks has other evidence
         return pd.DataFrame({"why": [str(error)]})
-    for window in windows if rows is not None else ():
+    if rows is None:
+        return pd.DataFrame()
+    for window in windows:
         start, end = window_limits(params, window)
         inside = rows[rows[params.time_column].between(start, end, "left")]
-        for version, part in inside.groupby("model_version"):
-            figures.append(_realised(part, params, load_version(store, int(version))))
-            index.append((f"{window.start:%Y-%m-%d}", int(version)))
+        for version in sorted(set(inside["model_version"].astype(int))):
+            part = inside[inside["model_version"] == version]
+            figures.append(_realised(part, params, load_version(store, version)))
+            index.append((f"{window.start:%Y-%m-%d}", version))
     names = pd.MultiIndex.from_tuples(index, names=["window", "version"])
     return pd.DataFrame(figures, index=names if index else None)
 
