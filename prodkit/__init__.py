@@ -85,6 +85,7 @@ _HOMES = {
     "data.schema": ["Schema"],
     "decisions.sequential": ["loss_rise", "rise_path"],
     "evidence": ["Window"],
+    "runs.opened": ["open_run"],
     "scoring.batch": ["open_window", "remember_scoring", "score_window", "scoring_evidence"],
     "scoring.inspection": ["inspect_chunks"],
     "decisions.soundness": ["left_out", "sound_rows"],

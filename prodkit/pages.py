@@ -27,6 +27,7 @@ __all__ = [
     "Site",
     "comparison",
     "drawing",
+    "figures_of",
     "periods",
     "store_options",
     "write_comparison",
@@ -148,7 +149,7 @@ def comparison(
         second: another's.
         cells: of both notebooks as executed, for their figures.
     """
-    one, other = map(_figures, cells)
+    one, other = map(figures_of, cells)
     names = dict.fromkeys([*one, *other])
     return rendered(
         "comparison",
@@ -159,7 +160,7 @@ def comparison(
     )
 
 
-def _figures(cells: Sequence[Any]) -> dict[str, tuple[str, str]]:
+def figures_of(cells: Sequence[Any]) -> dict[str, tuple[str, str]]:
     """Picture and text of each figure, by the heading it stands under and its number there."""
     figures: dict[str, tuple[str, str]] = {}
     heading, count = "", 0

@@ -258,7 +258,7 @@ def deed(document: Mapping[str, Any]) -> str:
         "hold": "On hold: nobody learns from these rows",
         "retrain": "Retraining requested",
         "watch": f"Watch: version {now} stays",
-        "keep": "Nothing to do: " + (f"version {now} stays" if now is not None else "nothing was changed"),
+        "keep": f"Nothing to do: version {now} stays" if now is not None else "Nothing was changed",
     }
     end = str(document["params"].get("as_of") or str(document["params"].get("window", "")).partition("/")[2])
     by = f", {document['approval']} by a person" if document["approval"] else ""
@@ -387,6 +387,7 @@ def _facts(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
         "run": f"{document['run_id']}, started {document['started'][:16].replace('T', ' ')}{took}",
         "parameters": changed or ("all at their defaults" if defaults else None),
         "approval": document["approval"],
+        "in Python": f"prodkit.open_run({document['run_id']!r})",
     }
     return {name: fact for name, fact in facts.items() if fact not in (None, "", [])}
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,8 +29,9 @@ from tables import (
 from test_verification import Record, shown_in
 from test_whatif import CHALLENGER, HEALTH, LABELS, PREDECESSOR, contest, decided
 
+from prodkit import open_run
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest
-from prodkit.errors import ProdkitError
+from prodkit.errors import ParameterError, ProdkitError
 from prodkit.runs.replay import contradictions, replay_run
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.verify import Verdict
@@ -63,6 +65,24 @@ def forged(made: dict[str, Record], tmp_path: Path) -> Record:
     """A copy of outputs and store, to be falsified."""
     shutil.copytree(made["rollback"].out, tmp_path / "out")
     return Record(tmp_path / "out", made["rollback"].run_id, made["rollback"].home)
+
+
+def test_a_recorded_run_is_opened_with_its_rows_model_evidence_and_figures(
+    made: dict[str, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`open_run` gives what a real run worked with, and a table of itself; a run that is not there is named."""
+    monkeypatch.chdir(PROJECT)
+    with using_outputs(made["validate"].out):
+        run = open_run(made["validate"].run_id)
+        assert run.rows["returned"].notna().sum() == run.document["inputs"][0]["rows"]
+        assert np.isfinite(run.model.predict(run.rows[:5])).all()
+        assert list(run.evidence["outcome"]) == [item["outcome"] for item in run.document["evidence"]]
+        assert all(picture.data.startswith(b"\x89PNG") for picture in run.figures.values())
+        assert run.figures
+        assert repr(run).startswith(f"{run.document['run_id']}: ")
+        assert "<table>" in run._repr_html_()
+        with pytest.raises(ParameterError, match="RUN must be a recorded run; found rollback-1"):
+            open_run("rollback-1")
 
 
 def replayed(record: Record) -> Verdict:
