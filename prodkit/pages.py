@@ -435,7 +435,8 @@ class Site:
         registered = [each for each in self.events if each.version == number and each.kind == "register"]
         params, importance = manifest.get("params", {}), manifest.get("importance", {})
         learned = ("model", "model_args", "features", "holdout", "folds", "search", "seed", "drill")
-        judged = [run for run in self.documents if run["outputs"].get("challenger") == number]
+        mine = (number, manifest.get("judged"))
+        judged = [run for run in self.documents if run["outputs"].get("challenger") in mine]
         return rendered(
             "version",
             title=f"Version {number}",

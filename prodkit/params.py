@@ -313,11 +313,11 @@ class ValidateParams(ProjectParams):
         Window.parse("2013-03-18/2013-04-01"), description="newest labelled rows, unseen by either model"
     )
     challenger: int = Field(0, ge=0, description="version to judge; the newest if 0")
-    margin: float = Field(0.0, description="gain, in skill, that the interval must exceed")
+    margin: float = Field(
+        0.0, description="gain over the simple rule, in skill, that a first champion's interval must exceed"
+    )
     tolerated_loss: float = Field(
-        0.0,
-        ge=0,
-        description="loss of skill that the interval may reach (non-inferiority), in place of `margin`; none if 0",
+        0.05, ge=0, description="loss of skill against the champion that is as probable as not: refused"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")

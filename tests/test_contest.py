@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
 
-from prodkit.decisions.contest import budget_evidence, challenge, contest_evidence, slice_table
-from prodkit.decisions.decide import promotion
-from prodkit.errors import LabelError, VersionError, WindowError
-from prodkit.evidence import overall
+from prodkit import promotion, refit, register_successor, successor_evidence
+from prodkit.data.windows import digest, labelled, read_window
+from prodkit.decisions.contest import challenge, contest_evidence, slice_table
+from prodkit.decisions.trial import unseen_rows
+from prodkit.errors import LabelError, ModelError, VersionError, WindowError
+from prodkit.evidence import Evidence, Window, overall
 from prodkit.models.bundle import pack
 from prodkit.models.metrics import row_losses
 from prodkit.store.workspace import load_version
@@ -84,15 +86,17 @@ def test_both_answer_the_same_rows(store, orders_file):
     assert rivals.daily_gain()["gain"].iloc[0] == pytest.approx(gain[trial.days == trial.days[0]].mean())
 
 
-def test_a_tolerated_loss_of_skill_takes_the_place_of_the_margin(store, orders_file):
-    """A challenger is promoted if it is credibly not worse by more than that, which is written as the limit."""
-    found = {}
-    for given in ({"margin": 0.5}, {"margin": 0.5, "tolerated_loss": 0.9}):
-        params = params_of(orders_file, **given)
-        item = contest_evidence(params, challenge(store, params))[0]
-        found[item.limit] = item.outcome
-    assert found[-0.9] == "pass"
-    assert found[0.5] in ("fail", "inconclusive")
+def test_a_challenger_that_is_expected_to_lose_too_much_is_refused(store, orders_file):
+    """It need not be better: what counts is whether the gain to be expected lies above the tolerated loss."""
+    outcomes = {}
+    for tolerated in (0.0, 0.9):
+        params = params_of(orders_file, tolerated_loss=tolerated, margin=0.5)
+        rivals = challenge(store, params)
+        rivals.trial.losses["challenger"] = rivals.trial.losses["champion"] + 0.3 * rivals.trial.unit
+        item = contest_evidence(params, rivals)[0]
+        assert (item.name, item.limit, item.value) == ("gain.champion", -tolerated, pytest.approx(-0.3))
+        outcomes[tolerated] = item.outcome
+    assert outcomes == {0.0: "fail", 0.9: "pass"}
 
 
 def test_without_a_champion_the_simple_rule_is_to_be_beaten(tmp_path, orders_file):
@@ -178,23 +182,94 @@ def _folder(tmp_path):
     return tmp_path / "other"
 
 
-def test_a_challenger_has_a_budget(store, orders_file):
-    """Its size is that of its artifact, its latency that of one row; each beyond its limit fails."""
+def passed(store, data, **given):
+    """What would be served, had the challenger passed."""
+    params = params_of(data, **given)
+    return params, refit(store, params, challenge(store, params), [Evidence("gates", "pass")])
+
+
+def test_what_passed_is_fitted_again_on_all_labelled_rows(store, orders_file):
+    """The judged rows are learned, the version says whose recipe it is, and those that were judged are none."""
+    params, successor = passed(store, orders_file)
+    evidence = successor_evidence(params, successor)
+    assert overall(evidence) == "pass"
+    number = register_successor(store, params, successor, evidence)
+    assert number == 3
+    assert register_successor(store, params, successor, evidence) == 3  # the same run, the same version
+    known, bundle = store.version(3).manifest, load_version(store, 3)
+    assert (known["judged"], known["judged_on"]) == (2, FEBRUARY)
+    rows = labelled(read_window(params, Window(bundle.trained.start, params.window.end)), params)
+    assert (known["rows"], known["data_digest"]) == (len(rows), digest(rows))
+    assert rows["ordered_at"].max() < np.datetime64(bundle.trained.end)
+    assert bundle.trained.end == params.labels_until
+    assert np.array_equal(bundle.predict(bundle.golden), bundle.golden_predictions)
+    since = rows[rows["ordered_at"] >= load_version(store, 2).trained.end]
+    assert bundle.scores.block_counts.sum() == len(
+        since
+    )  # its reference: what was judged, on rows not learned
+    assert not np.allclose(load_version(store, 2).predict(since), bundle.predict(since))
+    assert challenge(store, params).number == 2
+    with pytest.raises(VersionError, match=r"challenger must be one that a training left.*It is version 2"):
+        challenge(store, params_of(orders_file, challenger=3))
+    store.promote(3, expected_generation=1, reason="it passed")
+    with pytest.raises(VersionError, match="challenger must not be the champion already; found version 2"):
+        challenge(store, params)
+    with pytest.raises(WindowError, match="must hold rows that no judged model has seen"):
+        unseen_rows(rows, params, bundle)
+
+
+def test_what_was_rolled_back_is_not_judged_anew(store, orders_file):
+    """Once the version that was fitted again is in quarantine, the one that was judged is no newest challenger."""
+    params, successor = passed(store, orders_file)
+    register_successor(store, params, successor, [Evidence("all", "pass")])
+    store.promote(3, expected_generation=1, reason="it passed")
+    store.rollback(expected_generation=2, reason="it was worse")
+    with pytest.raises(VersionError, match="challenger must not be the champion already; found version 1"):
+        challenge(store, params)
+
+
+def test_what_did_not_pass_is_not_fitted_again(store, orders_file):
+    """A refusal costs no training, and is about the challenger itself."""
     params = params_of(orders_file)
-    rivals = challenge(store, params)
-    size, _, latency = budget_evidence(store, params, rivals, repeats=3)
-    assert size.value == pytest.approx(store.version(2).size_bytes / 1e6)
-    assert latency.value is not None
+    for outcome in ("fail", "inconclusive", "error"):
+        successor = refit(store, params, challenge(store, params), [Evidence("gates", outcome)])
+        assert (successor.manifest, successor.evidence) == (None, ())
+    params, successor = passed(store, orders_file)
+    assert register_successor(store, params, successor, [Evidence("budget.size", "fail")]) == 2
+    assert len(store.versions()) == 2
+
+
+def test_a_recipe_that_cannot_be_fitted_again_promotes_nobody(store, orders_file, monkeypatch):
+    """An error of the second fit is one of the evidence: the champion stays."""
+
+    def refuse(*_, **__):
+        raise ModelError("model", rule="could not be fitted: MemoryError")
+
+    monkeypatch.setattr("prodkit.decisions.refit.fit_recipe", refuse)
+    params, successor = passed(store, orders_file)
+    evidence = successor_evidence(params, successor)
+    decision = promotion(
+        evidence, challenger=register_successor(store, params, successor, evidence), generation=1
+    )
+    assert (decision.action, decision.outcome) == ("keep", "error")
+    assert "could not be fitted again on all labelled rows" in decision.reasons[0]
+
+
+def test_what_would_be_served_has_a_budget(store, orders_file):
+    """Its size is that of its artifact, its latency that of one row; each beyond its limit fails."""
+    params, successor = passed(store, orders_file)
+    size, _, latency = successor_evidence(params, successor)[-3:]
+    assert size.value == pytest.approx(len(successor.artifact) / 1e6)
     assert 0 < latency.value < 1000
     tight = params_of(orders_file, size_limit_mb=0.001, memory_limit_mb=0.001, latency_limit_ms=0.001)
-    assert [item.outcome for item in budget_evidence(store, tight, rivals, repeats=3)] == ["fail"] * 3
+    assert [item.outcome for item in successor_evidence(tight, successor)[-3:]] == ["fail"] * 3
 
 
 def test_a_challenger_keeps_the_service_limits_under_load(store, orders_file):
     """When asked, both are loaded in one run: the challenger's figures decide, beside those of the champion."""
     slo = {"latency_p50_ms": 250.0, "error_share": 0.01, "degraded_share": 0.05}
     load = {"promised_rate": 100.0, "step_seconds": 1.0, "slo": slo}
-    rivals = challenge(store, params_of(orders_file))
+    _, rivals = passed(store, orders_file)
     assert load_budget(store, params_of(orders_file), rivals) == []  # nobody has asked
     found = load_budget(store, params_of(orders_file, **load), rivals)
     assert [item.name for item in found] == [f"budget.load.{name}" for name in slo]
@@ -204,8 +279,8 @@ def test_a_challenger_keeps_the_service_limits_under_load(store, orders_file):
 
 def test_a_challenger_that_is_too_slow_or_was_not_loaded_is_not_promoted(store, orders_file):
     """Beyond a limit: rejected. A rate that nobody can reach: inconclusive, and the champion stays."""
-    rivals = challenge(store, params_of(orders_file))
-    fair = contest_evidence(params_of(orders_file), rivals)
+    fair = contest_evidence(params_of(orders_file), challenge(store, params_of(orders_file)))
+    _, rivals = passed(store, orders_file)
     tight = {"promised_rate": 50.0, "step_seconds": 1.0, "slo": {"latency_p50_ms": 1e-6}}
     refused = load_budget(store, params_of(orders_file, **tight), rivals)
     assert promotion([*fair, *refused], challenger=2, generation=1).action == "reject"

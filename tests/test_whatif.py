@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tables import Command, opened, prodkit
 
 from prodkit.decisions.decide import judgement, promotion
-from prodkit.decisions.gates import alternative, at_most, enough, improvement, once, slices
+from prodkit.decisions.gates import alternative, at_most, enough, improvement, not_inferior, once, slices
 from prodkit.decisions.limits import held_against, limits_of
 from prodkit.decisions.record import decision_record
 from prodkit.decisions.whatif import other_decision, what_if
@@ -143,7 +143,7 @@ def test_an_unknown_name_and_a_wrong_value_are_refused():
 def contest(**changed):
     """The record of a promotion; lines are changed by name, dots as two underscores."""
     lines = {
-        "gain.champion": Evidence("gain.champion", "pass", 0.02, 0.01, 0.03, 0.0, 900, 3),
+        "gain.champion": Evidence("gain.champion", "pass", -0.02, -0.03, -0.01, -0.05, 900, 3),
         "labels": Evidence("labels", "pass", value=900, limit=500, n=900, rung=3),
         "calibration": Evidence("calibration", "pass", 0.02, 0.01, 0.03, 0.05, 900),
         "slice.origin=JFK": Evidence("slice.origin=JFK", "pass", -0.03, -0.05, -0.01, -0.02, 300, 3),
@@ -159,8 +159,9 @@ def contest(**changed):
 @pytest.mark.parametrize(
     ("changed", "now"),
     [
-        ({"margin": 0.02}, "keep"),
-        ({"margin": 0.04}, "reject"),
+        ({"margin": 0.04}, "promote"),  # which is about a first champion
+        ({"tolerated_loss": 0.03}, "promote"),
+        ({"tolerated_loss": 0.01}, "reject"),
         ({"slice_margin": 0.005}, "reject"),
         ({"size_limit_mb": 2.0}, "reject"),
         ({"latency_limit_ms": 5.0}, "reject"),
@@ -197,8 +198,11 @@ def test_the_rules_are_those_of_the_gates(seed, shift, then, now):
         ("rollback", "performance.predecessor_instead"): lambda limit: once(
             "performance.predecessor_instead", *losses, limit=limit, seed=0, note="", **common
         ),
-        ("validate", "gain.champion"): lambda limit: improvement(
-            "gain.champion", *losses, margin=limit, seed=0, **common
+        ("validate", "gain.baseline"): lambda limit: improvement(
+            "gain.baseline", *losses, margin=limit, seed=0, **common
+        ),
+        ("validate", "gain.champion"): lambda limit: not_inferior(
+            "gain.champion", *losses, limit=-limit, **common
         ),
         ("validate", "slice.place=a"): lambda limit: slices(
             frame, *losses, columns=["place"], min_rows=1, margin=limit, seed=0, **common

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +13,18 @@ import pandas as pd
 from prodkit.data.schema import Schema
 from prodkit.data.windows import read_window
 from prodkit.decisions.cooldown import cooldown
-from prodkit.decisions.gates import at_most, enough, improvement, known_classes, slices
+from prodkit.decisions.gates import at_most, enough, improvement, known_classes, not_inferior, slices
 from prodkit.decisions.paired import difference
-from prodkit.decisions.robustness import robustness_evidence
 from prodkit.decisions.trial import Trial, run_trial, unseen_rows
 from prodkit.errors import VersionError
 from prodkit.evidence import Evidence, Outcome
-from prodkit.models.bundle import Bundle, unpack
+from prodkit.models.bundle import Bundle
 from prodkit.models.metrics import intervals, scores
 from prodkit.params import ValidateParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
-__all__ = ["Contest", "budget_evidence", "challenge", "contest_evidence", "slice_table"]
+__all__ = ["Contest", "challenge", "contest_evidence", "slice_table"]
 
 
 _FEW_LEVELS = 20
@@ -73,19 +70,9 @@ def challenge(store: Store, params: ValidateParams) -> Contest:
         VersionError: no such challenger, or it is the champion already.
         DataError: the window cannot judge them.
     """
-    pointer, versions = store.champion(), store.versions()
-    if not versions:
-        raise VersionError("challenger", rule="must exist", value="an empty store", fix="Run train first.")
-    able = [version.number for version in versions if not version.quarantined]
-    number = params.challenger or max(able, default=versions[-1].number)
-    if number == pointer.version:
-        fix = "Run train for a new one, or name another `challenger`."
-        raise VersionError(
-            "challenger", rule="must not be the champion already", value=f"version {number}", fix=fix
-        )
-    if number not in able and any(version.number == number for version in versions):
-        fix = "Run train for a new one, or lift it: prodkit models quarantine VERSION --off."
-        raise VersionError("challenger", rule="must not be in quarantine", value=f"version {number}", fix=fix)
+    pointer = store.champion()
+    number = params.challenger or _newest(store)
+    _require_new(store, number)
     challenger = load_version(store, number)
     champion = load_version(store, pointer.version) if pointer.version is not None else None
     rows = unseen_rows(read_window(params), params, *(b for b in (challenger, champion) if b))
@@ -93,6 +80,42 @@ def challenge(store: Store, params: ValidateParams) -> Contest:
     before["baseline"] = challenger.fallback.predict(rows, schema=challenger.schema)
     trial = run_trial({**before, "challenger": challenger}, rows, params, schema=challenger.schema)
     return Contest(number, challenger, next(iter(before)), pointer.generation, trial, cooldown(store, params))
+
+
+def _newest(store: Store) -> int:
+    """The newest version that nobody has judged and taken back: one that was fitted again is none to be judged."""
+    versions = store.versions()
+    if not versions:
+        raise VersionError("challenger", rule="must exist", value="an empty store", fix="Run train first.")
+    barred = {version.manifest.get("judged") for version in versions if version.quarantined}
+    able = [
+        version.number
+        for version in versions
+        if not version.quarantined and version.number not in barred and "judged" not in version.manifest
+    ]
+    return max(able, default=versions[-1].number)
+
+
+def _require_new(store: Store, number: int) -> None:
+    """Raise VersionError if a version is the champion, what the champion was made from, or not to be judged."""
+    pointer, version = store.champion(), store.version(number)
+    champion = None if pointer.version is None else store.version(pointer.version)
+    name, shown, fix = (
+        "challenger",
+        f"version {number}",
+        "Run train for a new one, or name another `challenger`.",
+    )
+    if champion and number in (champion.number, champion.manifest.get("judged")):
+        raise VersionError(name, rule="must not be the champion already", value=shown, fix=fix)
+    if version.quarantined:
+        fix = "Run train for a new one, or lift it: prodkit models quarantine VERSION --off."
+        raise VersionError(name, rule="must not be in quarantine", value=shown, fix=fix)
+    if judged := version.manifest.get("judged"):
+        rule, fix = (
+            "must be one that a training left",
+            f"It is version {judged}, fitted again on all rows: name that.",
+        )
+        raise VersionError(name, rule=rule, value=shown, fix=fix)
 
 
 def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
@@ -107,18 +130,16 @@ def contest_evidence(params: ValidateParams, rivals: Contest) -> list[Evidence]:
         return [Evidence("drill", "fail", note=note), labels, answers]
     if labels.outcome != "pass":
         return [labels, answers]
-    better = improvement(
-        f"gain.{rivals.incumbent}",
-        before,
-        after,
-        blocks=trial.days,
-        margin=-params.tolerated_loss if params.tolerated_loss else params.margin,
-        confidence=params.confidence,
-        seed=params.seed,
-    )
+    settings: dict[str, Any] = {"blocks": trial.days, "confidence": params.confidence}
+    if rivals.incumbent == "champion":
+        better = not_inferior("gain.champion", before, after, limit=-params.tolerated_loss, **settings)
+    else:
+        better = improvement(
+            "gain.baseline", before, after, margin=params.margin, seed=params.seed, **settings
+        )
     strange = known_classes("labels.unknown_classes", trial.unknown_rows, rows=len(trial.rows))
     found = [better, labels, *strange, answers, *rivals.recent]
-    found += [*robustness_evidence(rivals.challenger, trial.rows), *_value(params, rivals)]
+    found += _value(params, rivals)
     if trial.task != "regression":
         found.append(_calibration(params, rivals))
     return found + slices(
@@ -167,38 +188,3 @@ def _sliced(params: ValidateParams, schema: Schema) -> list[str]:
     """The columns whose levels are judged one by one: as told, else the categories with few levels."""
     few = [c.name for c in schema.features if c.kind == "categorical" and len(c.levels or ()) <= _FEW_LEVELS]
     return [name for name in params.slices if name in schema.names] if params.slices else few[:3]
-
-
-def budget_evidence(
-    store: Store, params: ValidateParams, rivals: Contest, *, repeats: int = 15
-) -> list[Evidence]:
-    """What the challenger would cost to serve: megabytes on disk and in memory, milliseconds for one row.
-
-    Milliseconds are of the processor, and the least of several calls, so that a busy machine vetoes nothing.
-    """
-    size_mb = store.version(rivals.number).size_bytes / 1e6
-    artifact = store.artifact(rivals.number)
-    tracemalloc.start()
-    try:
-        kept = unpack(artifact, name=f"version {rivals.number}")
-        memory_mb = tracemalloc.get_traced_memory()[1] / 1e6
-    finally:
-        tracemalloc.stop()
-    del kept
-    row = rivals.trial.rows.head(1)
-    took = []
-    for _ in range(repeats):
-        began = time.process_time()
-        rivals.challenger.predict(row)
-        took.append((time.process_time() - began) * 1000)
-    note = "milliseconds for one row"
-    return [
-        at_most("budget.size", size_mb, limit=params.size_limit_mb, note="megabytes of artifact"),
-        at_most(
-            "budget.memory",
-            memory_mb,
-            limit=params.memory_limit_mb,
-            note="megabytes at most while it is loaded",
-        ),
-        at_most("budget.latency", min(took), limit=params.latency_limit_ms, n=repeats, note=note),
-    ]

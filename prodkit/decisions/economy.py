@@ -12,7 +12,7 @@ from scipy import stats
 from prodkit.errors import DataError, ParameterError
 from prodkit.models.metrics import autocorrelation, block_codes
 
-__all__ = ["Retraining", "chance_worse", "worth_retraining"]
+__all__ = ["Retraining", "chance_worse", "posterior", "worth_retraining"]
 
 Floats = NDArray[np.float64]
 
@@ -110,36 +110,59 @@ def chance_worse(
 ) -> float:
     """The probability that one model loses more a row than another, by more than is tolerated.
 
-    A normal prior, as far as the ages of the two models say, meets a normal likelihood: the mean difference, whose
-    standard error counts days and their autocorrelation, not rows.
-
     Args:
         gaps: (n,) loss of the one less that of the other on the same rows, in skill.
         blocks: (n,) day of each row.
         expected: mean of the prior: the slope of staleness times the difference of ages, negative for a fresher model.
         tolerated: difference in skill that may be.
-        spread: standard deviation of the prior.
+        spread: standard deviation of the prior, at least.
 
     Returns:
-        Between 0 and 1; NaN where a difference is not finite.
+        Between 0 and 1, by :func:`posterior`; NaN where a difference is not finite.
+
+    Raises:
+        DataError: a block is missing.
+    """
+    mean, deviation = posterior(gaps, blocks=blocks, expected=expected, spread=spread)
+    return float(stats.norm.sf(tolerated, loc=mean, scale=deviation))
+
+
+def posterior(
+    gaps: ArrayLike, *, blocks: ArrayLike, expected: float = 0.0, spread: float = 0.005
+) -> tuple[float, float]:
+    """Mean and standard deviation of a difference between two models, given what was expected and what was measured.
+
+    A normal prior, as far as the ages of the two models say, meets a normal likelihood: the mean difference, whose
+    standard error counts days and their autocorrelation, not rows. Where the difference lies further from the prior's
+    mean than its error explains, the prior is as wide as that (empirical Bayes, Morris 1983): a model that is plainly
+    worse is not believed to be as good as its age promises.
+
+    Args:
+        gaps: (n,) differences of the same rows.
+        blocks: (n,) day of each row.
+        expected: mean of the prior.
+        spread: standard deviation of the prior, at least.
+
+    Returns:
+        Both NaN where a difference is not finite; those of the prior where there is one day only.
 
     Raises:
         DataError: a block is missing.
     """
     values = np.asarray(gaps, dtype=float)
     codes, count = block_codes(blocks, len(values))
-    rows = np.bincount(codes, minlength=count).astype(float)
     if not np.isfinite(values).all():
-        return float("nan")
-    prior, precision = expected, spread**-2
-    if count > 1:
-        days, mean = np.bincount(codes, values, count), float(values.mean())
-        rest = days - mean * rows
-        phi = autocorrelation(days / rows)
-        variance = float(rest @ rest) / len(values) ** 2 * count / (count - 1) * (1 + phi) / (1 - phi)
-        weight = 1 / max(variance, 1e-18)
-        prior, precision = (precision * expected + weight * mean) / (precision + weight), precision + weight
-    return float(stats.norm.sf(tolerated, loc=prior, scale=precision**-0.5))
+        return float("nan"), float("nan")
+    if count < 2:
+        return expected, spread
+    rows = np.bincount(codes, minlength=count).astype(float)
+    days, mean = np.bincount(codes, values, count), float(values.mean())
+    rest = days - mean * rows
+    phi = autocorrelation(days / rows)
+    variance = float(rest @ rest) / len(values) ** 2 * count / (count - 1) * (1 + phi) / (1 - phi)
+    width, variance = max(spread**2, (mean - expected) ** 2 - variance), max(variance, 1e-18)
+    precision = 1 / width + 1 / variance
+    return (expected / width + mean / variance) / precision, precision**-0.5
 
 
 def _least(fresh: Mapping[str, Floats], step: int) -> str:

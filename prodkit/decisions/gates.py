@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from prodkit.decisions.economy import posterior
 from prodkit.decisions.paired import always_valid, difference
 from prodkit.evidence import Estimate, Evidence, Outcome
 
@@ -17,6 +18,7 @@ __all__ = [
     "enough",
     "improvement",
     "known_classes",
+    "not_inferior",
     "once",
     "share_at_most",
     "slices",
@@ -72,6 +74,42 @@ def improvement(
         outcome = "fail"
     note = f"gain in skill of the challenger; {_smallest(estimate, confidence)}"
     return Evidence.of(name, outcome, estimate, limit=margin, rung=3, note=note)
+
+
+def not_inferior(
+    name: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    blocks: np.ndarray,
+    limit: float,
+    confidence: float,
+    expected: float = 0.0,
+) -> Evidence:
+    """Is a challenger expected to lose no more than is tolerated against what it would replace?
+
+    Args:
+        name: name of the evidence.
+        before: (n,) loss of each row under the incumbent, in skill.
+        after: (n,) loss of the same rows under the challenger.
+        blocks: (n,) day of each row.
+        limit: gain that is the least, negative.
+        confidence: of the interval.
+        expected: gain that the ages of the two promise.
+
+    Returns:
+        ``fail`` when a gain below the limit is as probable as not, by :func:`prodkit.decisions.economy.posterior`;
+        else ``pass``; ``error`` when a loss is not finite.
+    """
+    if broken := _broken(name, before, after, limit):
+        return broken
+    mean, deviation = posterior(before - after, blocks=blocks, expected=expected)
+    half = deviation * stats.norm.ppf((1 + confidence) / 2)
+    estimate = Estimate(mean, mean - half, mean + half, len(before), len(np.unique(blocks)))
+    measured = float((before - after).mean())
+    note = f"expected gain in skill of the challenger, after {measured:.2g} was measured"
+    outcome: Outcome = "pass" if mean > limit else "fail"
+    return Evidence.of(name, outcome, estimate, limit=limit, rung=3, note=note)
 
 
 def _smallest(estimate: Estimate, confidence: float) -> str:

@@ -78,6 +78,11 @@ def _improvement(item: Evidence, _: float, now: float) -> Outcome:
     return "fail" if _high(item) < now else "inconclusive"
 
 
+def _not_inferior(item: Evidence, _: float, now: float) -> Outcome:
+    """As :func:`prodkit.decisions.gates.not_inferior`."""
+    return "pass" if item.value is not None and item.value > now else "fail"
+
+
 def _at_most(item: Evidence, _: float, now: float) -> Outcome:
     """As :func:`prodkit.decisions.gates.at_most`."""
     if item.value is None:
@@ -141,7 +146,8 @@ def _since(item: Evidence, _: float, now: float) -> Outcome:
 
 _CONTEST = {
     "cooldown": Held("cool_down", _since),
-    "gain.*": Held("margin", _improvement),
+    "gain.baseline": Held("margin", _improvement),
+    "gain.champion": Held("tolerated_loss", _not_inferior, scale=-1.0),
     "labels": Held("min_rows", _enough),
     "slice.*": Held("slice_margin", _slice, scale=-1.0),
     "calibration": Held("calibration_limit", _calibration, exact=False),

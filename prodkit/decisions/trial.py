@@ -15,7 +15,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.metrics import row_losses, row_worth, scores
 from prodkit.params import ProjectParams, Task
 
-__all__ = ["Trial", "joined", "run_trial", "unseen_rows"]
+__all__ = ["Trial", "aligned", "joined", "run_trial", "unseen_rows"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def run_trial(
     predicted, errors, losses, worth = {}, {}, {}, {}
     for name, candidate in candidates.items():
         if isinstance(candidate, np.ndarray):
-            said = _aligned(candidate[known], schema, pooled)
+            said = aligned(candidate[known], schema, pooled)
         else:
             said = _answers(candidate, kept, pooled)
         predicted[name] = said
@@ -168,7 +168,7 @@ def _answers(candidate: Bundle, rows: pd.DataFrame, pooled: Schema, *, most_fail
     while waiting and failures < most_failures:
         part = waiting.pop()
         try:
-            said[part] = _aligned(candidate.predict(rows.iloc[part]), candidate.schema, pooled)
+            said[part] = aligned(candidate.predict(rows.iloc[part]), candidate.schema, pooled)
         except Exception:  # a candidate that fails is evidence, not an accident
             failures += 1
             waiting += np.array_split(part, 2) if len(part) > 1 else []
@@ -185,7 +185,7 @@ def _pooled(schema: Schema, others: Sequence[Schema]) -> Schema:
     return replace(schema, task="multiclass", classes=tuple(classes.values()))
 
 
-def _aligned(said: np.ndarray, known: Schema, pooled: Schema) -> np.ndarray:
+def aligned(said: np.ndarray, known: Schema, pooled: Schema) -> np.ndarray:
     """Predictions (n,) or (n, k) over the classes of one schema, as shares (n, m) over those of the pooled one."""
     if pooled.classes == known.classes:
         return said

@@ -73,7 +73,7 @@ class Bundle:
         holdout: the window left for validation.
         profile: summary of the rows it learned from.
         recent: summary of the newest of them: what its feed looked like at the end.
-        scores: summary of its out-of-time predictions, to see predictions drift.
+        scores: summary of predictions of the newest rows that it had not learned, to see predictions drift.
         importance: rise of the loss when the column is shuffled, for each feature.
         golden: a few rows, with
         golden_predictions: their predictions when the model was made.
@@ -153,7 +153,7 @@ def assemble(
         holdout=split.holdout,
         profile=whole,
         recent=profile(feed[newest], schema, blocks=days[newest], like=whole),
-        scores=column_profile(lead_score(tested.predicted), blocks=tested.days),
+        scores=column_profile(lead_score(tested.predicted[tested.newest]), blocks=tested.days[tested.newest]),
         importance=dict(importance),
         golden=golden.reset_index(drop=True),
         golden_predictions=predictions(model, golden, schema=schema),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -161,6 +161,33 @@ class OutOfTime:
         """How much a day's mean loss resembles that of the day before, and the number of days it was estimated from."""
         daily = pd.Series(self.losses[1]).groupby(self.days).mean().to_numpy()
         return autocorrelation(daily), len(daily)
+
+    def followed_by(
+        self,
+        rows: pd.DataFrame,
+        predicted: np.ndarray,
+        baseline: np.ndarray,
+        *,
+        model: Pipeline,
+        params: TrainParams,
+    ) -> OutOfTime:
+        """The same with later labelled rows (n, any), which a model that has not seen them has answered."""
+        frame = pd.concat([self.frame, rows], ignore_index=True)
+        answers, truth = (
+            np.concatenate([self.predicted, predicted]),
+            self.schema.encode(frame[self.schema.target]),
+        )
+        return replace(
+            self,
+            frame=frame,
+            truth=truth,
+            predicted=answers,
+            baseline=np.concatenate([self.baseline, baseline]),
+            days=blocks(frame[params.time_column]),
+            last=model,
+            newest=np.arange(len(frame)) >= len(self.frame),
+            worth=row_worth(params.value, frame, truth=truth, predicted=answers, schema=self.schema),
+        )
 
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
         """Every score of the task with its interval, and the mean business value."""

@@ -144,7 +144,8 @@ class _Work:
         champion = self.records.champion()
         newest = [0]
         if getattr(self.params, "challenger", None) == 0:
-            newest = [max((version.number for version in self.records.versions()), default=0)]
+            versions = self.records.versions()  # without those that a judgement made, not a training
+            newest = [max((each.number for each in versions if "judged" not in each.manifest), default=0)]
         return [champion.generation, champion.version, champion.hold, *newest]
 
     def stem(self, ground: Mapping[str, Any]) -> str:

@@ -65,6 +65,8 @@ class Approvals(Records):
     ) -> Event:
         """Put an action before a person. A run has one proposal: to repeat it changes nothing.
 
+        It supersedes an open one of the same action, which somebody would otherwise approve by mistake.
+
         Args:
             run_id: whose proposal it is; :meth:`approve` and :meth:`reject` name it.
             action: promote, rollback, hold, release or retrain.
@@ -87,7 +89,9 @@ class Approvals(Records):
             proposal = (version, int(generation), {"action": action})
             made = events_of(write.rows, EVENTS.c.kind == "propose", EVENTS.c.run_id == run_id)
             if not made:
-                return write.append("propose", version=version, generation=proposal[1], detail=proposal[2])
+                event = write.append("propose", version=version, generation=proposal[1], detail=proposal[2])
+                _supersede(write, action)
+                return event
             if (made[0].version, made[0].generation, made[0].detail) != proposal:
                 value = f"{action} after {made[0].detail['action']}"
                 fix = "Reject the first, and run again with --force."
@@ -181,6 +185,16 @@ def require_generation(champion: Champion, expected: int) -> None:
         raise ConflictError(
             "champion", rule=rule, value=value, fix="Judge again, against the champion of now."
         )
+
+
+def _supersede(write: Write, action: str) -> None:
+    """Settle what other runs proposed of the same kind: a newer judgement stands in their place."""
+    run_id, reason = write.run_id, write.reason
+    for older in list(open_proposals(events_of(write.rows)).values()):
+        if older.run_id != run_id and older.detail["action"] == action:
+            write.run_id, write.reason = older.run_id, f"superseded by run {run_id}"
+            write.append("reject", version=older.version)
+    write.run_id, write.reason = run_id, reason
 
 
 def _require_thawed(champion: Champion, *, force: bool = False) -> None:

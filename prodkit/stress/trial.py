@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.decisions.contest import Contest
 from prodkit.decisions.gates import at_most
+from prodkit.decisions.refit import Successor
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.evidence import Evidence, Outcome
 from prodkit.params import ProjectParams, StressParams, ValidateParams
@@ -407,7 +407,7 @@ def _plain(line: Mapping[Any, Any]) -> dict[str, Any]:
     return plain | {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
 
 
-def load_budget(store: Store, params: ValidateParams, rivals: Contest) -> list[Evidence]:
+def load_budget(store: Store, params: ValidateParams, successor: Successor) -> list[Evidence]:
     """The challenger against the service limits at ``promised_rate``; nothing if that is 0.
 
     Challenger and champion are loaded in turn by the guard of this process, on the same schedule, with the judged rows
@@ -417,18 +417,18 @@ def load_budget(store: Store, params: ValidateParams, rivals: Contest) -> list[E
     Args:
         store: that holds the champion.
         params: of the notebook.
-        rivals: who is judged.
+        successor: what would be served.
     """
     if not params.promised_rate:
         return []
     facts = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
     load = {"promised_rate": params.promised_rate, "rates": [params.promised_rate]}
     stress = StressParams.check({**facts, **load, "step_seconds": params.step_seconds})
-    models = {"challenger": LoadedModel(rivals.number, rivals.challenger)}
+    models = {"challenger": LoadedModel(successor.judged, successor.bundle)}
     champion = store.champion().version
     if champion is not None:
         models = {"champion": LoadedModel(champion, load_version(store, champion)), **models}
-    steps = load_guards(stress, models, rivals.trial.rows)
+    steps = load_guards(stress, models, successor.rows)
     evidence = []
     pairs = zip(
         *(_load_evidence(stress, who, steps.get(who, [])) for who in ("champion", "challenger")), strict=True
