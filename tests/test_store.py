@@ -380,6 +380,23 @@ def test_a_run_proposes_once(store: Store) -> None:
     assert store.proposals() == []
 
 
+def test_a_newer_promotion_supersedes_one_that_waits(store: Store) -> None:
+    """Of two proposed promotions only the newer can be approved; the older is settled, with the run that did it."""
+    fill(store, 2)
+    propose(store, "promote", run="first", version=1)
+    propose(store, "retrain", run="other")
+    propose(store, "promote", run="second", version=2)
+    assert [event.run_id for event in store.proposals()] == ["other", "second"]
+    rejected = store.history()[-1]
+    assert (rejected.kind, rejected.run_id, rejected.reason) == (
+        "reject",
+        "first",
+        "superseded by run second",
+    )
+    assert store.settled("first") == "rejected"
+    assert is_sound(store)
+
+
 def test_a_wrong_proposal_is_refused(store: Store) -> None:
     """An unknown action, an unknown version and a missing reason are refused at once."""
     with pytest.raises(ParameterError, match="action must be one of promote, rollback"):

@@ -65,7 +65,7 @@ class Approvals(Records):
     ) -> Event:
         """Put an action before a person. A run has one proposal: to repeat it changes nothing.
 
-        It supersedes an open one of the same action, which somebody would otherwise approve by mistake.
+        A promotion supersedes the open ones of other runs, which somebody would otherwise approve by mistake.
 
         Args:
             run_id: whose proposal it is; :meth:`approve` and :meth:`reject` name it.
@@ -90,7 +90,8 @@ class Approvals(Records):
             made = events_of(write.rows, EVENTS.c.kind == "propose", EVENTS.c.run_id == run_id)
             if not made:
                 event = write.append("propose", version=version, generation=proposal[1], detail=proposal[2])
-                _supersede(write, action)
+                if action == "promote":
+                    _supersede(write)
                 return event
             if (made[0].version, made[0].generation, made[0].detail) != proposal:
                 value = f"{action} after {made[0].detail['action']}"
@@ -187,11 +188,11 @@ def require_generation(champion: Champion, expected: int) -> None:
         )
 
 
-def _supersede(write: Write, action: str) -> None:
-    """Settle what other runs proposed of the same kind: a newer judgement stands in their place."""
+def _supersede(write: Write) -> None:
+    """Settle the promotions that other runs proposed: a newer judgement stands in their place."""
     run_id, reason = write.run_id, write.reason
     for older in list(open_proposals(events_of(write.rows)).values()):
-        if older.run_id != run_id and older.detail["action"] == action:
+        if older.run_id != run_id and older.detail["action"] == "promote":
             write.run_id, write.reason = older.run_id, f"superseded by run {run_id}"
             write.append("reject", version=older.version)
     write.run_id, write.reason = run_id, reason
