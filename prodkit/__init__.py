@@ -1,6 +1,8 @@
 """Tabular scikit-learn models from experiment to production, without leaving notebooks."""
 
+import sys
 from importlib import import_module
+from opcode import opmap
 from typing import Any
 
 # Where each public name lives. A name is imported when it is first asked for, so that `import prodkit` costs
@@ -120,7 +122,14 @@ __all__ = sorted(_HOME_OF)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
+        caller = sys._getframe(1)
+        if caller.f_code.co_code[caller.f_lasti] == opmap["IMPORT_FROM"]:
+            mend = "the notebook is of another version: run `prodkit update` in its project"
+            raise ImportError(f"prodkit has no {name}: {mend}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(
+        "prodkit.settings"
+    ).project_on_path()  # a notebook's next line may import the project's modules
     return getattr(import_module(f"prodkit.{_HOME_OF[name]}"), name)
 
 

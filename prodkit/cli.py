@@ -35,7 +35,7 @@ from prodkit.console import (
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.params import NOTEBOOKS
 from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
-from prodkit.settings import default_files, outputs_folder, resolve, typed_value
+from prodkit.settings import default_files, outputs_folder, project_on_path, resolve, typed_value
 
 if TYPE_CHECKING:
     from prodkit.runs.backfill import Filled
@@ -73,7 +73,8 @@ class _Group(click.Group):
     """A command that Ctrl-C ends as it would end any other program, not as a failure."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it."""
+        """Run it, with the project's modules on the import path."""
+        project_on_path()
         try:
             return super().invoke(context)
         except KeyboardInterrupt:

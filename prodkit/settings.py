@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import importlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
@@ -27,11 +30,15 @@ __all__ = [
     "environment_set",
     "expand",
     "given_values",
+    "imported",
+    "modules_digest",
     "names_read",
     "neutral_facts",
     "outputs_folder",
     "outputs_in",
+    "own_modules",
     "project_folder",
+    "project_on_path",
     "read_files",
     "read_notebook",
     "resolve",
@@ -47,14 +54,47 @@ REAL_STORE = "sqlite:///outputs/store.db"
 
 
 def project_folder(start: Path | None = None) -> Path:
-    """The nearest folder upwards that holds ``notebooks/``, else the checkout that prodkit itself lies in.
+    """The nearest folder upwards that holds ``notebooks/``, else the one to start from: the current folder.
 
-    In an installation without notebooks it is the current folder.
+    A run tells its kernel by ``PRODKIT_PROJECT``, wherever the notebook lies.
     """
+    named = os.environ.get("PRODKIT_PROJECT")
+    if named and start is None:
+        return Path(named)
     here = (start or Path.cwd()).resolve()
-    lived_in = Path(__file__).resolve().parents[1]
-    folders = (here, *here.parents, lived_in)
-    return next((folder for folder in folders if (folder / "notebooks").is_dir()), here)
+    return next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+
+
+def project_on_path(folder: str = "") -> None:
+    """Let this process import the project's own modules: after the standard library, before what is installed."""
+    place = folder or str(project_folder())
+    if place not in sys.path and Path(place, "notebooks").is_dir():
+        packages = (n for n, each in enumerate(sys.path) if each.endswith("-packages"))
+        sys.path.insert(next(packages, len(sys.path)), place)
+        importlib.invalidate_caches()
+
+
+def imported(path: str) -> Any:
+    """What ``package.module.name`` or ``package.module:name`` names, of the project or what is installed."""
+    project_on_path()
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def own_modules() -> dict[str, str]:
+    """SHA-256 of each loaded module that lies in the project and belongs to nobody else, by its path there."""
+    folder, digests = project_folder(), {}
+    if not (folder / "notebooks").is_dir():
+        return {}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_relative_to(folder):
+            continue
+        place = Path(file).relative_to(folder)
+        installed = any(part.endswith("-packages") for part in place.parts)
+        if not installed and place.parts[0] not in ("prodkit", "tests"):
+            digests[place.as_posix()] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return digests
 
 
 _outputs: ContextVar[str] = ContextVar("outputs", default="")
@@ -166,6 +206,16 @@ def store_places(url: str, artifacts: str) -> tuple[str, str]:
     return f"sqlite:///{sandbox}/store.db", f"{sandbox}/artifacts"
 
 
+def modules_digest(paths: Iterable[str]) -> str:
+    """SHA-256 of the project's modules, if one of these import paths lies in it; else empty."""
+    folder = project_folder()
+    names = {path.partition(":")[0].partition(".")[0] for path in paths}
+    own = {name for name in names if name and ((folder / f"{name}.py").is_file() or (folder / name).is_dir())}
+    files = {*folder.glob("*.py"), *(file for name in own for file in (folder / name).rglob("*.py"))}
+    texts = [f"{file.relative_to(folder)}\0".encode() + file.read_bytes() for file in sorted(files)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest() if own else ""
+
+
 # Values
 
 
@@ -179,7 +229,12 @@ def read_notebook(notebook: str) -> Notebook:
     path = Path(notebook) if notebook.endswith(".ipynb") else folder / f"{notebook}.ipynb"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.ipynb"))
-        fix = f"There are: {', '.join(known)}." if known else "Start in a folder that holds notebooks/."
+        make = "prodkit init DIR --data FILE --target COL --time COL"
+        fix = (
+            f"There are: {', '.join(known)}."
+            if known
+            else f"Start in a project's folder, or make one: {make}."
+        )
         raise ParameterError("NOTEBOOK", rule="must be a notebook", value=notebook, fix=fix)
     try:
         return parse_notebook(path.read_text(encoding="utf-8"), path)
@@ -201,9 +256,13 @@ class Arguments:
 
 
 def default_files(*names: str, shared: bool = True) -> list[Path]:
-    """Without ``-f``, the project's own: ``params/flights.yaml``, if it is shared, and the policies of these names."""
+    """Without ``-f``, the project's own: the policies of these names, and before them its facts, if they are shared.
+
+    These stand in ``params/project.yaml``; those of the bundled table in ``params/flights.yaml``.
+    """
     folder = project_folder() / "params"
-    return [path for name in ((FLIGHTS,) * shared + names) if (path := folder / f"{name}.yaml").is_file()]
+    facts = next((name for name in ("project", FLIGHTS) if (folder / f"{name}.yaml").is_file()), FLIGHTS)
+    return [path for name in ((facts,) * shared + names) if (path := folder / f"{name}.yaml").is_file()]
 
 
 def read_files(notebook: str, files: Sequence[Path | str]) -> dict[str, Any]:

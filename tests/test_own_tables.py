@@ -98,6 +98,7 @@ def test_a_newcomers_table_through_the_real_command(prodkit: Command, tmp_path, 
     file, out = facts_beside(table), tmp_path / "out"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PRODKIT_PROJECT", str(PROJECT))
     call = ("lifecycle", "-f", "../my.yaml", "-p", "approval", "required", "--out", out)
 
     status, _, said = prodkit(*call)

@@ -532,11 +532,11 @@ def test_only_declared_names_are_taken_from_a_cell():
 
 
 def test_the_project_is_the_nearest_folder_that_holds_notebooks(tmp_path):
-    """From anywhere below; from elsewhere it is the checkout that the package lies in."""
+    """From anywhere below; elsewhere it is the folder itself, and never the checkout that the package lies in."""
     deep = tmp_path / "a" / "notebooks" / "b"
     deep.mkdir(parents=True)
     assert project_folder(deep) == tmp_path / "a"
-    assert project_folder(tmp_path) == Path(package.__file__).parent.parent
+    assert project_folder(tmp_path) == tmp_path
 
 
 def test_outputs_lie_where_out_says(tmp_path):

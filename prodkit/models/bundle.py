@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import platform
@@ -32,10 +33,12 @@ from prodkit.models.masks import MaskPrice, MaskSample
 from prodkit.models.seen import Seen
 from prodkit.models.training import OutOfTime, Split
 from prodkit.params import ProjectParams, TrainParams
+from prodkit.settings import own_modules, project_folder, project_on_path
 
 __all__ = [
     "Bundle",
     "assemble",
+    "changed_modules",
     "environment",
     "lead_score",
     "manifest",
@@ -172,8 +175,9 @@ def lead_score(predicted: np.ndarray) -> np.ndarray:
 
 
 def environment() -> dict[str, str]:
-    """The versions of Python and of the libraries that shape a prediction, by name."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+    """The versions of Python and of the libraries that shape a prediction, and the digests of the project's modules."""
+    versions = {name: version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version()} | versions | own_modules()
 
 
 def manifest(
@@ -255,6 +259,7 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
     Raises:
         ModelError: it cannot be read in this environment, or answers otherwise than when it was made.
     """
+    project_on_path()
     try:
         with _moved_names():
             bundle: Bundle = joblib.load(io.BytesIO(artifact))
@@ -262,6 +267,8 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
     except Exception as error:
         rule = f"could not be read back: {type(error).__name__}: {error}"
         fix = "Install the versions its manifest names, or train it again."
+        if isinstance(error, ModuleNotFoundError):
+            fix = f"Put the module {error.name} back beside notebooks/ (looked in {project_folder()}), or install it."
         raise ModelError(name, rule=rule, fix=fix) from error
     gap = float(np.max(np.abs(again - bundle.golden_predictions), initial=0.0))
     scale = 1.0 + float(np.max(np.abs(bundle.golden_predictions), initial=0.0))
@@ -272,6 +279,17 @@ def unpack(artifact: bytes, *, name: str = "artifact") -> Bundle:
         fix = f"Changed since: {changed or 'nothing known'}. Train it again."
         raise ModelError(name, rule=rule, value=f"a difference of {gap:.2g}", fix=fix)
     return bundle
+
+
+def changed_modules(bundle: Bundle) -> list[str]:
+    """The project's modules that a version came from and that are not what they were then, or are gone."""
+    folder = project_folder()
+    now = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else ""
+        for name in bundle.environment
+        if name.endswith(".py")
+    }
+    return [name for name, digest in now.items() if digest != bundle.environment[name]]
 
 
 @contextmanager

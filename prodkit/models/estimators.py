@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from prodkit.data.cells import texts
 from prodkit.data.schema import Schema
 from prodkit.errors import ModelError, ProdkitError
 from prodkit.models.metrics import row_losses
+from prodkit.settings import imported
 
 __all__ = [
     "Fallback",
@@ -103,11 +103,10 @@ def _class_weight(weights: Mapping[Any, float], schema: Schema) -> dict[int, flo
 
 
 def _construct(path: str, arguments: dict[str, Any]) -> Any:
-    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        maker = getattr(importlib.import_module(module), name)
+        maker = imported(path)
     except Exception as error:  # a module of one's own may raise anything
-        fix = "Write it as sklearn.ensemble.RandomForestClassifier or my_package.my_module:factory."
+        fix = "Write it as sklearn.ensemble.RandomForestClassifier, or my_module:factory of a module beside notebooks/."
         rule = f"must name something that can be imported ({type(error).__name__}: {error})"
         raise ModelError("model", rule=rule, value=path, fix=fix) from error
     try:

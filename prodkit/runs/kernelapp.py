@@ -24,7 +24,7 @@ from typing import Any
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 
-__all__ = ["KernelApp", "end_with_runner", "forked_kernel"]
+__all__ = ["KernelApp", "end_with_runner", "find_project", "forked_kernel"]
 
 # Variables of the fork server alone; the last two are what readline sets for whoever imports it.
 _SERVERS_OWN = ("PYTHONSAFEPATH", "PYDEVD_DISABLE_FILE_VALIDATION", "COLUMNS", "LINES")
@@ -91,6 +91,7 @@ def forked_kernel(
     sys.path[:] = path
     if "PYTHONSAFEPATH" not in environment:  # as the fork server was; IPython goes by that
         sys.path.insert(next((n for n, place in enumerate(path) if place.endswith("-packages")), 0), "")
+    find_project()
     sys.argv = list(command[1:])
     sys.orig_argv[:] = command
     _settle()
@@ -102,6 +103,14 @@ def forked_kernel(
         sys.modules["ipywidgets"].register_comm_target()
     app.start()
     ctypes.pythonapi.Py_Exit(0)  # as an interpreter ends: exit handlers, threads, open files
+
+
+def find_project() -> None:
+    """Put the project's folder on the import path: after the standard library, before what is installed."""
+    folder = os.environ.get("PRODKIT_PROJECT")
+    if folder and folder not in sys.path and os.path.isdir(os.path.join(folder, "notebooks")):
+        packages = (n for n, place in enumerate(sys.path) if place.endswith("-packages"))
+        sys.path.insert(next(packages, len(sys.path)), folder)
 
 
 def _settle() -> None:
@@ -122,12 +131,19 @@ def _settle() -> None:
 
 
 def _differs(path: Sequence[str], began: int) -> bool:
-    """Whether an import would give something else: a file has changed, or one beside the notebook comes first."""
+    """Whether an import would give something else: a file has changed, or one of the notebook or project is first."""
     loaded = dict(sys.modules)
-    beside = {entry.name: entry for entry in os.scandir()}
-    own = {name.partition(".")[0] for name in beside if name.endswith((".py", ".so"))}
-    own |= {name for name, entry in beside.items() if os.path.isfile(os.path.join(entry.path, "__init__.py"))}
-    if own & set(loaded) or "matplotlibrc" in beside:
+    for folder in {os.getcwd(), os.environ.get("PRODKIT_PROJECT") or os.getcwd()}:
+        for entry in os.scandir(folder):
+            is_module = entry.name.endswith((".py", ".so")) or os.path.isfile(
+                os.path.join(entry.path, "__init__.py")
+            )
+            same = loaded.get(entry.name.partition(".")[0]) if is_module else None
+            if same is not None and not str(getattr(same, "__file__", "")).startswith(
+                os.path.join(folder, "")
+            ):
+                return True
+    if os.path.exists("matplotlibrc"):
         return True
     files = [getattr(module, "__file__", None) for module in loaded.values()]
     files += [folder for folder in path if folder.endswith("-packages")]
@@ -139,4 +155,5 @@ def _differs(path: Sequence[str], began: int) -> bool:
 
 if __name__ == "__main__":
     end_with_runner()
+    find_project()
     KernelApp.launch_instance()

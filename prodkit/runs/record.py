@@ -19,7 +19,7 @@ from prodkit.evidence import Outcome
 from prodkit.files import write_text
 from prodkit.params import MonitorParams, ProjectParams, RollbackParams
 from prodkit.runs.stops import Stop
-from prodkit.settings import project_folder
+from prodkit.settings import modules_digest, project_folder
 from prodkit.store.registry import Store
 
 __all__ = [
@@ -199,9 +199,9 @@ def basis(
         store: the real store that it works with, if it does.
 
     Returns:
-        ``notebook``, ``code`` and ``data``, SHA-256 digests; ``unchecked``, which of its cells say that their outputs
-        cannot repeat; ``folder``, relative to the project's if it lies there; ``store``, a watermark or None;
-        ``began``, the moment when this was taken.
+        ``notebook``, ``code``, ``modules`` (the project's own) and ``data``, SHA-256 digests; ``unchecked``, which of
+        its cells say that their outputs cannot repeat; ``folder``, relative to the project's if it lies there;
+        ``store``, a watermark or None; ``began``, the moment when this was taken.
 
     Raises:
         DataError: the table cannot be read.
@@ -212,6 +212,7 @@ def basis(
         "notebook": cells_digest(cells),
         "unchecked": unchecked_cells(cells),
         "code": code_digest(),
+        "modules": modules_digest([getattr(params, "model", ""), *params.metrics] if params else []),
         "data": table_digest(params) if params else files_digest(values, folder),
         "folder": os.path.relpath(folder, home) if folder.is_relative_to(home) else str(folder),
         "store": store.watermark() if store else None,

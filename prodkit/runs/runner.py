@@ -27,7 +27,15 @@ from prodkit.runs.draft import close_notebook, notebook_text, read_executed
 from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.record import basis, finished_record, new_record, read_record, write_record
 from prodkit.runs.stops import Limits, Stop, heeding_signals
-from prodkit.settings import REAL_STORE, check, names_read, outputs_folder, read_notebook, resolve
+from prodkit.settings import (
+    REAL_STORE,
+    check,
+    names_read,
+    outputs_folder,
+    project_folder,
+    read_notebook,
+    resolve,
+)
 from prodkit.store.registry import Store
 
 __all__ = ["Run", "run_notebook"]
@@ -150,7 +158,7 @@ class _Work:
 
     def stem(self, ground: Mapping[str, Any]) -> str:
         """The name of this work: the same for the same work."""
-        identity = {name: ground[name] for name in ("notebook", "code", "data", "folder")}
+        identity = {name: ground[name] for name in ("notebook", "code", "modules", "data", "folder")}
         identity["champion"] = self._champion()
         identity["parameters"] = {**self.values, **(self.params.plain() if self.params else {})}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:10]
@@ -195,7 +203,11 @@ class _Attempt:
         order = Order(
             self.taken.folder / "notebook.ipynb",
             folder=source.parent.resolve(),
-            environment={"PRODKIT_RUN": run_id, "PRODKIT_OUT": str(outputs_folder())},
+            environment={
+                "PRODKIT_RUN": run_id,
+                "PRODKIT_OUT": str(outputs_folder()),
+                "PRODKIT_PROJECT": str(project_folder()),
+            },
             limits=self.limits,
             hide=self.work.secrets.text if self.work.secrets else str,
             forked=self.work.params is not None,  # what a notebook of one's own imports is not known

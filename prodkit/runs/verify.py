@@ -25,7 +25,7 @@ from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.record import code_digest, files_digest, table_digest, working_folder
 from prodkit.runs.recorded import RunRecord
 from prodkit.runs.stops import Limits
-from prodkit.settings import names_read, outputs_folder
+from prodkit.settings import names_read, outputs_folder, project_folder
 from prodkit.store.registry import Store
 from prodkit.store.snapshot import take_snapshot
 
@@ -239,6 +239,7 @@ def _execute(record: RunRecord, sandbox: Path, verdict: Verdict) -> tuple[RunRec
     nbformat.write(_unexecuted(record.notebook), source)
     names, out = references(record.values), str(sandbox)
     run = {"PRODKIT_RUN": record.folder.name, "PRODKIT_OUT": out, "PRODKIT_SANDBOX": out}
+    run["PRODKIT_PROJECT"] = str(project_folder())
     seconds = max(_LEAST_SECONDS, _PATIENCE * max(map(_seconds, record.cells), default=0.0))
     limits, hide = Limits(cell_seconds=seconds), Redaction.of(names).text
     order = Order(target, folder=folder, environment=run, limits=limits, hide=hide if names else str)

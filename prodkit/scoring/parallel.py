@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, TextIO, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prodkit.errors import ParameterError
+from prodkit.settings import project_folder, project_on_path
 
 __all__ = ["shared_out"]
 
@@ -73,11 +75,12 @@ def _cluster(backend: str) -> AbstractContextManager[Any]:
     except ValueError:  # there is none yet
         pass
     try:
-        client: AbstractContextManager[Any] = Client(dashboard_address=None)  # type: ignore[no-untyped-call]
+        client: Any = Client(dashboard_address=None)  # type: ignore[no-untyped-call]
+        client.register_worker_callbacks(partial(project_on_path, str(project_folder())))
     except (OSError, ValueError) as error:
         fix = "Start one: dask scheduler, and dask worker for each machine; or unset DASK_SCHEDULER_ADDRESS."
         raise ParameterError("backend", rule="dask needs a scheduler that answers", fix=fix) from error
-    return client
+    return client  # type: ignore[no-any-return]
 
 
 @contextmanager

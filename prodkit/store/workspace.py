@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import feature_columns, labelled, read_window
 from prodkit.errors import ArtifactError, ModelError, VersionError, WindowError
 from prodkit.evidence import Window, earlier_windows
-from prodkit.models.bundle import Bundle, assemble, manifest, pack, unpack
+from prodkit.models.bundle import Bundle, assemble, changed_modules, manifest, pack, unpack
 from prodkit.models.estimators import fit_model
 from prodkit.models.training import Split, importance, model_for, out_of_time, subsample
 from prodkit.params import MonitorParams, ProjectParams, TrainParams
@@ -22,6 +23,7 @@ from prodkit.store.registry import Store
 
 __all__ = ["champion_of", "first_rows", "load_version", "open_store", "store_problems"]
 
+_CHANGED = "version {} came from another {} than the one that is here: train again, or bring that one back"
 _ROWS = 12_000  # enough for a model worth looking at, few enough to fit in a blink
 _SPAN = timedelta(days=90)
 
@@ -54,6 +56,8 @@ def open_store(params: ProjectParams, *, create: bool = True, timeout_seconds: f
 def load_version(store: Store, number: int) -> Bundle:
     """Read a version back: digest verified first, golden rows predicted after."""
     bundle = unpack(store.artifact(number), name=f"version {number}")
+    if changed := changed_modules(bundle):
+        warnings.warn(_CHANGED.format(number, ", ".join(changed)), stacklevel=2)
     return replace(bundle, digest=store.version(number).digest)
 
 
@@ -70,7 +74,10 @@ def store_problems(store: Store) -> list[str]:
     problems = store.check()
     for version in store.versions():
         try:
-            load_version(store, version.number)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                load_version(store, version.number)
+            problems += [str(each.message) for each in caught if "came from" in str(each.message)]
         except ModelError as error:
             problems.append(str(error))
         except (ArtifactError, VersionError):  # the check has said so, or it was deleted meanwhile
