@@ -62,7 +62,7 @@ _HOMES = {
     "decisions.ladder": ["gain_table", "knowledge_table", "ladder_evidence"],
     "models.metrics": ["calibration_curve"],
     "models.estimators": ["fit_model"],
-    "monitoring.outcomes": ["judge_matured"],
+    "monitoring.outcomes": ["demonstrate_past", "judge_matured"],
     "monitoring.pending": ["estimate_pending"],
     "monitoring.wider": ["judge_drift"],
     "params": [
@@ -74,7 +74,6 @@ _HOMES = {
         "TrainParams",
         "ValidateParams",
     ],
-    "monitoring.rehearsal": ["demonstrate_past"],
     "decisions.result": [
         "bottom_line",
         "conclude",
@@ -110,9 +109,8 @@ _HOMES = {
         "split_window",
     ],
     "monitoring.findings": ["standing", "steady", "vital_evidence"],
-    "monitoring.panels": ["draw_answers", "draw_quality"],
     "monitoring.served": ["served_performance"],
-    "monitoring.vitals": ["vital_signs"],
+    "monitoring.vitals": ["draw_answers", "draw_quality", "vital_signs"],
     "store.workspace": ["champion_of", "first_rows", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

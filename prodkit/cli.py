@@ -101,10 +101,11 @@ def run(notebook: str, given: dict[str, Any], exit_code: bool, as_json: bool, **
 
     Without -f it reads params/flights.yaml and the notebook's own file in params/.
     """
+    from prodkit.planning import suited_to
     from prodkit.runs.runner import run_notebook
 
     with heeding_signals():
-        done = run_notebook(notebook, given, **options)
+        done = run_notebook(notebook, {**suited_to(notebook, given), **given}, **options)
     if as_json:
         print_json(done.document)
     else:
@@ -173,6 +174,23 @@ def lifecycle(
     print_table(life.table())
     for line in [*life.notes, f"open {page}"]:
         say(line)
+
+
+@prodkit.command()
+@file_options
+@json_option
+@with_outputs
+def status(files: Sequence[Path], pairs: Sequence[tuple[str, str]], as_json: bool) -> None:
+    """Where the model stands: who serves since when, what is due, what waits for a person, figures and alerts."""
+    from prodkit.planning import Outlook, asked
+    from prodkit.status import status as standing
+    from prodkit.status import status_lines
+
+    document = standing(Outlook(**asked(files or default_files(*NOTEBOOKS), pairs)))
+    if as_json:
+        print_json(document)
+    else:
+        say("\n".join(status_lines(document)))
 
 
 @prodkit.command()

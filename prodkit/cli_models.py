@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from prodkit.console import (
+    file_options,
     json_option,
     print_json,
     print_table,
@@ -17,6 +20,8 @@ from prodkit.console import (
     with_signature,
     with_store,
 )
+from prodkit.params import NOTEBOOKS
+from prodkit.settings import default_files
 
 if TYPE_CHECKING:
     from prodkit.store.registry import Champion, Store
@@ -86,12 +91,18 @@ def history(store: Store, as_json: bool) -> None:
 
 
 @models.command()
+@click.option("--data", "with_table", is_flag=True, help="Read the table: is each period as the loop saw it?")
+@file_options
 @with_store
-def check(store: Store) -> None:
+def check(store: Store, with_table: bool, files: Sequence[Path], pairs: Sequence[tuple[str, str]]) -> None:
     """Verify the chain of events, digests and signatures, and open each version; ends with 1 if something is wrong."""
+    from prodkit.planning import Outlook, asked
     from prodkit.store.workspace import store_problems
 
     problems = store_problems(store)
+    if with_table:
+        outlook = Outlook(**asked(files or default_files(*NOTEBOOKS), pairs))
+        problems += [line for each in outlook.changes(thorough=True).values() for line in each]
     for problem in problems:
         tell(problem, style="red")
     say(f"{len(store.history())} events, {len(problems)} problems")

@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 __all__ = [
     "Estimate",
@@ -18,6 +19,7 @@ __all__ = [
     "iso",
     "overall",
     "parse_duration",
+    "utc",
     "write_duration",
 ]
 
@@ -190,6 +192,22 @@ def earlier_windows(window: Window, count: int) -> list[Window]:
         start = (end - timedelta(days=1)).replace(day=1) if is_month else end - length
         windows.append(Window(start, end))
     return windows[::-1]
+
+
+def utc(moment: datetime, zone: str = "UTC") -> datetime:
+    """A moment as naive UTC; one without an offset is meant in a time zone.
+
+    Of an hour that the clock repeats the first is meant; an hour that it leaves out lies after the change. The first
+    and the last moments that there are stay what they are.
+
+    >>> utc(datetime(2024, 7, 1), "Europe/Rome"), utc(datetime(2024, 10, 27, 2, 30), "Europe/Rome")
+    (datetime.datetime(2024, 6, 30, 22, 0), datetime.datetime(2024, 10, 27, 0, 30))
+    """
+    if moment.tzinfo is None:
+        if zone == "UTC" or not 2 < moment.year < 9998:
+            return moment
+        moment = moment.replace(tzinfo=ZoneInfo(zone), fold=0)
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def iso(moment: datetime) -> str:

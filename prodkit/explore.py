@@ -31,8 +31,7 @@ from prodkit.drift.compare import compare_columns
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Evidence
 from prodkit.models.training import OutOfTime, Withheld
-from prodkit.monitoring.panels import sign_limits
-from prodkit.monitoring.vitals import Vitals
+from prodkit.monitoring.vitals import Vitals, sign_limits
 from prodkit.params import MonitorParams, RollbackParams, StressParams, Task, TrainParams
 from prodkit.stress.load import Step, knee
 from prodkit.stress.trial import knee_limits, load_table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.evidence import Window
+from prodkit.evidence import Window, utc
 from prodkit.files import write_text
 from prodkit.params import LEAD
 from prodkit.report import changes, number, rendered, state
-from prodkit.settings import REAL_STORE, project_folder, resolve
+from prodkit.settings import REAL_STORE, resolve
+from prodkit.store.approvals import store_options, waiting
 from prodkit.store.history import Champion, Event, open_proposals
 from prodkit.store.registry import Store, Version
 
@@ -29,7 +29,6 @@ __all__ = [
     "drawing",
     "figures_of",
     "periods",
-    "store_options",
     "write_comparison",
     "write_site",
 ]
@@ -89,13 +88,6 @@ def _site(folder: Path, documents: list[dict[str, Any]], store: str, artifacts: 
         versions = opened.versions()
         measured = opened.metric_rows(notebook="monitor", name=f"realised.{_lead_metric(versions)}")
         return Site(documents, versions, opened.history(), opened.champion(), measured, options)
-
-
-def store_options(folder: Path, store: str = REAL_STORE, artifacts: str = _ARTIFACTS) -> str:
-    """What ``prodkit models`` needs to find a store, as typed, a space first; nothing for the usual one."""
-    typed = {"--out": str(folder), "--store": store, "--artifacts": artifacts}
-    usual = {"--out": str(project_folder() / "outputs"), "--store": REAL_STORE, "--artifacts": _ARTIFACTS}
-    return "".join(f" {name} {shlex.quote(value)}" for name, value in typed.items() if value != usual[name])
 
 
 def write_comparison(folder: Path, first: str, second: str) -> Path:
@@ -257,7 +249,8 @@ def periods(
 
 def _window(run: Mapping[str, Any]) -> Window | None:
     try:
-        return Window.parse(run["params"]["window"])
+        window = Window.parse(run["params"]["window"])
+        return Window(utc(window.start), utc(window.end))
     except (KeyError, TypeError, ValueError, ProdkitError):
         return None
 
@@ -342,7 +335,11 @@ class Site:
             scripted=True,
             champion=self.champion,
             since=moves[-1] if moves else None,
-            asked=[*self._proposals(), *self._states(), *self._broken_runs()],
+            asked=[
+                *waiting(self.events, self.champion, options=self.options),
+                *self._no_champion(),
+                *self._broken_runs(),
+            ],
             windows=windows,
             drawing=drawing(windows) if windows else None,
             metric=_lead_metric(self.versions),
@@ -368,39 +365,11 @@ class Site:
         )
         return sentences
 
-    def _proposals(self) -> list[dict[str, Any]]:
-        """What a person has to approve or reject: a sentence, a reason, and what to type."""
-        asked = []
-        for event in open_proposals(self.events).values():
-            current = event.generation == self.champion.generation
-            stale = "" if current else " The champion has changed since, so that it can only be rejected."
-            what = str(event.detail.get("action", "action" if event.version else None))
-            what += f" of version {event.version}" if event.version else ""
-            verbs = ("approve", "reject") if current else ("reject",)
-            signed = f"--name YOU --reason WHY{self.options}"
-            commands = [f"prodkit models {verb} {event.run_id} {signed}" for verb in verbs]
-            sentence = f"Proposed: {what}.{stale}"
-            asked.append({"what": sentence, "why": event.reason, "commands": commands, "run": event.run_id})
-        return asked
-
-    def _states(self) -> list[dict[str, Any]]:
-        """What a person has to know of the champion."""
-        asked: list[dict[str, Any]] = []
-        champion = self.champion
-        if champion.version is None and self.versions:
-            asked.append({"what": f"There is no champion yet: {self._waiting()}."})
-        if champion.hold:
-            holds = [event.run_id for event in self.events if event.kind == "hold" and event.run_id]
-            signed = f"--name YOU --reason WHY{self.options}"
-            commands = [f"prodkit models accept {holds[-1]} {signed}"] if holds else []
-            why = f"{champion.hold}. It ends by itself when a window is sound again."
-            why += " If what is new is right, accept it:" if commands else ""
-            asked.append({"what": "The champion is on hold.", "why": why, "commands": commands})
-        if champion.frozen:
-            commands = [f"prodkit models freeze --off --name YOU --reason WHY{self.options}"]
-            what = "The champion is frozen: nothing is promoted or rolled back."
-            asked.append({"what": what, "commands": commands})
-        return asked
+    def _no_champion(self) -> list[dict[str, Any]]:
+        """Why nobody serves."""
+        if self.champion.version is not None or not self.versions:
+            return []
+        return [{"what": f"There is no champion yet: {self._waiting()}."}]
 
     def _broken_runs(self) -> list[dict[str, Any]]:
         """The notebooks whose last run did not succeed."""

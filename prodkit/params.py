@@ -6,8 +6,8 @@ import codecs
 import difflib
 import re
 import zoneinfo
-from collections.abc import Container, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Container, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from prodkit.errors import ParameterError
-from prodkit.evidence import Window, iso, parse_duration, write_duration
+from prodkit.evidence import Window, iso, parse_duration, utc, write_duration
 
 __all__ = [
     "FLIGHTS",
@@ -258,7 +258,8 @@ class ProjectParams(BaseModel):
             if name not in cls.model_fields:
                 raise unknown_parameter(name, known=cls.model_fields, place=f"{cls.notebook}.ipynb")
         try:
-            return cls.model_validate(dict(given))
+            checked: Self = _in_utc(cls.model_validate(dict(given)))
+            return checked
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
@@ -272,8 +273,9 @@ class ProjectParams(BaseModel):
             ) from error
 
     def plain(self) -> dict[str, Any]:
-        """The values as a params file holds them: text, numbers, lists and mappings."""
-        return self.model_dump(mode="json")
+        """The values as a params file holds them: text, numbers, lists and mappings; moments with their offset."""
+        values: dict[str, Any] = _with_offsets(self).model_dump(mode="json")
+        return values
 
 
 class TrainParams(ProjectParams):
@@ -356,6 +358,9 @@ class ScoreParams(ProjectParams):
     batch_rows: int = Field(10_000, ge=1, description="rows a batch")
     predictions: str = Field(
         "outputs/predictions", min_length=1, description="folder that receives the Parquet files"
+    )
+    scored_before: list[str] = Field(
+        [], description="folders of predictions whose rows are not scored again; all rows are if empty"
     )
 
 
@@ -473,6 +478,32 @@ class StressParams(ProjectParams):
     )
     mix_rows: int = Field(500, ge=20, description="rows of each mix")
     memory_limit_mb: float = Field(900.0, gt=0, description="most memory of a process, megabytes")
+
+
+_MOMENTS = ("window", "reference", "as_of")  # that may be given without an offset
+
+
+def _in_utc(params: Any) -> Any:
+    """The same with moments in naive UTC: those without an offset are meant in ``timezone``."""
+    return _moved(params, lambda moment: utc(moment, params.timezone))
+
+
+def _with_offsets(params: Any) -> Any:
+    """The same with moments that say that they are in UTC, where that is not the time zone of the project."""
+    if params.timezone == "UTC":
+        return params
+    return _moved(params, lambda moment: moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
+
+
+def _moved(params: Any, move: Callable[[datetime], datetime]) -> Any:
+    moved: dict[str, Any] = {}
+    for name in _MOMENTS:
+        match getattr(params, name):
+            case Window(start, end):
+                moved[name] = Window(move(start), move(end))
+            case datetime() as moment:
+                moved[name] = move(moment)
+    return params.model_copy(update=moved)
 
 
 NOTEBOOKS: dict[str, type[ProjectParams]] = {

@@ -28,7 +28,7 @@ ROWS = [
     "scoring serving",
     "canvas charts markup report pages",
     "runs monitoring stress explore",
-    "schedule lifecycle",
+    "schedule planning lifecycle status",
     "console cli_models cli",
 ]
 HOUSE = [room for row in ROWS for room in row.split()]

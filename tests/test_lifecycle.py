@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +77,64 @@ def test_a_call_with_nothing_due_says_when_the_next_period_ends(here, table, tmp
     again = call(tmp_path, table, datetime(2024, 1, 19))
     assert again.runs == []
     assert again.notes == ["nothing is due; the next period ends 2024-01-22 00:00 (UTC)"]
+    back = call(tmp_path, table, datetime(2024, 1, 14))  # a clock that went back undoes nothing
+    assert (back.runs, back.notes) == ([], ["nothing is due; the next period ends 2024-01-17 00:00 (UTC)"])
 
 
-def test_rows_that_come_late_are_counted_and_change_nothing(here, table, tmp_path):
-    """What came after its period was scored is told by its number; the period is not done again."""
+@pytest.mark.parametrize("ids", [["order"], []])
+def test_rows_that_come_late_are_scored_once_and_told_with_new_figures(here, table, tmp_path, ids):
+    """By id, or by file and position where none names a row; two deliveries, a call without one, old figures kept."""
+    table["mark"] = np.arange(len(table)) % 7
     late = (table["ordered_at"] >= "2024-01-15") & (table["ordered_at"] < "2024-01-16")
-    before = call(tmp_path, table[~late], ENDS[1])
-    after = call(tmp_path, table, ENDS[1])
-    assert after.runs == []
-    assert f"{late.sum()} rows of 2024-01-12/2024-01-17 came after it was scored" in after.notes
-    assert lived(after, tmp_path) == lived(before, tmp_path)
+    first = late & (table["mark"] < 3)
+    given = ("id_column", json.dumps(ids))
+    before = lived(call(tmp_path, table[~late], ENDS[1], given), tmp_path)
+    for part, rows in ((table[~late | first], first), (table, late & ~first)):
+        life = call(tmp_path, part, ENDS[1], given)
+        assert [run["notebook"] for run in life.runs] == ["score", "monitor"]
+        assert (
+            f"{rows.sum()} rows of 2024-01-12/2024-01-17 came after it was scored; v2 has scored them"
+            in life.notes
+        )
+        assert call(tmp_path, part, ENDS[1], given).runs == []
+    again = call(tmp_path, pd.concat([table, table[first]]), ENDS[1], given)
+    repeated = f"{first.sum()} rows of 2024-01-12/2024-01-17 came after it was scored"
+    assert (
+        again.notes[0] == f"{repeated}; they bear ids that were scored before"
+        if ids
+        else repeated in again.notes[0]
+    )
+    after = lived(life, tmp_path)
+    assert (after[0], [row["decision"] for row in after[1:]]) == (
+        before[0],
+        [f"{first.sum()} late rows", f"{(late & ~first).sum()} late rows"],
+    )
+    assert after[0]["roc_auc"] != after[1]["roc_auc"] != after[2]["roc_auc"]
+    scored = pd.concat(pd.read_parquet(path) for path in tmp_path.glob("out/predictions/*/*/*.parquet"))
+    expected = table[(table["ordered_at"] >= "2024-01-12") & (table["ordered_at"] < "2024-01-17")]
+    assert sorted(scored["ordered_at"]) == sorted(expected["ordered_at"])
+    assert not ids or sorted(scored["order"]) == sorted(expected["order"])
+
+
+def test_what_vanished_or_was_rewritten_is_told(prodkit: Command, here, table, tmp_path):
+    """Rows of a closed period that are gone, cells and labels that are others: with the period, and never taken."""
+    whole, inside = table, (table["ordered_at"] >= "2024-01-12") & (table["ordered_at"] < "2024-01-13")
+    early = table["ordered_at"] < "2024-01-02"
+    call(tmp_path, whole, ENDS[1])
+    rewritten = whole.assign(returned=whole["returned"].where(~inside, 1 - whole["returned"]))
+    check = ("models", "check", "--data", "-f", facts_beside(Path(written(rewritten, tmp_path))))
+    status, _, said = prodkit(*check, "--store", places(tmp_path)["url"], "--out", tmp_path / "out")
+    assert (status, "known labels of 2024-01-12/2024-01-17 were changed on 1 day" in said) == (1, True)
+    told = call(tmp_path, rewritten, ENDS[1]).notes
+    assert "known labels of 2024-01-12/2024-01-17 were changed on 1 day" in told
+    cells = rewritten.assign(price=rewritten["price"].where(~inside, 0.0))
+    assert "rows of 2024-01-12/2024-01-17 were rewritten on 1 day" in call(tmp_path, cells, ENDS[1]).notes
+    for _ in range(2):  # as long as they are gone
+        told = call(tmp_path, cells[~inside], ENDS[1]).notes
+        assert "rows of 2024-01-12/2024-01-17 fell from 300 to 240" in told
+    told = call(tmp_path, cells[~inside & ~early], ENDS[1]).notes
+    assert "rows of 2023-12-28/2024-01-02 fell from 60 to 0" in told
+    assert not any("rewritten" in line or "changed" in line for line in told)
 
 
 def test_an_empty_period_is_passed_over_and_a_silent_feed_is_told_once(here, table, tmp_path):
@@ -111,15 +159,17 @@ def test_a_changed_fact_of_the_plan_is_refused_and_a_new_plan_needs_a_reason(her
     call(tmp_path, table, ENDS[1])
     with pytest.raises(ParameterError, match="every must stay 5d, which the plan rests on; found day"):
         call(tmp_path, table, ENDS[2], ("every", "day"))
-    life = call(tmp_path, table, datetime(2024, 1, 19), ("every", "day"), reason="daily from now on")
+    with pytest.raises(ParameterError, match=r"every must hold enough labelled rows.*Set `every: week`"):
+        call(tmp_path, table, ENDS[2], ("every", "day"), ("label_delay", "11h"), reason="daily from now on")
+    life = call(tmp_path, table, datetime(2024, 1, 20), ("every", "2d"), reason="shorter from now on")
     assert [row["window"] for row in lived(life, tmp_path)] == [
-        "2024-01-17/2024-01-18",
-        "2024-01-18/2024-01-19",
+        "2024-01-17/2024-01-18",  # what lies between the old calendar and the new is a period of its own
+        "2024-01-18/2024-01-20",
     ]
     with using_outputs(tmp_path / "out"), life._store() as store:
         assert [event.reason for event in store.history() if event.kind == "plan"] == [
             "the first call",
-            "daily from now on",
+            "shorter from now on",
         ]
 
 
@@ -140,7 +190,7 @@ def test_a_moment_before_the_first_row_is_refused(table, tmp_path):
         using_outputs(tmp_path / "out"),
         pytest.raises(WindowError, match="--until must be after the first row"),
     ):
-        lifecycle([file], [], until=datetime(2023, 1, 1))
+        assert lifecycle([file], [], until=datetime(2023, 1, 1)).plan
 
 
 @pytest.mark.parametrize(("day", "match"), [
@@ -275,3 +325,93 @@ def test_the_drills_of_the_flights_are_in_the_period_of_their_day():
     weeks = (Window.parse("2013-08-26/2013-09-02"), Window.parse("2013-10-28/2013-11-04"))
     assert [life._drill(week).kind for week in weeks] == ["bad release", "broken feed"]
     assert life._drill(Window.parse("2013-09-02/2013-09-09")) is None
+
+
+def test_status_tells_where_the_model_stands(prodkit: Command, here, table, tmp_path):
+    """Champion, last period, what is due, figures with intervals and what waits; no store is made to tell so."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    status, _, said = prodkit("status", "-f", file, "--out", tmp_path / "out")
+    assert (status, "store must be there to be read" in said) == (2, True)
+    assert not (tmp_path / "out").exists()
+    call(tmp_path, table, ENDS[1], ("approval", "automatic"))
+    status, shown, _ = prodkit("status", "-f", file, "--out", tmp_path / "out", "--json")
+    document = json.loads(shown)
+    assert (status, document["champion"]["version"], document["problem"]) == (0, 2, "")
+    assert (document["last"]["period"], document["last"]["action"]) == ("2024-01-12/2024-01-17", "keep")
+    assert [(each["period"], each["steps"]) for each in document["due"]] == [
+        ("2024-01-17/2024-01-22", ["score", "drift", "monitor", "rollback"])
+    ]
+    (lead, loss) = document["figures"]
+    assert (lead["name"], loss["name"]) == ("roc_auc", "log_loss")
+    assert lead["low"] < lead["value"] < lead["high"]
+    with using_outputs(tmp_path / "out"), Store.open(**places(tmp_path)) as store:
+        store.freeze(actor="ann", reason="an audit")
+    Path(written(table, tmp_path)).unlink()
+    lines = prodkit("status", "-f", file, "--out", tmp_path / "out")[1]
+    assert "Champion v2 since 20" in lines
+    assert "What is due is not known: data must be a file that exists" in lines
+    assert "  prodkit models freeze --off --name YOU --reason WHY --out" in lines
+
+
+def places(folder: Path) -> dict[str, str]:
+    """The store of a life."""
+    return {"url": f"sqlite:///{folder}/out/store.db", "artifacts": str(folder / "out" / "artifacts")}
+
+
+@pytest.mark.parametrize("store", ["demo", "sqlite://", "sqlite:///:memory:"])
+def test_a_store_that_ends_with_the_call_is_refused(table, tmp_path, store):
+    """Each call of the loop would begin anew."""
+    file = facts_beside(Path(written(table, tmp_path)))
+    with pytest.raises(ParameterError, match="store must outlast the call"):
+        lifecycle([file], [("store", store)])
+
+
+def test_the_loop_never_stands_in_the_future(table, tmp_path):
+    """A moment that has not come yet would close a period whose rows are still coming."""
+    now = datetime.now().replace(microsecond=0)
+    recent = table.assign(ordered_at=table["ordered_at"] + (now - table["ordered_at"].max()))
+    file = facts_beside(Path(written(recent, tmp_path)))
+    with using_outputs(tmp_path / "out"):
+        life = lifecycle([file], [], until=now + timedelta(days=40))
+        assert life.moment <= now + timedelta(days=1)
+        assert life.notes[0].endswith("has not come yet: the loop stands at now")
+        assert [entry.state for entry in life.agenda()][-1] == "open"
+        assert "the next period ends" in life.following(life.agenda())
+
+
+def test_a_stray_row_of_1970_does_not_spoil_the_plan(table, tmp_path):
+    """The plan begins where the table does, and says what it left out."""
+    strange = table.copy()
+    strange.loc[0, "ordered_at"] = pd.Timestamp("1970-01-01 05:00")
+    file = facts_beside(Path(written(strange, tmp_path)))
+    with using_outputs(tmp_path / "out"):
+        life = lifecycle([file], [], until=datetime(2024, 1, 22))
+        assert str(life.plan.first) == "2024-01-01/2024-01-12"
+        assert life.notes == ["1 rows long before 2023-12-28 are taken for slips: the plan begins there"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "sqlite"])
+def test_periods_are_cut_in_the_time_zone_of_the_project(table, tmp_path, kind):
+    """Times without an offset are meant in it: the same agenda as that of the same moments in UTC."""
+    clocks = table["ordered_at"] + pd.Timedelta(days=80)  # over the night on which summer time begins
+    moments = clocks.dt.tz_localize("Europe/Rome", ambiguous=True, nonexistent="shift_forward")
+    agendas, facts = [], {"every": "day", "timezone": "Europe/Rome", "label_delay": "1h"}
+    for name, column in (("local", clocks), ("moments", moments)):
+        frame = table.assign(ordered_at=column if kind == "parquet" else column.map(str))
+        data = tmp_path / f"{name}.{kind}"
+        if kind == "parquet":
+            frame.to_parquet(data)
+        elif kind == "csv":
+            frame.to_csv(data, index=False)
+        else:
+            frame.to_sql("orders", f"sqlite:///{data}", index=False)
+            facts["id_column"] = ["order"]
+        file = facts_beside(
+            data, **facts, **({"data": f"sqlite:///{data}#orders"} if kind == "sqlite" else {})
+        )
+        with using_outputs(tmp_path / "out"):
+            life = lifecycle([file], [("live_from", "2024-03-31")], until=datetime(2024, 4, 3))
+            agendas.append([(str(entry.window), entry.state, entry.rows) for entry in life.agenda()])
+            assert life.parameters("score", window=life.agenda()[0].window)["window"].endswith("+00:00")
+    assert agendas[0] == agendas[1]
+    assert agendas[0][0][:2] == ("2024-03-30T23:00:00/2024-03-31T22:00:00", "due")  # 23 hours

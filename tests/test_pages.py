@@ -19,11 +19,12 @@ from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import ParameterError
 from prodkit.evidence import Evidence
 from prodkit.markup import cells_html
-from prodkit.pages import Site, comparison, drawing, periods, store_options, write_comparison, write_site
+from prodkit.pages import Site, comparison, drawing, periods, write_comparison, write_site
 from prodkit.params import NOTEBOOKS
 from prodkit.report import changes, report
 from prodkit.runs.record import new_record
 from prodkit.settings import project_folder
+from prodkit.store.approvals import store_options
 from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store, Version
 

@@ -4,13 +4,24 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prodkit.data.arrays import times
 from prodkit.errors import ParameterError
-from prodkit.evidence import Window
-from prodkit.schedule import Calendar, Done, Plan, agenda, silent_since
+from prodkit.evidence import Window, utc
+from prodkit.schedule import (
+    Calendar,
+    Done,
+    Plan,
+    agenda,
+    next_due,
+    require_decidable,
+    silent_since,
+    without_strays,
+)
 
 EVERY = ["month", "week", "day", "6h", "36h", "10d", "90min"]
 ZONES = ["UTC", "Europe/Rome", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu"]
@@ -27,10 +38,12 @@ def test_a_moment_lies_in_its_period_and_so_does_its_start(calendar, moment):
     assert calendar.period(period.end).start == period.end
 
 
-@given(calendars, moments, st.timedeltas(timedelta(0), timedelta(days=20)))
-def test_periods_follow_one_another_without_a_gap(calendar, start, length):
-    """Whatever is asked for, the periods tile it."""
-    periods = list(calendar.between(start, start + length))
+@given(calendars, moments, st.timedeltas(timedelta(0), timedelta(days=20)), moments)
+def test_periods_follow_one_another_without_a_gap(calendar, start, length, live):
+    """Whatever is asked for, the periods tile it; none reaches over the day on which a champion went live."""
+    first = Window(live - timedelta(days=9), live)
+    periods = list(Plan(1, calendar.every, calendar.timezone, first).between(start, start + length))
+    assert not any(each.start < live < each.end for each in periods)
     assert all(one.end == two.start for one, two in pairwise(periods))
     assert not periods or (start in periods[0] and periods[-1].start < start + length <= periods[-1].end)
 
@@ -89,7 +102,7 @@ def carry_out(life, done, log, times, moment, *, grace=timedelta(), retrain=lamb
     while most:
         rows = counted(life, times, moment)
         entries = agenda(life, moment=moment, grace=grace, rows=rows, done=done)
-        due = next((entry for entry in entries if entry.state == "due"), None)
+        due = next_due(entries)
         if due is None:
             return
         step = due.steps[0]
@@ -176,3 +189,64 @@ def test_a_feed_is_silent_once_a_whole_period_has_passed_without_rows():
 def test_a_plan_is_read_back_as_it_was_written():
     """It survives its way through the store."""
     assert Plan.from_dict(plan("week", "Europe/Rome").to_dict()) == plan("week", "Europe/Rome")
+
+
+@given(st.sampled_from(ZONES), st.lists(st.datetimes(datetime(1996, 1, 1), datetime(2038, 1, 1)), min_size=1))
+def test_a_time_without_an_offset_lies_in_the_day_that_its_clock_shows(zone, clocks):
+    """However it is written and however many are read at once; an hour that the clock leaves out lies after it."""
+    local = Plan(1, "day", zone, Window(datetime(2000, 1, 1), datetime(2000, 1, 2))).local
+    there = [clock for clock in clocks if local(utc(clock, zone)) == clock]
+    written = [pa.array(clocks, pa.timestamp("us")), pa.array(list(map(str, clocks)))]
+    read = [times(cells, "time", zone=zone).tolist() for cells in written]
+    assert read == [[utc(clock, zone) for clock in clocks]] * 2
+    for clock in there:
+        day = Calendar("day", zone).period(utc(clock, zone))
+        assert local(day.start) == datetime(*clock.timetuple()[:3])
+    aware = pa.array(clocks, pa.timestamp("us", "UTC"))
+    assert times(aware, "time", zone=zone).tolist() == clocks
+
+
+def test_hours_that_clocks_repeat_or_leave_out():
+    """In Rome half past two of the last Sunday of March is half past three, and that of October the first of two."""
+    read = times(
+        pa.array([datetime(2024, 3, 31, 2, 30), datetime(2024, 10, 27, 2, 30)]), "time", zone="Europe/Rome"
+    )
+    assert read.tolist() == [datetime(2024, 3, 31, 1, 30), datetime(2024, 10, 27, 0, 30)]
+
+
+def test_a_few_rows_long_before_all_others_are_no_beginning():
+    """One row of 1970 does not make the table begin there; a first season that pauses does."""
+    months = [plan().calendar.period(datetime(2013, month, 1)) for month in range(1, 13)]
+    epoch = plan().calendar.period(datetime(1970, 1, 1))
+    assert without_strays({epoch: 1, **dict.fromkeys(months, 30)}) == months
+    season = {month: 30 for month in months if month.start.month not in (5, 6, 7, 8)}
+    assert without_strays(season) == list(season)
+
+
+@pytest.mark.parametrize(("every", "rate", "match"), [
+    ("month", 1.0, r"every must hold enough labelled rows .*month: about 29 of 50.*Set `every: 91d`"),
+    ("day", 20.0, "Set `every: week`"),
+    ("month", 0.01, "Collect more rows"),
+])  # fmt: skip
+def test_periods_that_never_hold_enough_are_refused_with_some_that_do(every, rate, match):
+    """A row a day by month can never decide: the error proposes a length that can."""
+    period = Calendar(every).period(datetime(2013, 4, 10))
+    with pytest.raises(ParameterError, match=match):
+        require_decidable(period, every=every, label_delay=timedelta(days=1), rows_a_day=rate)
+    require_decidable(period, every=every, label_delay=timedelta(0), rows_a_day=100.0)
+
+
+def test_a_retraining_that_was_approved_late_comes_last_and_only_the_newest_does():
+    """What is due by the calendar goes before it; a later request makes an earlier one out of date."""
+    life, months = plan(), [Window(datetime(2013, at, 1), datetime(2013, at + 1, 1)) for at in (4, 5, 6, 7)]
+    rows, moment = dict.fromkeys(months, 9), datetime(2013, 8, 1)
+    done = {(step, month): Done(None, 9) for step in ("score", "drift", "monitor") for month in months[:3]}
+    done |= {("rollback", month): Done("retrain", 9) for month in months[:2]} | {
+        ("rollback", months[2]): Done("keep")
+    }
+    entries = agenda(life, moment=moment, rows=rows, done=done)
+    assert [entry.state for entry in entries] == ["done", "due", "done", "due"]
+    assert next_due(entries).window == months[3]
+    done |= {(step, months[3]): Done(None, 9) for step in ("score", "drift", "monitor", "rollback")}
+    due = next_due(agenda(life, moment=moment, rows=rows, done=done))
+    assert (due.window, due.steps) == (months[1], ("train", "validate"))

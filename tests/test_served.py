@@ -13,9 +13,8 @@ from test_serve import start
 from prodkit.data.windows import requests_digest
 from prodkit.models.bundle import unpack
 from prodkit.monitoring.findings import vital_evidence
-from prodkit.monitoring.panels import draw_answers, draw_quality
 from prodkit.monitoring.served import served_performance
-from prodkit.monitoring.vitals import vital_signs
+from prodkit.monitoring.vitals import draw_answers, draw_quality, vital_signs
 from prodkit.scoring.guard import Answers
 from prodkit.scoring.mutations import records
 from prodkit.scoring.rows import Reader

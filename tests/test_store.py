@@ -710,3 +710,30 @@ def test_any_sequence_of_acts_leads_where_the_simple_model_does(acts: list[tuple
                 assert store.champion() == model.champion
             assert {v.number: v.quarantined for v in store.versions()} == model.versions
             assert is_sound(store)
+
+
+def test_projects_share_a_postgresql_database_in_schemas_of_their_own(tmp_path):
+    """``?schema=`` makes one; versions, champion and the turn of the loop are each project's own."""
+    url = os.environ.get("PRODKIT_TEST_POSTGRES")
+    if not url:
+        pytest.skip("PRODKIT_TEST_POSTGRES holds no URL of a PostgreSQL database to test on")
+    names = [f"test_{uuid.uuid4().hex}" for _ in range(2)]
+    places = [(f"{url}?schema={name}", str(tmp_path / name)) for name in names]
+    try:
+        with pytest.raises(ParameterError, match="store must be there to be read"):
+            Store.open(*places[0], create=False)
+        with Store.open(*places[0]) as one, Store.open(*places[1]) as other:
+            fill(one, 2)
+            fill(other, 1)
+            with one.loop_turn() as holder, other.loop_turn() as second:
+                assert (holder, second) == ("", "")
+                with Store.open(*places[0], create=False) as again, again.loop_turn() as third:
+                    assert third.startswith("the process of database session")
+            assert [len(store.versions()) for store in (one, other)] == [2, 1]
+            assert one.check() == other.check() == []
+        with pytest.raises(ParameterError, match="store must name one schema, in small letters"):
+            Store.open(f"{url}?schema=My-Own", str(tmp_path))
+    finally:
+        with sa.create_engine(url, poolclass=sa.NullPool).begin() as rows:
+            for name in names:
+                rows.execute(sa.text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))

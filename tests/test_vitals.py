@@ -20,9 +20,8 @@ from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overal
 from prodkit.models.bundle import unpack
 from prodkit.models.metrics import row_losses
 from prodkit.monitoring.findings import standing, steady, vital_evidence
-from prodkit.monitoring.outcomes import judge_matured, served_parts
+from prodkit.monitoring.outcomes import demonstrate_past, judge_matured, served_parts
 from prodkit.monitoring.pending import estimate_pending
-from prodkit.monitoring.rehearsal import demonstrate_past
 from prodkit.monitoring.vitals import vital_signs
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks

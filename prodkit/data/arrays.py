@@ -142,13 +142,14 @@ def level_counts(codes: np.ndarray, levels: Any) -> dict[str, int]:
     return counts
 
 
-def times(array: Any, name: str, form: str = "") -> np.ndarray:
+def times(array: Any, name: str, form: str = "", zone: str = "UTC") -> np.ndarray:
     """The cells of a time column as naive UTC datetime64[us] (n,), NaT where missing.
 
     Args:
         array: the cells.
         name: of the column.
         form: how they are written, see :func:`prodkit.data.cells.moment`.
+        zone: in which times without an offset are meant.
 
     Raises:
         SchemaError: a cell cannot be read; it shows three as they stand, and the format that would read them.
@@ -163,11 +164,13 @@ def times(array: Any, name: str, form: str = "") -> np.ndarray:
         values = _seconds(array) if pa.types.is_date(array.type) else None
         ticks = (values * 1e6).astype("int64") if values is not None else _microseconds(array)
         moments = ticks.astype("datetime64[us]")
+        if zone != "UTC" and getattr(array.type, "tz", None) is None:
+            moments = _in_utc(moments, zone)
         return np.asarray(
             np.where(_valid(array), moments, np.datetime64("NaT")) if array.null_count else moments
         )
     codes, cells = _uniques(array)
-    moments, lost = _moments(cells, form)
+    moments, lost = _moments(cells, form, zone)
     if lost.any():
         odd = [cell for cell, bad in zip(cells, lost, strict=True) if bad]
         reads = next((each for each in _FORMATS if _reads(each, odd)), "")
@@ -188,12 +191,24 @@ def _microseconds(array: Any) -> np.ndarray:
     return ticks * (10**6 // per) if per <= 10**6 else ticks // (per // 10**6)
 
 
-def _moments(cells: Sequence[Any], form: str) -> tuple[np.ndarray, np.ndarray]:
+def _in_utc(moments: np.ndarray, zone: str) -> np.ndarray:
+    """Moments (n,) of a time zone in UTC: hour by hour, and one by one where the clock changes within an hour."""
+    hours, codes = np.unique(moments.astype("datetime64[h]"), return_inverse=True)
+    starts = hours.astype("datetime64[us]")
+    last = starts + np.timedelta64(3_599_999_999, "us")
+    shift, after = (_moments(ends.tolist(), "", zone)[0] - ends for ends in (starts, last))
+    mixed = np.flatnonzero((shift != after)[codes])
+    result = moments + shift[codes]
+    result[mixed] = _moments(moments[mixed].tolist(), "", zone)[0]
+    return np.asarray(result)
+
+
+def _moments(cells: Sequence[Any], form: str, zone: str) -> tuple[np.ndarray, np.ndarray]:
     values, lost = np.full(len(cells), "NaT", dtype="datetime64[us]"), np.zeros(len(cells), dtype=bool)
     for place, cell in enumerate(cells):
         if cell is not None and cell == cell:
             try:
-                values[place] = moment(cell, form)
+                values[place] = moment(cell, form, zone)
             except (ValueError, ArithmeticError):
                 lost[place] = True
     return values, lost

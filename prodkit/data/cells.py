@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from prodkit.evidence import utc
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -155,12 +157,13 @@ def text(cell: Any) -> str:
     return str(plain)
 
 
-def moment(cell: Any, form: str = "") -> datetime:
+def moment(cell: Any, form: str = "", zone: str = "UTC") -> datetime:
     """A moment, as naive UTC, of a time, a date or an ISO text; an open end is the last that there is.
 
     Args:
         cell: not missing.
         form: how it is written if not so: a strptime format, ``epoch_s``, ``epoch_ms`` or ``date_int``.
+        zone: in which a time without an offset is meant.
 
     >>> moment("2024-05-01T12:30+02:00"), moment(20240501, "date_int"), moment("1/5/2024", "%d/%m/%Y")
     (datetime.datetime(2024, 5, 1, 10, 30), datetime.datetime(2024, 5, 1, 0, 0), datetime.datetime(2024, 5, 1, 0, 0))
@@ -174,7 +177,7 @@ def moment(cell: Any, form: str = "") -> datetime:
         elif isinstance(cell, np.datetime64):
             read = cell.astype("datetime64[us]").item()
         elif form in ("epoch_s", "epoch_ms"):
-            read = _EPOCH + timedelta(seconds=number(cell) / (1 if form == "epoch_s" else 1000))
+            return _EPOCH + timedelta(seconds=number(cell) / (1 if form == "epoch_s" else 1000))
         elif form:
             read = datetime.strptime(text(cell).strip(), "%Y%m%d" if form == "date_int" else form)
         elif not isinstance(cell, str):
@@ -186,7 +189,7 @@ def moment(cell: Any, form: str = "") -> datetime:
         else:
             read = datetime.fromisoformat(written)
         if read.tzinfo is None:
-            return read
+            return utc(read, zone)
     except (AttributeError, OverflowError) as error:
         raise ValueError(str(error)) from error
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from prodkit.data.arrays import WHOLE, cast_cells, is_text, key_type
 from prodkit.data.cells import texts
+from prodkit.data.census import row_hashes
 from prodkit.data.database import Database
 from prodkit.data.sources import open_table
 from prodkit.data.tables import Files, Format, Part
@@ -140,7 +142,13 @@ def _scratch(place: Path) -> TemporaryDirectory[str]:
 
 
 def window_chunks(
-    facts: ProjectParams, *, features: Sequence[str], batch_rows: int, chunk_rows: int, place: Path
+    facts: ProjectParams,
+    *,
+    features: Sequence[str],
+    batch_rows: int,
+    chunk_rows: int,
+    place: Path,
+    scored: pd.DataFrame | None = None,
 ) -> Chunks:
     """Cut the rows of ``facts.window`` that exist at ``facts.moment`` into chunks.
 
@@ -153,6 +161,7 @@ def window_chunks(
         batch_rows: rows of a batch, at most.
         chunk_rows: rows of a chunk, at least, but for the last.
         place: folder for what is worked on meanwhile.
+        scored: time and id, or position, of rows that are left out; none are if not given.
 
     Raises:
         DataError: no such table. SchemaError: a column is missing, or the time column holds no times.
@@ -164,11 +173,11 @@ def window_chunks(
     ids = [name for name in facts.id_column if name != time] if facts.id_column else [numbered]
     chosen = tuple(name for name in features if name in source.columns and name not in (time, *ids))
     start, end = window_limits(facts)
-    apart = isinstance(source, Files) and source.is_parquet and not facts.drill
+    apart = isinstance(source, Files) and source.is_parquet and not facts.drill and scored is None
     table, positions = source, numbered
     if not apart:
         folder = Path(scratch.name, "table")
-        table, positions = _staged(facts, source, [*ids, *chosen], folder, chunk_rows), ""
+        table, positions = _staged(facts, source, [*ids, *chosen], folder, chunk_rows, scored), ""
     assert isinstance(table, Files)
     parts = table.parts(time, start, end)
     if not parts:
@@ -203,7 +212,12 @@ def _all_whole(table: Files, parts: Sequence[Part], name: str) -> bool:
 
 
 def _staged(
-    facts: ProjectParams, source: Files | Database, names: Sequence[str], folder: Path, rows: int
+    facts: ProjectParams,
+    source: Files | Database,
+    names: Sequence[str],
+    folder: Path,
+    rows: int,
+    scored: pd.DataFrame | None,
 ) -> Files:
     """The rows of a window as Parquet files in a folder, of which a few batches at a time are in memory.
 
@@ -213,7 +227,7 @@ def _staged(
     writer: pq.ParquetWriter | None = None
     written = 0
     try:
-        for batch in _batches(facts, source, names):
+        for batch in _batches(facts, source, names, scored):
             if writer is None or batch.schema != writer.schema:  # a file for each type that a column comes as
                 if writer is not None:
                     writer.close()
@@ -228,16 +242,43 @@ def _staged(
     return Files(str(folder), shown=facts.data, written=Format(missing=frozenset()))
 
 
-def _batches(facts: ProjectParams, source: Files | Database, names: Sequence[str]) -> Iterator[Any]:
+def _batches(
+    facts: ProjectParams, source: Files | Database, names: Sequence[str], scored: pd.DataFrame | None
+) -> Iterator[Any]:
     numbered = "" if facts.id_column else row_column(source.columns)
-    if facts.drill:
+    if facts.drill or scored is not None:
         others = [name for name in names if name not in (*facts.id_column, numbered)]
-        frame = read_window(facts, columns=others)
+        frame = read_window(facts, columns=others, unique=scored is None)
+        if scored is not None:
+            frame = frame[_unscored(frame, scored, time=facts.time_column, ids=facts.id_column)]
+            frame = frame.drop_duplicates(facts.id_column) if facts.id_column else frame
+        if frame.empty:
+            return
         yield from pa.Table.from_pandas(frame[[facts.time_column, *names]], preserve_index=False).to_batches()
         return
     start, end = window_limits(facts)
     wanted = [name for name in names if name != numbered]
     yield from source.window(wanted, time=facts.time_column, start=start, end=end, numbered=numbered)
+
+
+def _unscored(frame: pd.DataFrame, scored: pd.DataFrame, *, time: str, ids: Sequence[str]) -> np.ndarray:
+    """Which rows (n,) were not scored before: by their ids, exactly.
+
+    Rows without ids are known again by file and position. Where these have moved, as many of the same moment count
+    as scored as there were: among rows of one moment, those that come last in the table are the new ones.
+    """
+    keys = list(ids) or list(scored.columns)
+    new: np.ndarray = ~np.isin(row_hashes(frame[keys]), row_hashes(scored[keys]))
+    if ids:
+        return new
+    moved = scored[~np.isin(row_hashes(scored[keys]), row_hashes(frame[keys]))]
+    left = Counter(moved[time].tolist())
+    for place in np.flatnonzero(new):
+        moment = frame[time].iloc[place]
+        if left[moment] > 0:
+            left[moment] -= 1
+            new[place] = False
+    return new
 
 
 # Whether what names a row names one row each, of a window that does not fit into memory

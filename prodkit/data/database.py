@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from prodkit.data.arrays import times, without_missing
+from prodkit.data.arrays import without_missing
 from prodkit.data.cells import read_cells
 from prodkit.data.tables import Format, plain, reading, within
 from prodkit.errors import DataError, IdentityError
@@ -106,7 +107,7 @@ class Database:
         wanted = list(dict.fromkeys([time, *names]))
         query = sa.select(*map(self._selected, wanted)).where(*self._clause(time, start, end))
         for columns in self._columns(query, wanted, rows):
-            batch = within(columns, time, start, end, self.written.time)
+            batch = within(columns, time, start, end, self.written)
             if len(batch):
                 yield batch
 
@@ -123,18 +124,29 @@ class Database:
             # perhaps in more than one spelling of ISO 8601, whose dates sort alike
             moment = sa.type_coerce(moment, sa.String)
             return [moment >= (start - _DAY).date().isoformat(), moment < (end + 2 * _DAY).date().isoformat()]
-        zone = UTC if getattr(moment.type, "timezone", False) else None
-        return [moment >= start.replace(tzinfo=zone), moment < end.replace(tzinfo=zone)]
+        if self._is_aware(time):
+            return [moment >= start.replace(tzinfo=UTC), moment < end.replace(tzinfo=UTC)]
+        spare = _DAY if self.written.zone != "UTC" else timedelta(0)
+        return [moment >= start - spare, moment < end + spare]
+
+    def _is_aware(self, name: str) -> bool:
+        """Does a column know in which zone its times are?"""
+        return bool(getattr(self._table.c[name].type, "timezone", False)) and not self._is_sqlite
 
     def _columns(self, query: Any, names: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:
         with _reading(self.shown), self._engine.connect() as connection:
             result = connection.execution_options(stream_results=True).execute(query)
             for page in result.partitions(rows):
                 cells = zip(*page, strict=True)
-                yield {
+                arrays = {
                     name: without_missing(plain(_array(column)), self.written.missing)
                     for name, column in zip(names, cells, strict=True)
                 }
+                if (
+                    self.written.zone != "UTC"
+                ):  # else what the database gave in UTC would pass for local times
+                    arrays |= {name: _in_utc(arrays[name]) for name in names if self._is_aware(name)}
+                yield arrays
 
     def span(self, time: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment."""
@@ -147,9 +159,7 @@ class Database:
             query = sa.union_all(
                 sa.select(sa.func.min(chosen).label(time)), sa.select(sa.func.max(chosen).label(time))
             )
-        found = [
-            times(columns[time], time, self.written.time) for columns in self._columns(query, [time], ROWS)
-        ]
+        found = [self.written.times(columns[time], time) for columns in self._columns(query, [time], ROWS)]
         ends: Any = np.concatenate([each[~np.isnat(each)] for each in found]) if found else []
         return (ends.min().item(), ends.max().item()) if len(ends) else None
 
@@ -159,6 +169,12 @@ class Database:
         with _reading(self.shown), self._engine.connect() as connection:
             rows, dated = connection.execute(query).one()
         return rows - dated, rows
+
+    def stamp(self) -> str:
+        """The same as long as nobody writes: of a SQLite file its state, else the fingerprint of all cells."""
+        if not self._is_sqlite:
+            return self.digest()
+        return hashlib.sha256(repr(_file_state(self._engine.url.database or "")).encode()).hexdigest()
 
     def digest(self) -> str:
         """A fingerprint of all cells, whatever the order of the rows, so that a label that comes late is seen.
@@ -204,6 +220,12 @@ def _file_state(path: str) -> tuple[Any, ...]:
         header = file.read(_HEADER)
     states = [each.stat() for end in ("", "-wal") if (each := Path(path + end)).exists()]
     return (path, header, *((each.st_size, each.st_mtime_ns) for each in states))
+
+
+def _in_utc(cells: Any) -> Any:
+    """Times that say they are in UTC."""
+    naive = pa.types.is_timestamp(cells.type) and cells.type.tz is None
+    return pc.assume_timezone(cells, "UTC") if naive else cells
 
 
 def _array(cells: Sequence[Any]) -> Any:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import tempfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from prodkit.data.cells import kind_of, numbers
 from prodkit.errors import DataError, ParameterError
 from prodkit.settings import outputs_folder
 
-__all__ = ["FAULTS", "broken", "build_flights", "flights_path", "flights_table"]
+__all__ = ["FAULTS", "FLIGHTS_DRILLS", "Drill", "broken", "build_flights", "flights_path", "flights_table"]
 
 FAULTS = ("celsius", "constant", "empty", "scaled", "scrambled")
 
@@ -138,3 +139,25 @@ def broken(values: pd.Series, fault: str, *, seed: int = 0) -> pd.Series:
         random = np.random.default_rng([seed, zlib.crc32(str(values.name).encode())])
         order[there] = random.permutation(order[there])
     return pd.Series(values.array[order], index=values.index, name=values.name)
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A rehearsal: a fault that is put in on purpose in the period that holds ``start``.
+
+    Attributes:
+        start: a day of the period, as text.
+        kind: ``bad release`` (a version trained with the fault is forced live before the period) or
+            ``broken feed`` (the period's rows carry the fault).
+        faults: column to fault, see :func:`broken`.
+    """
+
+    start: str
+    kind: str
+    faults: dict[str, str]
+
+
+FLIGHTS_DRILLS = (
+    Drill("2013-09-01", "bad release", {"late": "scrambled"}),
+    Drill("2013-11-01", "broken feed", {"temp": "celsius", "pressure": "empty"}),
+)

@@ -72,7 +72,8 @@ def _newest(labels: pd.Series[Any], places: np.ndarray, moments: np.ndarray) -> 
 
 def known_since(frame: pd.DataFrame, facts: ProjectParams) -> np.ndarray:
     """When the label of each row (n,) became known, where the rows themselves say so; NaT where nothing is said."""
-    return times(pa.Array.from_pandas(frame[facts.label_time]), facts.label_time, facts.time_format)
+    cells = pa.Array.from_pandas(frame[facts.label_time])
+    return times(cells, facts.label_time, facts.time_format, facts.timezone)
 
 
 def orphaned_labels(facts: ProjectParams) -> int:
@@ -94,11 +95,21 @@ def _label_batches(facts: ProjectParams, table: Files | Database) -> Iterator[tu
         time, end = facts.time_column, naive(facts.labels_until)
     if time:
         for batch in table.window(names, time=time, start=_FIRST, end=end):
+            batch = batch if time == facts.time_column else _zoned(batch, facts)
             yield batch, batch.column(time).to_numpy(zero_copy_only=False).astype("datetime64[us]")
         return
     for columns in table.cells(names):
-        batch = pa.RecordBatch.from_pydict(columns)
+        batch = _zoned(pa.RecordBatch.from_pydict(columns), facts)
         yield batch, np.zeros(len(batch), "datetime64[us]")
+
+
+def _zoned(batch: Any, facts: ProjectParams) -> Any:
+    """A batch whose times that name rows are in UTC, as those of the rows are."""
+    time = facts.time_column
+    if facts.timezone == "UTC" or time not in batch.schema.names:
+        return batch
+    moments = times(batch.column(time), time, facts.time_format, facts.timezone)
+    return pa.RecordBatch.from_pydict({**_columns(batch), time: pa.array(moments)})
 
 
 def _columns(batch: Any) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def open_labels(facts: ProjectParams) -> Files | Database:
 
 def _opened(facts: ProjectParams, place: str) -> Files | Database:
     location = str(flights_path()) if place == FLIGHTS else resolve(place)
-    written = Format(facts.csv, frozenset(facts.missing), facts.time_format)
+    written = Format(facts.csv, frozenset(facts.missing), facts.time_format, facts.timezone)
     url, mark, table = location.rpartition("#")
     if mark and "://" in url:  # shown as it was given: what it read from the environment is secret
         return Database(url, table, shown=place, written=written)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from prodkit.data.arrays import is_text, times, without_missing
 from prodkit.data.cells import MISSING, moment
 from prodkit.errors import DataError, ProdkitError, SchemaError
+from prodkit.evidence import utc
 from prodkit.redaction import Redaction, references
 
 # Each file, and each batch of a query, keeps the types that it has: a new file changes nothing about the old ones. CSV
@@ -36,6 +37,7 @@ __all__ = ["Files", "Format", "Part", "Unreadable", "plain", "reading", "within"
 
 _PARQUET, _CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _CSV_BYTES = 2**24  # of a batch
+_HOUR = timedelta(hours=1)
 _CONVERTED = {
     ".xlsx": "read_excel(PATH)",
     ".xls": "read_excel(PATH)",
@@ -53,12 +55,18 @@ class Format:
     Attributes:
         csv: ``delimiter``, ``decimal``, ``thousands`` and ``encoding``, where they are not ``,`` ``.`` none and UTF-8.
         missing: texts that mean a missing value.
-        time: how times are written, see :func:`prodkit.data.cells.moment`.
+        time: how times are written, see :func:`prodkit.data.cells.moment`, and
+        zone: in which those without an offset are meant.
     """
 
     csv: Mapping[str, str] = field(default_factory=dict)
     missing: frozenset[str] = MISSING
     time: str = ""
+    zone: str = "UTC"
+
+    def times(self, cells: Any, name: str) -> np.ndarray:
+        """The moments of a column as naive UTC, see :func:`prodkit.data.arrays.times`."""
+        return times(cells, name, self.time, self.zone)
 
 
 class Part(NamedTuple):
@@ -110,9 +118,9 @@ def reading(shown: str) -> Iterator[None]:
         raise DataError("data", rule=f"must be a readable table: {reason}", value=shown, fix=fix) from error
 
 
-def within(columns: dict[str, Any], time: str, start: datetime, end: datetime, form: str) -> Any:
+def within(columns: dict[str, Any], time: str, start: datetime, end: datetime, written: Format) -> Any:
     """The rows of some columns with ``start <= time < end``, as a batch, with naive UTC times."""
-    moments = times(columns[time], time, form)
+    moments = written.times(columns[time], time)
     low, high = np.datetime64(start, "us"), np.datetime64(end, "us")
     mine = (moments >= low) & (moments < high)
     batch = pa.RecordBatch.from_pydict({**columns, time: pa.array(moments)})
@@ -290,7 +298,9 @@ class Files:
             metadata = self._metadata[path]
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)
-                if group.num_rows and (not time or _may_hold(group, self._headers[path], time, start, end)):
+                if group.num_rows and (
+                    not time or _may_hold(group, self._headers[path], time, start, end, self.written)
+                ):
                     added = self._added(path)
                     parts.append(Part(*about, number, first, group.num_rows, offset + first, added))
                 first += group.num_rows
@@ -422,7 +432,7 @@ class Files:
                     positions = pa.array(np.arange(first, first + count)).cast(pa.string())
                     columns[numbered] = pc.binary_join_element_wise(pa.scalar(part.name), positions, "#")
                 first += count
-                batch = within(columns, time, start, end, self.written.time)
+                batch = within(columns, time, start, end, self.written)
                 if len(batch):
                     yield batch
 
@@ -432,7 +442,7 @@ class Files:
             moments[~np.isnat(moments)]
             for part in self.parts()
             for columns in self.batches(part, [time])
-            for moments in [times(columns[time], time, self.written.time)]
+            for moments in [self.written.times(columns[time], time)]
         ]
         ends = [end for each in found if len(each) for end in (each.min(), each.max())]
         return (min(ends).item(), max(ends).item()) if ends else None
@@ -445,13 +455,18 @@ class Files:
                 nulls, rows = nulls + columns[time].null_count, rows + len(columns[time])
         return nulls, rows
 
-    def digest(self) -> str:
+    def stamp(self) -> str:
+        """The same as long as no file is written to, by sizes and times of change; nothing is read."""
+        return self.digest(read=False)
+
+    def digest(self, *, read: bool = True) -> str:
         """A fingerprint: of the bytes of local files, of what the server says of remote ones."""
         total = hashlib.sha256()
         with reading(self.shown):
             for path in self._paths:
                 if self._is_local:
-                    content = _file_digest(path)
+                    status = Path(path).stat()
+                    content = _file_digest(path) if read else f"{status.st_size} {status.st_mtime_ns}"
                 else:
                     facts = self._system.info(path)
                     keys = ("size", "ETag", "etag", "mtime", "LastModified", "updated", "md5Hash", "created")
@@ -472,7 +487,9 @@ def _digest_of(path: str, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _may_hold(group: Any, names: Sequence[str], time: str, start: datetime, end: datetime) -> bool:
+def _may_hold(
+    group: Any, names: Sequence[str], time: str, start: datetime, end: datetime, written: Format
+) -> bool:
     """May a row group hold rows of a window, by what its statistics say of a column of times?"""
     if time not in names:
         return False
@@ -482,7 +499,10 @@ def _may_hold(group: Any, names: Sequence[str], time: str, start: datetime, end:
     with suppress(ValueError, OverflowError, TypeError):
         about = column.statistics
         if about is not None and about.has_min_max and not isinstance(about.min, str | bytes):
-            return moment(about.min) < end and moment(about.max) >= start
+            first, last = moment(about.min), moment(about.max)
+            if written.zone != "UTC" and about.min.tzinfo is None:  # to the hour, since clocks change
+                first, last = utc(first, written.zone) - _HOUR, utc(last, written.zone) + _HOUR
+            return first < end and last >= start
     return True
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from prodkit.data.arrays import every, floats, kind_of, level_codes, times
+from prodkit.data.arrays import every, floats, kind_of, level_codes
 from prodkit.data.cells import Kind
 from prodkit.data.tables import Files, Part, Unreadable
 from prodkit.drift.compare import SIGNALS, differences
@@ -217,7 +217,7 @@ class _Scan:
         for name, _, cells in self._table.arrays(part, [self._time]):
             if isinstance(cells, Unreadable):
                 raise DataError(name, rule=f"could not be read: {cells.reason}", place=part.path)
-            moments = times(cells, name, self._table.written.time)
+            moments = self._table.written.times(cells, name)
             found = moments.astype("datetime64[D]").astype(float)
             days.append(np.where(np.isnat(moments), np.nan, found))
         blocks = Blocks.of(np.concatenate(days))

@@ -22,12 +22,23 @@ from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate, Window, earlier_windows
 from prodkit.models.bundle import Bundle
 from prodkit.models.metrics import intervals, row_losses, row_worth
-from prodkit.params import MonitorParams
+from prodkit.params import MonitorParams, ProjectParams, ScoreParams
+from prodkit.scoring.batch import LATE_ROWS, open_window, remember_scoring, score_window
 from prodkit.scoring.guard import guarded
+from prodkit.scoring.inspection import inspect_chunks
+from prodkit.settings import environment_set
 from prodkit.store.registry import Store
-from prodkit.store.workspace import load_version
+from prodkit.store.workspace import champion_of, load_version
 
-__all__ = ["DAILY_LOSS", "REALISED", "aged_share", "distrusted", "judge_matured", "served_parts"]
+__all__ = [
+    "DAILY_LOSS",
+    "REALISED",
+    "aged_share",
+    "demonstrate_past",
+    "distrusted",
+    "judge_matured",
+    "served_parts",
+]
 
 REALISED = "realised."  # in the store: begins the names of a window's figures
 DAILY_LOSS = "loss.served"  # in the store: mean loss of a day, all of whose labels are known
@@ -104,7 +115,14 @@ def _is_judged(store: Store, params: MonitorParams, window: Window) -> bool:
     table = table[table["run_id"] != current_run(params)]
     starts, ends = (pd.Timestamp(_naive(end)) for end in (window.start, window.end))
     same = table[(table["window_start"] == starts) & (table["window_end"] == ends)]
-    return bool((same["known_at"] - params.label_delay >= same["window_end"]).any())
+    mature = same[same["known_at"] - params.label_delay >= same["window_end"]]
+    about: dict[str, Any] = {"notebook": "score", "window": window, "until": params.moment}
+    if late := store.metrics(name=LATE_ROWS, **about)["value"].sum():  # were those among the rows, too?
+        scored = store.metrics(name="rows", **about).drop_duplicates(
+            ["window_start", "window_end"], keep="last"
+        )
+        return bool((mature["n"] >= scored["value"].sum() + late).any())
+    return len(mature) > 0
 
 
 def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[str, Any]]:
@@ -209,3 +227,19 @@ def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict
 
 def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def demonstrate_past(store: Store, params: MonitorParams) -> None:
+    """Score each window of the page, if the store is the demonstration's; a real one has a past of its own."""
+    if params.store != "demo":
+        return
+    version, bundle = champion_of(store)
+    shared = {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
+    for window in earlier_windows(params.window, params.windows):
+        then = ScoreParams.check({**shared, "window": str(window), "as_of": ""})
+        rows = open_window(then, bundle=bundle)
+        inspection = inspect_chunks(store, then, rows, version=version, bundle=bundle)
+        scored = score_window(then, rows, inspection, version=version, bundle=bundle)
+        # each by a run of its own, or one would replace the other
+        with environment_set(PRODKIT_RUN=f"score-{window}"):
+            remember_scoring(store, then, scored, inspection, version=version)

@@ -18,7 +18,6 @@ from prodkit.errors import StoreError
 from prodkit.files import write_text
 from prodkit.markup import prepare
 from prodkit.notebook import Notebook
-from prodkit.pages import store_options
 from prodkit.params import ProjectParams
 from prodkit.redaction import SHORTEST, Redaction, references
 from prodkit.report import report
@@ -36,6 +35,7 @@ from prodkit.settings import (
     read_notebook,
     resolve,
 )
+from prodkit.store.approvals import store_options
 from prodkit.store.registry import Store
 
 __all__ = ["Run", "run_notebook"]

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prodkit.data.chunks import Chunk, Chunks, window_chunks
-from prodkit.data.windows import blocks
+from prodkit.data.sources import open_table
+from prodkit.data.windows import blocks, row_column
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.survey import Inspection
@@ -32,13 +33,22 @@ from prodkit.params import ScoreParams
 from prodkit.scoring.breaker import Limits
 from prodkit.scoring.guard import Guard, LoadedModel, Route
 from prodkit.scoring.parallel import shared_out
-from prodkit.settings import destination, outputs_folder
+from prodkit.settings import destination, outputs_folder, resolve
 from prodkit.store.registry import Store
 
-__all__ = ["Part", "Scored", "open_window", "remember_scoring", "score_window", "scoring_evidence"]
+__all__ = [
+    "LATE_ROWS",
+    "Part",
+    "Scored",
+    "open_window",
+    "remember_scoring",
+    "score_window",
+    "scoring_evidence",
+]
 
 _PART_BATCHES = 10  # of a part, at least: each file is forced to the disk, as costly as some thousand rows
 _FORGOTTEN_SECONDS = 86_400.0  # after which a draft is nobody's
+LATE_ROWS = "late_rows"  # in the store: how many rows of a window were scored after the others
 _DRAFT = ".tmp"  # ends the names of files that are not whole
 _NOTE = b"prodkit.part"  # names the footer's entry
 _OWN = ("version", "source", "degraded", "reason", "latency_ms")
@@ -187,7 +197,26 @@ def open_window(params: ScoreParams, *, bundle: Bundle) -> Chunks:
         batch_rows=params.batch_rows,
         chunk_rows=params.batch_rows * _PART_BATCHES,
         place=_place(params),
+        scored=_scored_before(params, bundle),
     )
+
+
+def _scored_before(params: ScoreParams, bundle: Bundle) -> pd.DataFrame | None:
+    """What names the rows that were scored before, as the table calls its columns; None if all are to be scored."""
+    if not params.scored_before:
+        return None
+    table = open_table(params)
+    numbered = [] if params.id_column else [row_column(table.columns)]
+    ids = [name for name in params.id_column if name != params.time_column]
+    keys = [params.time_column, *(ids if params.id_column else numbered)]
+    names = _key_names(keys, ids=params.id_column, time=params.time_column, bundle=bundle)
+    folders = [Path(resolve(folder)) for folder in params.scored_before]
+    paths = [path for folder in folders for path in sorted(folder.glob("part-*.parquet"))]
+    parts = [pd.read_parquet(path, columns=list(names.values())) for path in paths]
+    if not parts:
+        rule, fix = "must hold predictions", "Restore the folders from a backup."
+        raise DataError("scored_before", rule=rule, value=", ".join(params.scored_before), fix=fix)
+    return pd.concat(parts, ignore_index=True).set_axis(keys, axis="columns")
 
 
 def _place(params: ScoreParams) -> Path:
@@ -364,7 +393,14 @@ def _load(version: int, path: str, digest: str) -> LoadedModel:
 def remember_scoring(
     store: Store, params: ScoreParams, scored: Scored, inspection: Inspection, *, version: int
 ) -> None:
-    """Leave in the store what later notebooks ask of this window: health, and what its input looked like."""
+    """Leave in the store what later notebooks ask of this window: health, and what its input looked like.
+
+    Rows that came late are counted, and change nothing of what the window looked like when it was judged.
+    """
+    about: dict[str, Any] = {"window": params.window, "version": version, "n": scored.rows}
+    if params.scored_before:
+        store.record_metrics([metric(params, LATE_ROWS, scored.rows, **about)])
+        return
     usual, slow = scored.latency(0.5, 0.99)
     figures = {
         "rows": scored.rows,
@@ -373,7 +409,6 @@ def remember_scoring(
         "latency_p50_ms": usual,
         "latency_p99_ms": slow,
     }
-    about: dict[str, Any] = {"window": params.window, "version": version, "n": scored.rows}
     store.record_metrics([metric(params, name, value, **about) for name, value in figures.items()])
     document = inspection.current.to_dict()
     store.save_profile(

@@ -86,14 +86,15 @@ def _fault(name: str, rule: str, cell: object) -> str:
     return f"{name} {rule}; found {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
 
 
-def moment_of(cell: Any, form: str = "") -> datetime | None:
+def moment_of(cell: Any, form: str = "", zone: str = "UTC") -> datetime | None:
     """One cell as a naive UTC moment; None where there is none, or none that can be read.
 
     Args:
         cell: as it was sent.
-        form: how a project writes its times, see :func:`prodkit.data.cells.moment`.
+        form: how a project writes its times, see :func:`prodkit.data.cells.moment`, and
+        zone: in which those without an offset are meant.
     """
     try:
-        return None if is_missing(cell) else moment(cell, form)
+        return None if is_missing(cell) else moment(cell, form, zone)
     except (ValueError, ArithmeticError):
         return None

@@ -92,6 +92,7 @@ class Service:
             time_column=params.time_column,
             id_column=params.id_column,
             time_format=params.time_format,
+            timezone=params.timezone,
         )
         self.counts = Counts(self._gauges())
         self.draining = False

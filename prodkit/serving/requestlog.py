@@ -61,6 +61,7 @@ class RequestLog:
         time_column: when a row happened; the moment of the request where none is sent.
         id_column: what names a row.
         time_format: how the project writes its times; ISO if empty.
+        timezone: in which times without an offset are meant.
 
     Attributes:
         written: rows so far.
@@ -77,10 +78,11 @@ class RequestLog:
         time_column: str,
         id_column: Sequence[str],
         time_format: str = "",
+        timezone: str = "UTC",
     ) -> None:
         self._folder, self._most_rows, self._seconds = folder, most_rows, seconds
         self._time, self._ids = time_column, [name for name in id_column if name != time_column]
-        self._form = time_format
+        self._form, self._zone = time_format, timezone
         self._entries: list[Entry] = []
         self._rows = self._bytes = self._number = 0
         self._lock, self._wake, self._ended = threading.Lock(), threading.Event(), False
@@ -160,7 +162,7 @@ class RequestLog:
         for name in self.named:
             cells = [row.get(name) if isinstance(row, dict) else None for row in entry.rows]
             if name == self._time and name not in columns:
-                times = [moment_of(cell, self._form) or entry.when for cell in cells]
+                times = [moment_of(cell, self._form, self._zone) or entry.when for cell in cells]
                 columns[name] = pa.array(times, pa.timestamp("us"))
             elif name not in columns:
                 columns[name] = _array([None if cell is None else str(cell) for cell in cells], pa.string())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from prodkit.errors import ConflictError, ParameterError, StoreError, VersionError
+from prodkit.settings import REAL_STORE, project_folder
 from prodkit.store.database import EVENTS, VERSIONS, Write, events_of
 from prodkit.store.history import ACTIONS, Champion, Event, open_proposals, replay
 from prodkit.store.records import Records
@@ -19,9 +23,12 @@ __all__ = [
     "require_generation",
     "require_reason",
     "roll_back",
+    "store_options",
     "version_row",
+    "waiting",
 ]
 
+_ARTIFACTS = "outputs/artifacts"
 BY_HAND = "Somebody changed the store by hand: see prodkit models check."
 
 
@@ -232,3 +239,47 @@ def deleted_versions(rows: sa.Connection) -> dict[int, str]:
         if event.kind == "delete" and event.version:
             deleted[event.version] = event.created_at
     return deleted
+
+
+def store_options(folder: Path, store: str = REAL_STORE, artifacts: str = _ARTIFACTS) -> str:
+    """What ``prodkit models`` needs to find a store, as typed, a space first; nothing for the usual one."""
+    typed = {"--out": str(folder), "--store": store, "--artifacts": artifacts}
+    usual = {"--out": str(project_folder() / "outputs"), "--store": REAL_STORE, "--artifacts": _ARTIFACTS}
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in typed.items() if value != usual[name])
+
+
+def waiting(events: Sequence[Event], champion: Champion, *, options: str = "") -> list[dict[str, Any]]:
+    """What a person has to do or to know: a sentence (``what``), perhaps ``why``, ``commands`` and the ``run``.
+
+    Args:
+        events: the history, oldest first.
+        champion: who serves.
+        options: what ``prodkit models`` needs to find the store, see :func:`store_options`.
+    """
+    signed = f"--name YOU --reason WHY{options}"
+    asked = [_proposal(event, champion, signed) for event in open_proposals(events).values()]
+    if champion.hold:
+        holds = [event.run_id for event in events if event.kind == "hold" and event.run_id]
+        commands = [f"prodkit models accept {holds[-1]} {signed}"] if holds else []
+        why = f"{champion.hold}. It ends by itself when a window is sound again."
+        why += " If what is new is right, accept it:" if commands else ""
+        asked.append({"what": "The champion is on hold.", "why": why, "commands": commands})
+    if champion.frozen:
+        commands = [f"prodkit models freeze --off {signed}"]
+        what = "The champion is frozen: nothing is promoted or rolled back."
+        asked.append({"what": what, "commands": commands})
+    return asked
+
+
+def _proposal(event: Event, champion: Champion, signed: str) -> dict[str, Any]:
+    """What a person has to approve or reject."""
+    current = event.generation == champion.generation
+    stale = "" if current else " The champion has changed since, so that it can only be rejected."
+    what = str(event.detail.get("action", "action" if event.version else None))
+    what += f" of version {event.version}" if event.version else ""
+    commands = [
+        f"prodkit models {verb} {event.run_id} {signed}"
+        for verb in (("approve", "reject") if current else ("reject",))
+    ]
+    sentence = f"Proposed: {what}.{stale}"
+    return {"what": sentence, "why": event.reason, "commands": commands, "run": event.run_id}

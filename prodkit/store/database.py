@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from prodkit.errors import LockedError, ParameterError, StoreError
 from prodkit.store.history import Champion, Event, moved, parsed_json, sealed, strict_json
 
 __all__ = [
+    "CENSUSES",
     "CHAMPION",
     "EVENTS",
     "LAYOUT",
@@ -115,6 +117,12 @@ STEPS = sa.Table(  # what the loop has done: a notebook of a period of a plan is
     sa.Column("plan", sa.ForeignKey("plans.number"), nullable=False),
     *_texts("notebook", "window_start", "window_end", "run_id", "document"),
     sa.UniqueConstraint("plan", "notebook", "window_start"),
+)
+CENSUSES = sa.Table(  # what the table of a plan held when it was seen last
+    "censuses",
+    _TABLES,
+    sa.Column("plan", sa.ForeignKey("plans.number"), primary_key=True, autoincrement=False),
+    *_texts("document"),
 )
 PROBES = sa.Table(  # the summed loss, on a step, of a recipe fitted on what was known at a moment
     "probes",
@@ -233,6 +241,8 @@ class Database:
         with self._begin(writes=True) as rows:
             if not self.is_sqlite:
                 rows.execute(sa.text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
+                if schema := sa.make_url(self.place).query.get("schema"):  # checked when it was connected to
+                    rows.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             _require_tables(rows, self.place)
             complete(rows)
             if rows.execute(sa.select(CHAMPION)).first() is None:
@@ -417,6 +427,8 @@ def _engine(url: str, timeout_seconds: float, *, create: bool) -> tuple[sa.Engin
                 raise _no_store("no such file", place)
             # A connection never makes the file: one that is gone is an error, and not an empty store.
             target = address.set(database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"})
+        elif not sqlite:
+            target = _in_schema(address)
         # No pool for files: a connection carried into a forked process would corrupt the database.
         engine = sa.create_engine(
             target,
@@ -435,6 +447,18 @@ def _engine(url: str, timeout_seconds: float, *, create: bool) -> tuple[sa.Engin
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine, place
+
+
+def _in_schema(address: sa.URL) -> sa.URL:
+    """The address of a PostgreSQL database, in the schema that ``?schema=`` names: one for each project."""
+    name = address.query.get("schema", "")
+    if not name:
+        return address
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name):
+        rule = "must name one schema, in small letters, digits and _"
+        raise ParameterError("store", rule=rule, value=f"schema={name}", fix="Such as ?schema=demand.")
+    options = f"{address.query.get('options', '')} -csearch_path={name}".strip()
+    return address.difference_update_query(["schema"]).update_query_dict({"options": options})
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

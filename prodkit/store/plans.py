@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from prodkit.errors import ConflictError, LockedError
 from prodkit.evidence import Window, iso
-from prodkit.store.database import PLANS, STEPS, Database
+from prodkit.store.database import CENSUSES, PLANS, STEPS, Database
 from prodkit.store.history import parsed_json, strict_json
 
 __all__ = ["Plans"]
@@ -138,6 +138,19 @@ class Plans:
                 text = strict_json(dict(document), name=f"step {notebook} {window}")
                 row |= {"window_end": iso(window.end), "run_id": run_id, "document": text}
                 write.rows.execute(STEPS.insert().values(row))
+
+    def census(self, plan: int) -> dict[str, Any] | None:
+        """What the table held when it was seen last; None before it was."""
+        with self._database.read() as rows:
+            text = rows.scalar(sa.select(CENSUSES.c.document).where(CENSUSES.c.plan == plan))
+        return None if text is None else parsed_json(text, name="census")
+
+    def record_census(self, plan: int, document: Mapping[str, Any]) -> None:
+        """Remember what the table holds, in place of what it held before."""
+        text = strict_json(dict(document), name="census")
+        with self._database.write() as write:
+            write.rows.execute(CENSUSES.delete().where(CENSUSES.c.plan == plan))
+            write.rows.execute(CENSUSES.insert().values(plan=plan, document=text))
 
     def steps(self, plan: int) -> dict[tuple[str, Window], dict[str, Any]]:
         """What is done of a plan, by notebook and period, in the order in which it was done: run and document."""

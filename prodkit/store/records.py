@@ -22,6 +22,8 @@ __all__ = ["Records"]
 
 _MOMENTS = ("window_start", "window_end", "known_at")
 _NUMBERS = ("value", "low", "high")
+_REALISED = "realised."  # begins the names of the figures of a window
+_ALERT = "alert.record."  # and of alerts, as the store itself was told of them
 _COLUMNS = ["run_id", "notebook", "version", *_MOMENTS[:2], "name", *_NUMBERS, "n", "known_at"]
 
 
@@ -95,6 +97,43 @@ class Records(Plans):
         if until is not None:
             query = query.where(METRICS.c.known_at <= _text(until))
         return self._rows(query.order_by(METRICS.c.window_start, METRICS.c.name, METRICS.c.id))
+
+    def figures(self, run_id: str, window: Window) -> dict[str, list[float | None]]:
+        """What a run of `monitor` has realised of a window: by name the value, and the ends of its interval."""
+        about = METRICS.c.run_id == run_id, METRICS.c.name.startswith(_REALISED)
+        query = sa.select(*(METRICS.c[name] for name in ("name", *_NUMBERS))).where(*about)
+        query = query.where(
+            METRICS.c.window_start == _text(window.start), METRICS.c.window_end == _text(window.end)
+        )
+        return {
+            row["name"].removeprefix(_REALISED): [row[name] for name in _NUMBERS] for row in self._rows(query)
+        }
+
+    def last_metric(self, notebook: str, name: str) -> dict[str, Any] | None:
+        """The newest row of a metric: of the last window, as it was told last; None if there is none."""
+        same = METRICS.c.notebook == notebook, METRICS.c.name == name
+        newest = METRICS.c.window_end.desc(), METRICS.c.id.desc()
+        rows = self._rows(
+            sa.select(*(METRICS.c[column] for column in _COLUMNS)).where(*same).order_by(*newest).limit(1)
+        )
+        return rows[0] if rows else None
+
+    def open_alerts(self) -> list[dict[str, Any]]:
+        """The alerts that have not cleared: ``name``, ``version``, and ``since``, the start of their first window."""
+        query = sa.select(METRICS.c.name, METRICS.c.version, METRICS.c.value, METRICS.c.window_start)
+        query = query.where(METRICS.c.notebook == "monitor", METRICS.c.name.startswith(_ALERT))
+        state: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in self._rows(query.order_by(METRICS.c.known_at, METRICS.c.id)):
+            key = row["name"].removeprefix(_ALERT), row["version"]
+            if not row["value"]:
+                state.pop(key, None)
+            elif key not in state:
+                state[key] = {
+                    "name": key[0],
+                    "version": key[1],
+                    "since": row["window_start"].partition("T")[0],
+                }
+        return list(state.values())
 
     def save_profile(
         self, window: Window, document: Mapping[str, Any], *, run_id: str, version: int | None, clean: bool
