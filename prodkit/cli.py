@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import signal
 import sys
 import traceback
@@ -262,6 +263,49 @@ def update(store: str, artifacts: str) -> None:
     )
 
 
+@prodkit.command()
+@click.option("--older", required=True, metavar="AGE", help="Such as 90d: what is younger stays.")
+@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
+@with_store
+def clean(store: Store, older: str, dry_run: bool) -> None:
+    """Remove runs, request logs and artifacts that are older than AGE, where nothing refers to them any more.
+
+    What champion, predecessor, proposals, a hold or the last periods of the plan need stays, and so do all rows of the
+    store: decisions can still be replayed. The history and the page of all runs say what was removed.
+    """
+    from prodkit.evidence import parse_duration
+    from prodkit.runs.clean import clean as remove
+    from prodkit.runs.clean import old_work
+
+    try:
+        age = parse_duration(older)
+    except ValueError as error:
+        raise ParameterError("--older", rule=str(error)) from error
+    work = old_work(store, older=age)
+    print_table(work.table())
+    for note in work.notes if dry_run else remove(store, work):
+        say(note)
+    say("nothing was removed (--dry-run)" if dry_run else "removed")
+
+
+@prodkit.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@with_outputs
+@place_options
+def backup(folder: Path, store: str, artifacts: str) -> None:
+    """Copy the store and its artifacts to DIR, an empty folder or a new one, while others work with it.
+
+    The copy opens with --out DIR, here or on another machine. Ends with 1 if an artifact was missing or damaged.
+    """
+    from prodkit.store.snapshot import back_up
+
+    problems = back_up(resolve(store), resolve(artifacts), folder=folder.absolute())
+    for problem in problems:
+        tell(problem, style="red")
+    say(f"{folder}: open it with --out {shlex.quote(str(folder))}, such as prodkit models check")
+    sys.exit(1 if problems else 0)
+
+
 # Looking at runs
 
 
@@ -295,12 +339,13 @@ def verify(run_id: str, as_json: bool) -> None:
 @prodkit.command()
 @click.argument("run_id", metavar="RUN")
 @with_outputs
+@place_options
 @json_option
-def replay(run_id: str, as_json: bool) -> None:
+def replay(run_id: str, as_json: bool, **places: str) -> None:
     """Make the decision of a recorded RUN again from its evidence; ends with 1 if it is not as recorded."""
     from prodkit.runs.replay import replay_run
 
-    _end(replay_run(run_id), as_json=as_json)
+    _end(replay_run(run_id, **places), as_json=as_json)
 
 
 def _end(verdict: Verdict, *, as_json: bool) -> None:

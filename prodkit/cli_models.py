@@ -24,7 +24,7 @@ from prodkit.params import NOTEBOOKS
 from prodkit.settings import default_files
 
 if TYPE_CHECKING:
-    from prodkit.store.registry import Champion, Store
+    from prodkit.store.registry import Champion, Store, Version
 
 __all__ = ["models"]
 
@@ -43,13 +43,13 @@ def list_models(store: Store, as_json: bool) -> None:
     rows = [
         {
             "version": version.number,
-            "standing": _standing(version.number, champion, quarantined=version.quarantined),
+            "standing": _standing(version, champion),
             "trained": version.manifest.get("trained", ""),
             "rows": version.manifest.get("rows", ""),
             "model": version.manifest.get("params", {}).get("model", ""),
             "digest": version.digest[:12],
         }
-        for version in store.versions()
+        for version in store.versions(removed=True)
     ]
     if as_json:
         waiting = [vars(event) for event in proposals]
@@ -63,10 +63,14 @@ def list_models(store: Store, as_json: bool) -> None:
         say(f"proposed: {event.detail['action']}, by {event.run_id}: {event.reason}{late}")
 
 
-def _standing(number: int, champion: Champion, *, quarantined: bool) -> str:
-    if number == champion.version:
+def _standing(version: Version, champion: Champion) -> str:
+    if version.removed:
+        return f"removed {version.removed[:10]}"
+    if version.number == champion.version:
         return "champion"
-    return "quarantined" if quarantined else "predecessor" if number == champion.predecessor else ""
+    if version.quarantined:
+        return "quarantined"
+    return "predecessor" if version.number == champion.predecessor else ""
 
 
 @models.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _ARTIFACTS = "outputs/artifacts"
+_LINK = re.compile(r'<a href="(?:\.\./)?runs/([^"/]+)/report\.html"[^>]*>(.*?)</a>', re.DOTALL)
 _ENDED = {"failed": "failed", "interrupted": "was interrupted"}
 
 
@@ -64,10 +66,10 @@ def write_site(
             documents.append(document)
         else:
             tell(f"{path} cannot be read: the run is left out")
-    documents.sort(key=lambda each: (each["started"], each["run_id"]))
+    there = {document["run_id"] for document in documents}
     for place, text in _site(folder, documents, store, artifacts).pages().items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        write_text(folder / place, text)
+        write_text(folder / place, _LINK.sub(lambda link: link[0] if link[1] in there else link[2], text))
     return folder / "index.html"
 
 
@@ -85,9 +87,17 @@ def _record(path: Path) -> dict[str, Any]:
 def _site(folder: Path, documents: list[dict[str, Any]], store: str, artifacts: str) -> Site:
     options = store_options(folder, store, artifacts)
     with Store.open(resolve(store), resolve(artifacts), create=False) as opened:
-        versions = opened.versions()
+        versions = opened.versions(removed=True)
+        gone = opened.removed_runs().keys() - {document["run_id"] for document in documents}
+        documents += [
+            run["document"]
+            for notebook in ("rollback", "train", "validate") * bool(gone)  # they tell the life of the model
+            for run in opened.runs(notebook, status="succeeded")
+            if run["run_id"] in gone
+        ]
+        documents.sort(key=lambda each: (each["started"], each["run_id"]))
         measured = opened.metric_rows(notebook="monitor", name=f"realised.{_lead_metric(versions)}")
-        return Site(documents, versions, opened.history(), opened.champion(), measured, options)
+        return Site(documents, versions, opened.history(), opened.champion(), measured, options, gone)
 
 
 def write_comparison(folder: Path, first: str, second: str) -> Path:
@@ -312,6 +322,7 @@ class Site:
         champion: who serves now.
         measured: the main metric of each window, oldest first, see :func:`periods`.
         options: what ``prodkit models`` needs to find this store, as typed.
+        removed: runs whose folders are gone; of these only what tells the life of the model is among the documents.
     """
 
     documents: Sequence[Mapping[str, Any]]
@@ -320,6 +331,7 @@ class Site:
     champion: Champion
     measured: Sequence[Mapping[str, Any]] = ()
     options: str = ""
+    removed: Set[str] = frozenset()
 
     def pages(self) -> dict[str, str]:
         """Every page by its place under ``outputs/``."""
@@ -328,6 +340,7 @@ class Site:
         return {"index.html": self._index(windows), **pages}
 
     def _index(self, windows: Sequence[Period]) -> str:
+        runs = [run for run in self.documents if run["run_id"] not in self.removed]
         moves = [event for event in self.events if event.kind in ("promote", "rollback")]
         return rendered(
             "index",
@@ -346,9 +359,10 @@ class Site:
             versions=[(each, self._standing(each)) for each in reversed(self.versions)],
             today=self._today(windows),
             changes=len(moves),
-            runs=[(run, state(run)) for run in reversed(self.documents)],
-            notebooks=sorted({run["notebook"] for run in self.documents}),
-            states=sorted({state(run) for run in self.documents}),
+            runs=[(run, state(run)) for run in reversed(runs)],
+            cleanings=[event for event in self.events if event.kind == "clean"][-3:],
+            notebooks=sorted({run["notebook"] for run in runs}),
+            states=sorted({state(run) for run in runs}),
         )
 
     def _today(self, windows: Sequence[Period]) -> list[str]:
@@ -390,6 +404,8 @@ class Site:
 
     def _standing(self, version: Version) -> str:
         """What a version is now."""
+        if version.removed:
+            return f"removed {version.removed[:10]}"
         if version.number == self.champion.version:
             return "champion"
         if version.quarantined:

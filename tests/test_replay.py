@@ -122,6 +122,15 @@ def test_a_decision_is_made_again_as_recorded(
     assert verdict.decided == json.loads((record.folder / "result.json").read_text())["action"]
 
 
+def test_a_decision_whose_folder_was_removed_is_made_again(forged: Record, prodkit: Command) -> None:
+    """The store's record is enough, and the answer says that there is nothing else."""
+    with opened(forged.places) as store:
+        store.record_cleaning([forged.run_id], requests=0, actor="test", reason="test")
+    shutil.rmtree(forged.folder)
+    status, printed, _ = prodkit("replay", forged.run_id, "--out", forged.out)
+    assert (status, "as recorded" in printed, "its folder was removed" in printed) == (0, True, True)
+
+
 CHANGES: list[tuple[tuple[Any, ...], Any, str]] = [
     (("action",), "keep", "action, which the evidence does not lead to"),
     (("generation",), 1, "generation, which the evidence does not lead to"),

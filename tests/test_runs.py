@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import nbformat
@@ -25,11 +29,14 @@ from tables import (
 
 from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import LockedError, ParameterError, RunError
-from prodkit.runs import runner
+from prodkit.evidence import Window
+from prodkit.runs import clean, runner
+from prodkit.runs.claims import at_work, claim
 from prodkit.runs.engine import StoppedError
 from prodkit.runs.runner import run_notebook
 from prodkit.runs.stops import Limits, Stop
 from prodkit.settings import using_outputs
+from prodkit.store.registry import Store
 
 __all__ = ["orders_file", "places", "prodkit"]  # fixtures
 
@@ -357,3 +364,126 @@ def test_every_limit_is_finite(limit):
     """No run may last for ever, by any spelling of it."""
     with pytest.raises(ParameterError, match="cell_seconds must be a positive number of seconds"):
         Limits(cell_seconds=limit)
+
+
+# What is old
+
+
+def lived(out: Path) -> Store:
+    """A store with five versions, the fourth champion, and a folder for each run that it has on record."""
+    store = Store.open(f"sqlite:///{out}/store.db", f"{out}/artifacts")
+    for number in (1, 2, 3, 4, 5):
+        store.register(f"model {number}".encode(), {"trained": ""}, run_id=f"train-{number}")
+    for number in (1, 2, 3, 4):
+        store.promote(number, expected_generation=number - 1, run_id=f"validate-{number}")
+    store.propose("rollback-9", action="retrain", version=None, generation=4, reason="it pays")
+    store.record_plan({"number": 1}, reason="the first call")
+    for month in range(1, 9):
+        window = Window.parse(f"2025-{month:02}-01/2025-{month + 1:02}-01")
+        store.record_step(1, "score", window, run_id=f"score-{month}", document={})
+    names = [f"train-{n}" for n in (1, 2, 3, 4, 5)] + [f"validate-{n}" for n in (1, 2, 3, 4)]
+    for name in [
+        *names,
+        "rollback-9",
+        "asked-for-it",
+        *(f"score-{n}" for n in range(1, 9)),
+        "drift-1",
+        "new",
+    ]:
+        document = {
+            "run_id": name,
+            "notebook": name.partition("-")[0],
+            "status": "succeeded",
+            "outcome": "pass",
+        }
+        document["started"] = "2026-06-01T00:00:00+00:00" if name == "new" else "2026-01-01T00:00:00+00:00"
+        document |= {"parent": "asked-for-it" if name == "train-3" else "", "params": {}, "outputs": {}}
+        document |= {"reasons": [], "evidence": [], "inputs": [], "action": None, "approval": None}
+        folder = out / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(document))
+        store.record_run(document | {"document": document})
+    (out / "requests").mkdir()
+    for name, age in (("old", 800 * 86_400), ("young", 0)):
+        (out / "requests" / f"{name}.parquet").write_bytes(b"PAR1")
+        os.utime(out / "requests" / f"{name}.parquet", (time.time() - age,) * 2)
+    return store
+
+
+STAY = {
+    *(f"train-{number}" for number in (2, 3, 4, 5)),
+    *(f"validate-{number}" for number in (2, 3, 4)),
+    *("rollback-9", "asked-for-it"),
+    *(f"score-{number}" for number in range(3, 9)),
+}
+
+
+def test_what_nothing_refers_to_is_removed_and_what_is_needed_stays(prodkit: Command, out):
+    """Runs of champion, predecessors, proposal and last periods stay; the page says what went, without links."""
+    with lived(out) as store:
+        status, printed, _ = prodkit("clean", "--older", "0d", "--dry-run", "--out", out)
+        assert (status, len(list((out / "runs").iterdir()))) == (0, 21)
+        assert "v1" in printed
+        assert prodkit("clean", "--older", "0d", "--out", out)[0] == 0
+        assert {path.name for path in (out / "runs").iterdir()} == STAY
+        assert [version.number for version in store.versions()] == [2, 3, 4, 5]
+        assert [path.name for path in (out / "requests").iterdir()] == ["young.parquet"]
+        assert [event.kind for event in store.history()][-2:] == ["clean", "delete"]
+        assert store.run("drift-1")["document"]["run_id"] == "drift-1"
+        assert store.check() == []
+    assert prodkit("report", "--out", out)[0] == 0
+    page = (out / "index.html").read_text()
+    assert "6 runs and 1 files of the request log were removed" in page
+    assert 'href="runs/train-1/' not in page
+    assert prodkit("models", "promote", 1, "--name", "A", "--reason", "B", "--out", out)[2].count(
+        "was removed"
+    )
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_a_clean_that_is_killed_is_finished_by_the_next(out, moment):
+    """No folder of a run is ever half there, and what was named in the history goes in the end."""
+    with lived(out) as store:
+        work = clean.old_work(store, older=timedelta(0))
+    if (child := os.fork()) == 0:
+
+        def die(folder, **_):
+            next(folder.iterdir()).unlink() if moment == "while" else None
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        clean.shutil.rmtree = die
+        with Store.open(f"sqlite:///{out}/store.db", f"{out}/artifacts") as store:
+            clean.clean(store, work)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert all((folder / "result.json").exists() for folder in (out / "runs").glob("[!.]*"))
+    with Store.open(f"sqlite:///{out}/store.db", f"{out}/artifacts") as store:
+        clean.clean(store, clean.old_work(store, older=timedelta(days=100)))
+        assert {path.name for path in (out / "runs").iterdir()} == STAY
+        assert store.check() == []
+
+
+def test_nothing_is_removed_that_somebody_works_with(out):
+    """A run's folder that is in use, the request log while a notebook runs, and a version promoted meanwhile stay."""
+    with lived(out) as store:
+        work = clean.old_work(store, older=timedelta(0))
+        used = claim("busy", out / "runs")
+        store.record_run({"run_id": "busy", "status": "succeeded", "started": "2026-01-01T00:00:00+00:00"})
+        store.promote(1, expected_generation=4)
+        with at_work(out):
+            notes = clean.clean(store, clean.OldWork(work.before, [*work.runs, "busy"], [1], work.requests))
+        assert used.folder.is_dir()
+        assert (out / "requests" / "old.parquet").exists()
+        assert store.artifact(1) == b"model 1"
+        assert [note.partition(" ")[0] for note in notes] == ["version", "the"]
+        used.release()
+
+
+def test_work_whose_folder_was_removed_gets_another_name(said, out, tmp_path):
+    """A run id stands for one run for ever: its record in the store is not overwritten."""
+    path = str(own_notebook(tmp_path, "a = 1"))
+    first = run_notebook(path, {})
+    with Store.open(f"sqlite:///{out}/store.db", f"{out}/artifacts") as store:
+        clean.clean(store, clean.old_work(store, older=timedelta(days=-1)))
+    assert not first.folder.exists()
+    assert run_notebook(path, {})["run_id"] == f"{first['run_id']}-2"
+    assert run_notebook(path, {}).repeated

@@ -11,15 +11,16 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tables import Command, prodkit
 from test_store import address
 
-from prodkit.errors import StoreError, VersionError
+from prodkit.errors import LockedError, ParameterError, StoreError, VersionError
 from prodkit.evidence import Window
 from prodkit.settings import environment_set, store_places
 from prodkit.store.registry import Store
-from prodkit.store.snapshot import take_snapshot
+from prodkit.store.snapshot import back_up, take_snapshot
 
-__all__ = ["address"]  # a fixture
+__all__ = ["address", "prodkit"]  # fixtures
 
 JANUARY = Window.parse("2013-01-01/2013-02-01")
 LATE = Window.parse("2013-02-01/2013-03-01").end
@@ -206,3 +207,49 @@ def test_while_a_run_is_verified_no_store_but_the_sandboxs_is_opened(tmp_path: P
         )
     assert not (tmp_path / "real.db").exists()
     assert (tmp_path / "box" / "store.db").exists()
+
+
+def test_a_backup_is_the_store_under_another_path(
+    address: tuple[str, str], tmp_path: Path, prodkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signed store of either database is copied into a folder that opens with --out wherever it lies."""
+    monkeypatch.setenv("PRODKIT_SIGNING_KEY", "a key of sixteen characters")
+    stocked(address)
+    with Store.open(*address) as store:
+        store.record_plan({"number": 1}, reason="first")
+        store.save_profile(JANUARY, {"n": 1}, run_id="score-1", version=2, clean=True)
+        store.record_run({"run_id": "score-1", "status": "succeeded"})
+        store.register(b"model 3", {}, run_id="train-3")
+        store.delete(3)
+        there, runs, plan = contents(store), store.runs(), store.plan()
+    places = ("--store", address[0], "--artifacts", address[1])
+    status, _, told = prodkit("backup", tmp_path / "copy", *places)
+    assert (status, told) == (0, "")
+    moved = (tmp_path / "copy").rename(tmp_path / "elsewhere")
+    with Store.open(f"sqlite:///{moved}/store.db", str(moved / "artifacts"), create=False) as again:
+        assert (contents(again), again.runs(), again.plan()) == (there, runs, plan)
+        assert again.check() == []
+        assert again.register(b"model 4", {}).number == 4
+    assert "must be a new or empty folder" in prodkit("backup", moved, *places)[2]
+
+
+def test_a_backup_of_a_damaged_store_copies_the_rest(address: tuple[str, str], tmp_path: Path) -> None:
+    """A missing artifact is named; what a killed backup left is begun anew; nobody cleans meanwhile."""
+    stocked(address)
+    with Store.open(*address) as store:
+        Path(address[1], store.version(1).location).unlink()
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / ".store.db.unfinished").write_bytes(b"half")
+        assert [problem.split(";")[0] for problem in back_up(*address, folder=tmp_path / "copy")] == [
+            "version 1 must be readable"
+        ]
+        with (
+            store.upkeep_turn(),
+            pytest.raises(LockedError, match="must not be cleaned or backed up meanwhile"),
+        ):
+            back_up(*address, folder=tmp_path / "other")
+    copy = f"sqlite:///{tmp_path}/copy/store.db", f"{tmp_path}/copy/artifacts"
+    with Store.open(*copy, create=False) as again:
+        assert again.artifact(2) == b"model 2"
+        with pytest.raises(ParameterError, match="DIR must be a new or empty folder"):
+            back_up(*address, folder=tmp_path / "copy")

@@ -66,7 +66,8 @@ def old_work(store: Store, *, older: timedelta, now: datetime | None = None) -> 
     events, champion = store.history(), store.champion()
     proposals = open_proposals(events)
     state = replay(events)
-    serving = {champion.version, champion.predecessor, *state.after_rollback()} - {None}
+    newest = max(state.versions, default=None)  # it may be judged yet
+    serving = {champion.version, champion.predecessor, *state.after_rollback(), newest} - {None}
     needed, since = _of_the_plan(store)
     needed |= proposals.keys()
     needed |= {event.run_id for event in events if event.version in serving and event.kind != "delete"}
@@ -82,7 +83,7 @@ def old_work(store: Store, *, older: timedelta, now: datetime | None = None) -> 
         )
     proposed = {event.version for event in proposals.values()}
     registered = [event for event in events if event.kind == "register" and event.version in state.versions]
-    for event in registered[:-1]:
+    for event in registered:
         is_old = datetime.fromisoformat(event.created_at) < before
         if (
             is_old

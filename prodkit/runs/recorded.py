@@ -61,6 +61,7 @@ class RunRecord:
         if folder.name not in known or folder.parent != home:
             near = difflib.get_close_matches(run, known, n=1) or known[-3:]
             fix = f"There are: {', '.join(near)}{', ...' if len(known) > len(near) else ''}." if known else ""
+            fix = f"{fix} What was removed stands in: prodkit models history.".strip()
             raise ParameterError("RUN", rule="must be a recorded run", value=run, place=str(home), fix=fix)
         try:
             document = json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -14,13 +14,14 @@ from prodkit.evidence import Evidence
 from prodkit.params import NOTEBOOKS, ProjectParams
 from prodkit.runs.comparison import Difference
 from prodkit.runs.verify import Verdict, check_record, refusing
+from prodkit.settings import REAL_STORE, outputs_folder, resolve
 from prodkit.store.history import Event, chain_problems
 from prodkit.store.registry import Store
 
 __all__ = ["contradictions", "replay_run"]
 
 
-def replay_run(run: str) -> Verdict:
+def replay_run(run: str, store: str = REAL_STORE, artifacts: str = "outputs/artifacts") -> Verdict:
     """Decide a recorded run again from what is on record, and compare: no data is read, no model opened.
 
     Compared are ``result.json`` with the notebook and with the store's record; the digest of the decision with the
@@ -29,11 +30,21 @@ def replay_run(run: str) -> Verdict:
 
     Args:
         run: id of a run of ``rollback`` or ``validate`` in the outputs folder, or the path of its folder.
+        store: SQLAlchemy URL of the store that has the record of a run whose folder was removed by ``clean``.
+        artifacts: its artifacts.
 
     Raises:
         ParameterError: there is no such run.
     """
     verdict = Verdict(Path(run).name)
+    if not (outputs_folder() / "runs" / verdict.run_id).is_dir():
+        with Store.open(resolve(store), resolve(artifacts), create=False) as opened:
+            if removed := opened.removed_runs().get(verdict.run_id):
+                verdict.notes.append(f"its folder was removed {removed}: this is the record in the store")
+                document = (opened.run(verdict.run_id) or {}).get("document") or {}
+                with refusing(verdict):
+                    _replay(document, opened.history(), verdict)
+                return verdict
     record = check_record(run, verdict)
     if record is None:
         return verdict
@@ -41,12 +52,20 @@ def replay_run(run: str) -> Verdict:
         _require_decision(record.document)
         if record.basis["store"] is None:
             verdict.notes.append("it worked in a store of its own, which is gone: there is no history of it")
+            _replay(record.document, None, verdict)
         else:
-            with Store.open(*record.places, create=False) as store:
-                verdict.differences += _in_history(record.document, store.history())
-        verdict.differences += contradictions(record.document)
-        verdict.decided = decided_again(record.document).action
+            with Store.open(*record.places, create=False) as opened:
+                _replay(record.document, opened.history(), verdict)
     return verdict
+
+
+def _replay(document: Mapping[str, Any], events: Sequence[Event] | None, verdict: Verdict) -> None:
+    """Put into the verdict what contradicts a decision; without events, there is no history of it."""
+    _require_decision(document)
+    if events is not None:
+        verdict.differences += _in_history(document, events)
+    verdict.differences += contradictions(document)
+    verdict.decided = decided_again(document).action
 
 
 def contradictions(document: Mapping[str, Any]) -> list[Difference]:

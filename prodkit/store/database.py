@@ -28,6 +28,7 @@ __all__ = [
     "PROFILES",
     "RUNS",
     "STEPS",
+    "TABLES",
     "VERSIONS",
     "Database",
     "Write",
@@ -131,6 +132,8 @@ PROBES = sa.Table(  # the summed loss, on a step, of a recipe fitted on what was
     *_texts("step_end", "digest"),
     *(sa.Column(name, sa.Double) for name in ("rows", "loss")),
 )
+TABLES = _TABLES.sorted_tables
+"""All tables, those that others refer to first."""
 _STAMP = sa.Table(  # outside of the other tables: a store of any layout must be able to say which it has
     "layout",
     sa.MetaData(),
@@ -394,7 +397,7 @@ def _layout_number(rows: sa.Connection) -> int | None:
 def _require_tables(rows: sa.Connection, place: str) -> None:
     """StoreError when tables of these names are there that are not a store's."""
     there = sa.inspect(rows)
-    for table in _TABLES.sorted_tables:
+    for table in TABLES:
         if there.has_table(table.name):
             names = {column["name"] for column in there.get_columns(table.name)}
             if names != set(table.columns.keys()):

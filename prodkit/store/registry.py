@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypedDict, Unpack
 
 import sqlalchemy as sa
@@ -59,7 +59,10 @@ class Who(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Version:
-    """A registered model: number, SHA-256 and size of its bytes, where they lie, and what was said of it."""
+    """A registered model: number, SHA-256 and size of its bytes, where they lie, and what was said of it.
+
+    ``removed`` says when its artifact was removed; it is empty where it is there.
+    """
 
     number: int
     digest: str
@@ -67,6 +70,7 @@ class Version:
     size_bytes: int
     manifest: dict[str, Any] = field(hash=False)
     quarantined: bool
+    removed: str = ""
 
 
 class Store(Approvals):
@@ -152,10 +156,14 @@ class Store(Approvals):
             write.append("register", version=row["number"], detail=detail)
             return Version(**row | {"manifest": json.loads(text)})
 
-    def versions(self) -> list[Version]:
-        """All versions that can be opened, oldest first."""
+    def versions(self, *, removed: bool = False) -> list[Version]:
+        """All versions that can be opened, oldest first; with ``removed`` also those that no longer can."""
         with self._database.read() as rows:
-            return [_version(row) for row in _present(rows)]
+            if not removed:
+                return [_version(row) for row in _present(rows)]
+            deleted = deleted_versions(rows)
+            ordered = rows.execute(sa.select(VERSIONS).order_by(VERSIONS.c.number))
+            return [replace(_version(row), removed=deleted.get(row.number, "")) for row in ordered]
 
     def version(self, number: int) -> Version:
         """One version; VersionError when there is none of that number."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hmac
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -16,6 +13,7 @@ from prodkit.store.artifacts import Artifacts, signature
 from prodkit.store.database import LAYOUT, VERSIONS, Database, complete, events_of, layout_number
 from prodkit.store.history import chain_problems, times_digest
 from prodkit.store.registry import vouched_row
+from prodkit.store.snapshot import copy_sqlite
 
 __all__ = ["upgrade_store"]
 
@@ -96,9 +94,5 @@ def _back_up(url: str) -> str:
     source = Path(sa.make_url(url).database or "")
     target = source.with_name(f"{source.name}.layout1-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     target.touch(mode=0o600)
-    with (
-        closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as old,
-        closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new)
+    copy_sqlite(url, target)
     return str(target)
