@@ -59,6 +59,18 @@ class Claim:
         (self.folder / _MARK).unlink(missing_ok=True)
         os.close(self._handle)
 
+    def remove(self) -> None:
+        """Remove the folder, the mark last: where this process is killed, somebody else finds it and goes on."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _MARK:
+                with suppress(OSError):
+                    path.unlink()
+        self.release()
+        with suppress(OSError):  # something in it could not be removed
+            self.folder.rmdir()
+
 
 def claim(
     stem: str,
@@ -216,8 +228,7 @@ def clear(folder: Path, pattern: str) -> None:
         with suppress(OSError):  # it is not empty
             draft.rmdir()
     for each in abandoned(folder.glob(pattern)):
-        shutil.rmtree(each.folder, ignore_errors=True)
-        each.release()
+        each.remove()
 
 
 @contextmanager
@@ -237,5 +248,4 @@ def scratch_folder() -> Iterator[Path]:
     try:
         yield taken.folder
     finally:
-        shutil.rmtree(taken.folder, ignore_errors=True)
-        taken.release()
+        taken.remove()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -132,8 +131,7 @@ def clean(store: Store, work: OldWork, *, actor: str = "prodkit clean") -> list[
 def _remove_runs(run_ids: Iterable[str]) -> None:
     for run_id in dict.fromkeys(run_ids):
         if taken := set_aside(_runs() / run_id):
-            shutil.rmtree(taken.folder, ignore_errors=True)
-            taken.release()
+            taken.remove()
 
 
 def _of_the_plan(store: Store) -> tuple[set[str], datetime | None]:
