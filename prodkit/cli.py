@@ -36,7 +36,15 @@ from prodkit.console import (
 from prodkit.errors import ParameterError, ProdkitError
 from prodkit.params import NOTEBOOKS
 from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
-from prodkit.settings import default_files, outputs_folder, project_on_path, resolve, typed_value
+from prodkit.settings import (
+    default_files,
+    given_values,
+    outputs_folder,
+    project_folder,
+    project_on_path,
+    resolve,
+    typed_value,
+)
 
 if TYPE_CHECKING:
     from prodkit.runs.backfill import Filled
@@ -250,17 +258,87 @@ def serve(
     begin(params, host=host, port=port, no_token=no_token, tell=lambda url: tell(f"serving on {url}"))
 
 
+# A project of one's own
+
+
+@prodkit.command()
+@click.argument("folder", metavar="DIR", type=Path)
+@click.option(
+    "--data", help="Table: path, folder or glob of Parquet or CSV, URL, or database URL with #table."
+)
+@click.option("--target", metavar="COL", help="Column to predict.")
+@click.option("--time", metavar="COL", help="Column that says when a row happened.")
+@click.option("--every", metavar="PERIOD", help="Period of life: month, week, day or a duration; proposed.")
+@click.option("--label-delay", metavar="TIME", help="How long until a label is known, such as 30d; proposed.")
+@click.option(
+    "-p", "pairs", nargs=2, multiple=True, metavar="NAME VALUE", help="Any other fact of the table."
+)
+@click.option(
+    "--sample", is_flag=True, help="Let the tests read a sample of the rows, which is written to tests/."
+)
+@click.option("--outputs", is_flag=True, help="Keep the outputs of the notebooks; they show data.")
+def init(
+    folder: Path, pairs: Sequence[tuple[str, str]], sample: bool, outputs: bool, **given: str | None
+) -> None:
+    """Make a project in DIR, new or empty, from a table: facts, notebooks, tests, schedule; each notebook runs once."""
+    from prodkit.params import TrainParams
+    from prodkit.project import make_project
+
+    asked = {name: given[name] or _asked(name) for name in ("data", "time", "target")}
+    facts: dict[str, Any] = given_values(
+        "train", {name: field.annotation for name, field in TrainParams.model_fields.items()}, pairs=pairs
+    )
+    facts |= {"data": asked["data"], "time_column": asked["time"], "target": asked["target"]}
+    facts |= {name: given[name] for name in ("every", "label_delay") if given[name]}
+    with progress() as bar:
+        step = bar.add_task("", total=None)
+        made = make_project(
+            folder, facts, sample=sample, outputs=outputs,
+            tell=lambda name: bar.update(step, advance=1, description=name),
+        )  # fmt: skip
+    for name, reason in made.reasons.items():
+        say(f"{name} = {made.chosen[name]}: {reason}")
+    for column, reason in made.left_out.items():
+        say(f"{column} is left out: {reason}")
+    say(f"made {folder}; next: cd {folder} && prodkit lifecycle && pytest")
+
+
+def _asked(name: str) -> str:
+    """What is missing of a call: asked for on a terminal, an error elsewhere."""
+    if not sys.stdin.isatty():
+        raise ParameterError(f"--{name}", rule="must be given", fix=f"Add --{name} {_MEANT[name]}.")
+    return str(click.prompt(f"{name} ({_MEANT[name]})"))
+
+
+_MEANT = {
+    "data": "FILE, the table",
+    "time": "COL, the column that says when a row happened; without one nothing can be judged over time:"
+    " use the date of the file or of its arrival",
+    "target": "COL, the column to predict",
+}
+
+
 @prodkit.command()
 @with_outputs
 @place_options
 def update(store: str, artifacts: str) -> None:
-    """Bring a store that an older prodkit made to the installed version; a backup is kept beside it."""
+    """Bring notebooks and store of this project to the installed version; your changes are kept.
+
+    Ends with 1 if a notebook has conflicts, which are marked in it. What was before is kept beside it.
+    """
+    from prodkit.project import update_notebooks
     from prodkit.store.upgrade import upgrade_store
 
-    backup = upgrade_store(resolve(store), resolve(artifacts))
-    say(
-        "the store is up to date" if backup is None else f"the store was upgraded; as it was before: {backup}"
-    )
+    own = (project_folder() / "notebooks" / ".base").is_dir()
+    conflicts = update_notebooks(tell=say) if own else 0
+    try:
+        backup = upgrade_store(resolve(store), resolve(artifacts))
+        say(f"the store was upgraded; as it was before: {backup}" if backup else "the store is up to date")
+    except ParameterError as error:
+        if not own or error.name == "PRODKIT_SIGNING_KEY":
+            raise
+        say("there is no store yet")
+    sys.exit(min(conflicts, 1))
 
 
 @prodkit.command()

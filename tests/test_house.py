@@ -28,7 +28,7 @@ ROWS = [
     "scoring serving",
     "canvas charts markup report pages",
     "runs monitoring stress explore",
-    "schedule planning lifecycle status",
+    "schedule planning lifecycle status facts project",
     "console cli_models cli",
 ]
 HOUSE = [room for row in ROWS for room in row.split()]

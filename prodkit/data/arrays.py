@@ -29,6 +29,7 @@ __all__ = [
     "level_counts",
     "mask_array",
     "text_array",
+    "time_formats",
     "times",
     "typed",
     "unified",
@@ -183,6 +184,13 @@ def times(array: Any, name: str, form: str = "", zone: str = "UTC") -> np.ndarra
         rule = f"must hold times written as {form}" if form else "must hold times"
         raise SchemaError(name, rule=rule, value=value, fix=fix)
     return np.asarray(moments[codes])
+
+
+def time_formats(array: Any) -> list[str]:
+    """The forms of times that read all cells of an array."""
+    cells = [cell for cell in _uniques(array)[1] if cell is not None and cell == cell]
+    some = cells[:: max(1, len(cells) // 1000)]
+    return [form for form in _FORMATS if some and _reads(form, some) and _reads(form, cells[-1000:])]
 
 
 def _microseconds(array: Any) -> np.ndarray:

@@ -259,6 +259,11 @@ class Files:
             raise DataError("data", rule=rule, value=repr(header[0][:60]), place=self.name_of(path), fix=fix)
         return header
 
+    def beginning(self, size: int = 2**16) -> bytes:
+        """The first bytes of the first file."""
+        with reading(self.shown), self._system.open(self._paths[0], "rb", compression="infer") as file:
+            return bytes(file.read(size))
+
     def _delimiter(self, path: str) -> str:
         return self.written.csv.get("delimiter", "\t" if ".tsv" in path.lower() else ",")
 
