@@ -16,6 +16,8 @@ from prodkit.decisions.survey import (
     drill_evidence,
     inspect_window,
     missing_table,
+    prediction_drift,
+    standing_shift,
 )
 from prodkit.drift.counts import profile
 from prodkit.errors import ParameterError
@@ -227,3 +229,28 @@ def test_columns_that_could_not_be_tested_are_told_with_the_reason(champion, tmp
     (item,) = drift_evidence(none)
     assert (item.outcome, item.value) == ("inconclusive", None)
     assert item.note.startswith("drift of columns is not known; ")
+
+
+def test_answers_that_have_moved_are_told_once(champion, orders_file):
+    """A difference that stays is not told again, one that grows is; hardly another answer in another bin is none."""
+    rows = read_window(params_for("score", orders_file, window=FEBRUARY))
+    moved = rows.assign(price=rows["price"] * 2.5)
+    params = params_for("monitor", orders_file, window=FEBRUARY)
+    first = prediction_drift(params, moved, bundle=champion)
+    assert (first.outcome, first.rung) == ("fail", 5)
+    assert "look at what `drift` says" in first.note
+    again = prediction_drift(params, moved, bundle=champion, standing=first.value)
+    assert again.outcome == "pass"
+    assert "a standing difference" in again.note
+    assert prediction_drift(params, moved, bundle=champion, standing=first.value - 0.11).outcome == "fail"
+    assert prediction_drift(params, rows, bundle=champion).outcome == "pass"
+    # what is on record, by version and window: only what was told of earlier windows counts
+    row = {"version": 2, "window_start": "2024-01-01", "window_end": "2024-02-01"}
+    known = [
+        row | {"name": "drift.predictions", "value": 0.3},
+        row | {"name": "drift.predictions.alarm", "value": 1.0},
+    ]
+    window = Window.parse(FEBRUARY)
+    assert standing_shift(known, window, version=2) == 0.3
+    assert np.isnan(standing_shift(known, window, version=1))
+    assert np.isnan(standing_shift(known, Window.parse("2024-01-20/2024-02-15"), version=2))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.null_watch import alarms
 from tables import orders, params_for, version_of, written
 
 from prodkit.models.bundle import unpack
@@ -171,3 +172,9 @@ def test_a_version_without_calibration_rows_says_why_its_columns_are_not_known_t
     _, found = seen(store, table)
     assert found["drift.predictions"].value is not None
     assert "before calibration rows were kept" in found["drift.together"].note
+
+
+def test_a_window_without_change_asks_nobody_to_watch():
+    """Answers of few distinct values move with every training of a model, and that is no news in any window."""
+    for seed in (0, 1):
+        assert not [item.name for fails in alarms("levels", 6, (30, 60, 20), seed=seed) for item in fails]

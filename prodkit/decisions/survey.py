@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from prodkit.data.sources import naive
 from prodkit.data.windows import Read, blocks, read_window, shared_names, timeless_rows
 from prodkit.decisions.soundness import repetition
-from prodkit.drift.compare import compare_columns, comparison
+from prodkit.drift.compare import compare_columns, comparison, wasserstein
 from prodkit.drift.contract import breaks, timeless_evidence
 from prodkit.drift.counts import column_profile, profile
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS
 from prodkit.errors import ParameterError, SchemaError
-from prodkit.evidence import Evidence, Outcome, overall
+from prodkit.evidence import Evidence, Outcome, Window, overall
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.params import DriftParams, MonitorParams, ProjectParams, RollbackParams
 from prodkit.store.registry import Store
@@ -33,7 +36,11 @@ __all__ = [
     "inspect_window",
     "missing_table",
     "prediction_drift",
+    "standing_shift",
 ]
+
+_MOVED = "drift.predictions"
+_FAR = 1.5  # standard deviations in units of `min_effect`: as far as a shifted normal is at that distance
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,7 @@ class DriftReport:
         scores: summaries of the champion's predictions on both.
         alpha: false discovery rate that ``drifted`` rests on, and
         min_effect: the smallest shift.
+        standing: see :func:`standing_shift`.
     """
 
     columns: pd.DataFrame
@@ -145,10 +153,15 @@ class DriftReport:
     scores: tuple[ColumnProfile, ColumnProfile]
     alpha: float
     min_effect: float
+    standing: float = math.nan
 
 
-def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bundle: Bundle) -> DriftReport:
+def drift_report(
+    params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bundle: Bundle, store: Store | None = None
+) -> DriftReport:
     """Compare a window with the champion's training, with like days of it, or with the rows that ``reference`` names.
+
+    A shift of its predictions that ``store`` knows of from earlier windows is not told again.
 
     Raises:
         ParameterError: training has fewer than five days like those of the window.
@@ -180,15 +193,19 @@ def drift_report(params: DriftParams | RollbackParams, rows: pd.DataFrame, *, bu
         min_effect=params.min_effect,
         importance=bundle.importance or None,
     )
-    said = _score_profile(params, rows, bundle)
+    said, standing = _score_profile(params, rows, bundle), math.nan
+    if store is not None and (version := store.champion().version):
+        known = store.metric_rows(notebook="monitor", version=version, until=params.moment)
+        standing = standing_shift(known, params.window, version=version)
     return DriftReport(
         columns,
-        compare_columns(scores, said),
+        _predictions_moved(scores, said, bundle),
         reference,
         current,
         (scores, said),
         params.alpha,
         params.min_effect,
+        standing,
     )
 
 
@@ -201,15 +218,78 @@ def _alike(days: np.ndarray, window: np.ndarray, *, by: str) -> np.ndarray:
     return np.isin(kinds[by](days), kinds[by](window))
 
 
-def prediction_drift(params: MonitorParams, rows: pd.DataFrame, *, bundle: Bundle) -> Evidence:
-    """Rung 5: have the champion's predictions moved since its training?"""
-    shift = compare_columns(bundle.scores, _score_profile(params, rows, bundle))
-    effect, limit = shift["effect"], max(params.min_effect, shift["floor"])
-    outcome: Outcome = "fail" if shift["p_value"] < params.alpha and effect >= limit else "pass"
-    value = effect if np.isfinite(effect) else None
-    note = "Jensen-Shannon distance of the champion's predictions from those of training"
-    note += f": {shift['note']}" if value is None else ""
-    return Evidence("drift.predictions", outcome, value=value, limit=limit, n=len(rows), rung=5, note=note)
+def prediction_drift(
+    params: MonitorParams, rows: pd.DataFrame, *, bundle: Bundle, standing: float = math.nan
+) -> Evidence:
+    """Rung 5: have the champion's answers moved since its training?
+
+    Args:
+        params: of the run.
+        rows: of the window.
+        bundle: the champion.
+        standing: see :func:`standing_shift`.
+    """
+    moved = _predictions_moved(bundle.scores, _score_profile(params, rows, bundle), bundle)
+    settings: dict[str, Any] = {"alpha": params.alpha, "min_effect": params.min_effect, "standing": standing}
+    return _of_predictions(moved, n=len(rows), look_at="what `drift` says of this window", **settings)
+
+
+def standing_shift(known: Iterable[Mapping[str, Any]], window: Window, *, version: int) -> float:
+    """The farthest that a version's answers were told to have moved in windows before this one; NaN if never.
+
+    Args:
+        known: rows of earlier runs as :meth:`Store.metric_rows` gives them.
+        window: that is looked at.
+        version: that answers it.
+    """
+    values: dict[str, dict[tuple[str, str], float]] = {_MOVED: {}, f"{_MOVED}.alarm": {}}
+    for row in known:
+        ended = naive(datetime.fromisoformat(row["window_end"])) <= naive(window.start)
+        if ended and row["version"] == version and row["name"] in values:
+            values[row["name"]][row["window_start"], row["window_end"]] = row["value"]
+    told = values[f"{_MOVED}.alarm"]
+    return max((value for key, value in values[_MOVED].items() if told.get(key)), default=math.nan)
+
+
+def _of_predictions(
+    moved: dict[str, Any], *, n: int, alpha: float, min_effect: float, standing: float, look_at: str
+) -> Evidence:
+    """The line about predictions: a shift is told once, and again when it has grown by ``min_effect``."""
+    effect, limit = moved["effect"], max(min_effect, moved["floor"])
+    if not np.isfinite(effect):
+        note = f"what the champion answers cannot be compared: {moved['note']}"
+        return Evidence(_MOVED, "pass", limit=limit, n=n, rung=5, note=note)
+    sure, far = moved["p_value"] < alpha and effect >= limit, moved["wasserstein"]
+    outcome: Outcome = "pass"
+    note = "Jensen-Shannon distance of the champion's answers from those to rows it had not learned"
+    if sure and far < max(_FAR * min_effect, moved["usual"]):
+        note += f"; they are off by {far:.2g} standard deviations, as two trainings of it are"
+    elif sure and effect < standing + min_effect:
+        note += f"; told before, when it was {standing:.2g}: a standing difference"
+    elif sure:
+        outcome, note = "fail", f"the champion's predictions have moved; look at {look_at}"
+    return Evidence(_MOVED, outcome, value=effect, limit=limit, n=n, rung=5, note=note)
+
+
+def _predictions_moved(reference: ColumnProfile, current: ColumnProfile, bundle: Bundle) -> dict[str, Any]:
+    """What differs between two summaries of predictions, and by how many deviations two trainings ``usual``-ly do.
+
+    The reference is the last fold's. Beside it stand as many days before, of which the model of the fold before speaks.
+    Predictions of few distinct values fill other bins whenever a model is fitted again, and are hardly off: so how
+    far they are off (Wasserstein) must exceed what is usual, too.
+    """
+    moved, kept = compare_columns(reference, current) | {"usual": 0.0}, bundle.calibration
+    if kept is None or not np.isfinite(moved["effect"]):
+        return moved
+    first, days = bundle.scores.blocks.min(), np.unique(kept.days)
+    stretch = days[days < first][-int((days >= first).sum()) :]
+    before = np.isin(kept.days, stretch)
+    if len(stretch) >= MIN_BLOCKS:
+        scores = column_profile(
+            lead_score(kept.predicted[before]), blocks=kept.days[before], like=bundle.scores
+        )
+        moved["usual"] = float(np.nan_to_num(wasserstein(bundle.scores, scores)))
+    return moved
 
 
 def _score_profile(params: ProjectParams, rows: pd.DataFrame, bundle: Bundle) -> ColumnProfile:
@@ -235,13 +315,10 @@ def drift_evidence(report: DriftReport) -> list[Evidence]:
                 found.append(
                     Evidence(f"drift.{name}{kind}", "fail", value=effect, limit=limit, n=n, rung=5, note=note)
                 )
-    shift = report.predictions
-    limit = max(report.min_effect, shift["floor"])
-    if shift["p_value"] < report.alpha and shift["effect"] >= limit:
-        note = "the champion's predictions have moved"
-        found.append(
-            Evidence("drift.predictions", "fail", value=shift["effect"], limit=limit, n=n, rung=5, note=note)
-        )
+    first = ", ".join(map(str, report.columns.index[:2]))
+    settings: dict[str, Any] = {"alpha": report.alpha, "min_effect": report.min_effect}
+    told = _of_predictions(report.predictions, n=n, standing=report.standing, look_at=first, **settings)
+    found += [told] if told.outcome == "fail" else []
     if found:
         return found
     return [_nothing_drifted(report)]

@@ -24,6 +24,7 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, digest
 from prodkit.drift.counts import column_profile, profile
 from prodkit.drift.profiles import ColumnProfile, Profile
+from prodkit.drift.shifts import MIN_BLOCKS
 from prodkit.errors import ModelError, ProdkitError
 from prodkit.evidence import Estimate, Window
 from prodkit.models.calibration import CalibrationSet
@@ -156,7 +157,7 @@ def assemble(
         holdout=split.holdout,
         profile=whole,
         recent=profile(feed[newest], schema, blocks=days[newest], like=whole),
-        scores=column_profile(lead_score(tested.predicted[tested.newest]), blocks=tested.days[tested.newest]),
+        scores=_newest_scores(tested),
         importance=dict(importance),
         golden=golden.reset_index(drop=True),
         golden_predictions=predictions(model, golden, schema=schema),
@@ -167,6 +168,17 @@ def assemble(
         masks=MaskSample.of(tested),
         seen=Seen.of(rows, schema),
     )
+
+
+def _newest_scores(tested: OutOfTime) -> ColumnProfile:
+    """What the model of the last fold says of it: of all folds it has learned from the most rows.
+
+    Models of fewer rows are less sure of themselves, so that the version's answers would seem to have moved for ever.
+    """
+    part = tested.newest
+    if len(np.unique(tested.days[part])) < MIN_BLOCKS:
+        part = np.ones(len(part), dtype=bool)
+    return column_profile(lead_score(tested.predicted[part]), blocks=tested.days[part])
 
 
 def lead_score(predicted: np.ndarray) -> np.ndarray:

@@ -314,7 +314,7 @@ def _drift(current: Profile | None, params: MonitorParams, champion: tuple[int, 
 
 
 def _drift_of(current: Profile, params: MonitorParams, bundle: Bundle) -> list[Evidence]:
-    unasked = dict.fromkeys(("p_value", "effect", "floor"), _NOT_A_NUMBER)
+    unasked = dict.fromkeys(("p_value", "effect", "floor"), _NOT_A_NUMBER) | {"note": "not asked"}
     columns = _compared(current, params, bundle)
     pair = bundle.scores, bundle.scores
     report = DriftReport(columns, unasked, bundle.profile, current, pair, params.alpha, params.min_effect)

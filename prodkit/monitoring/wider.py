@@ -12,7 +12,7 @@ import pandas as pd
 from prodkit.data.windows import read_window
 from prodkit.decisions.concept import wider_drift
 from prodkit.decisions.result import current_run, metric
-from prodkit.decisions.survey import prediction_drift
+from prodkit.decisions.survey import prediction_drift, standing_shift
 from prodkit.errors import ProdkitError
 from prodkit.evidence import Evidence, Outcome, Window, earlier_windows
 from prodkit.monitoring.outcomes import aged_share, distrusted, served_parts
@@ -84,7 +84,12 @@ def _judged(
         bundle, rows = load_version(store, version), read_window(params, window)
         if rows.empty:
             return [], dict.fromkeys(wanted, "it holds no rows")
-        found = [prediction_drift(params, rows, bundle=bundle)] if "predictions" in wanted else []
+        known = store.metric_rows(notebook="monitor", version=version, until=params.moment)
+        told = [row for row in known if row["run_id"] != current_run(params)]
+        standing = standing_shift(told, window, version=version)
+        found = []
+        if "predictions" in wanted:
+            found.append(prediction_drift(params, rows, bundle=bundle, standing=standing))
         settings: dict[str, Any] = {"joint": "together" in wanted, "usual": usual.setdefault(version, {})}
         found += wider_drift(params, rows, bundle=bundle, **settings)
     except ProdkitError as error:  # one bad window must not hide the others
@@ -162,7 +167,9 @@ def _remembered(table: pd.DataFrame, window: Window, kind: str, *, version: int)
     alarm = bool(newest["value"][name + _ALARM])
     outcome: Outcome = "fail" if alarm else "pass"
     note = f"drift of {KINDS[kind]} in the window from {window.start:%Y-%m-%d}, beside training"
-    note += "" if alarm or row["value"] < row["high"] else "; not sure, or as far off as days are by chance"
+    note += (
+        "" if alarm or row["value"] < row["high"] else "; not sure, told before, or as far off as by chance"
+    )
     value, limit = (float(np.nan_to_num(row[each])) for each in ("value", "high"))
     return Evidence(name, outcome, value=value, limit=limit, n=int(row["n"]), rung=5, note=note)
 
