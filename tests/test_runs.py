@@ -328,10 +328,22 @@ def test_a_notebook_without_a_parameters_cell_runs(prodkit: Command, out, tmp_pa
 # What the identity of a notebook of one's own covers
 
 
-def test_what_parameters_name_and_modules_beside_the_notebook_are_part_of_the_work(said, tmp_path):
+def test_what_parameters_name_and_modules_beside_the_notebook_are_part_of_the_work(
+    said, tmp_path, monkeypatch
+):
     """A changed file, folder, pattern or module is other work; named by a default or by a value, it counts alike."""
     (tmp_path / "day").mkdir()
-    path = str(own_notebook(tmp_path, 'table = "a.csv"\nfolder = "day"\nfiles = "day/*.txt"'))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for folder in ("home", "kit/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    cell = """table = "a.csv"
+folder = "day"
+files = "day/*.txt"
+many = ["b.csv", {"c": ("c.csv",)}]
+by_name = {"d.csv": 1}
+at_home = "~/e.csv"
+"""
+    path = str(own_notebook(tmp_path, cell))
     seen = [run_notebook(path, {})["run_id"]]
     for change, text in (
         ("a.csv", "1"),
@@ -339,6 +351,10 @@ def test_what_parameters_name_and_modules_beside_the_notebook_are_part_of_the_wo
         ("day/x.txt", "1"),
         ("day/y.bin", "1"),
         ("own.py", "a"),
+        *(
+            (name, "1")
+            for name in ("b.csv", "c.csv", "d.csv", "home/e.csv", "kit/__init__.py", "kit/deep/a.py")
+        ),
     ):
         (tmp_path / change).write_text(text)
         run = run_notebook(path, {})
@@ -349,6 +365,25 @@ def test_what_parameters_name_and_modules_beside_the_notebook_are_part_of_the_wo
     (tmp_path / "other.csv").write_text("1")
     assert run_notebook(path, {}).repeated
     assert not run_notebook(path, {"table": "other.csv"}).repeated
+
+
+def test_a_linked_notebook_works_where_its_link_lies(said, tmp_path):
+    """As Kubernetes mounts a ConfigMap: another content is other work, the same content under a new link is not."""
+    for name in ("one", "two"):
+        (tmp_path / f"..{name}").mkdir()
+        own_notebook(tmp_path / f"..{name}", 'table = "a.csv"')
+        (tmp_path / f"..{name}" / "a.csv").write_text("1")
+    data = tmp_path / "..data"
+    data.symlink_to("..one")
+    for name in ("mine.ipynb", "a.csv"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    first = run_notebook(str(tmp_path / "mine.ipynb"), {})
+    assert (tmp_path / first["basis"]["folder"]).resolve() == tmp_path
+    data.unlink()
+    data.symlink_to("..two")
+    assert run_notebook(str(tmp_path / "mine.ipynb"), {}).repeated
+    (tmp_path / "..two" / "a.csv").write_text("2")
+    assert not run_notebook(str(tmp_path / "mine.ipynb"), {}).repeated
 
 
 def test_a_notebook_of_ones_own_may_be_called_train(said, tmp_path):

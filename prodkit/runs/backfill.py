@@ -174,7 +174,7 @@ def backfilled(
     if kind is not None and not dask:
         start_fork_server()
     job = _Job(
-        str(source.path.resolve()), given, outputs_folder().resolve(), Path.cwd(), force, limits or Limits()
+        str(source.path.absolute()), given, outputs_folder().resolve(), Path.cwd(), force, limits or Limits()
     )
     return _spread(job, [str(window) for window in windows], jobs=jobs, dask=dask)
 

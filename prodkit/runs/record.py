@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ INJECTED = "injected-parameters"
 """papermill's tag of the cell that it adds."""
 
 _MOST_FILES = 100_000
+_MOST_MODULES = 10_000
 _IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose outputs are not compared
 
 
@@ -207,7 +208,7 @@ def basis(
         DataError: the table cannot be read.
     """
     cells, home = json.loads(path.read_text(encoding="utf-8"))["cells"], project_folder()
-    folder = path.resolve().parent
+    folder = path.parent.resolve()  # where a link lies, not where it leads: the kernel works there
     return {
         "notebook": cells_digest(cells),
         "unchecked": unchecked_cells(cells),
@@ -234,13 +235,18 @@ def table_digest(params: ProjectParams) -> str:
 def files_digest(values: Mapping[str, Any], folder: Path) -> str:
     """SHA-256 of what a notebook of the user's own is known to read; empty if nothing is.
 
-    That are the files, folders and patterns that its parameters name, and the modules beside it. Of a single file the
-    bytes count, of the others their names, sizes and times. What else it reads cannot be known.
+    That are the files, folders and patterns that its parameters name, also within lists and mappings, and the modules
+    and packages beside it and in the project's folder. Of a single file the bytes count, of the others their names,
+    sizes and times. What else it reads cannot be known.
     """
     digest = hashlib.sha256()
-    named = [value for _, value in sorted(values.items()) if isinstance(value, str) and 0 < len(value) < 4096]
-    places = [os.path.join(folder, value) for value in named if "\0" not in value]
-    for place in [*places, *sorted(glob.glob(os.path.join(glob.escape(str(folder)), "*.py")))]:
+    named = [text for _, value in sorted(values.items()) for text in _texts(value) if 0 < len(text) < 4096]
+    places = [os.path.join(folder, os.path.expanduser(text)) for text in named if "\0" not in text]
+    for place in [
+        *places,
+        *_modules(folder),
+        *(_modules(project_folder()) if project_folder() != folder else ()),
+    ]:
         if os.path.isfile(place):
             with open(place, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -248,6 +254,32 @@ def files_digest(values: Mapping[str, Any], folder: Path) -> str:
             about = os.stat(path)
             digest.update(f"{path} {about.st_size} {about.st_mtime_ns}".encode(errors="replace"))
     return "" if digest.digest() == hashlib.sha256().digest() else digest.hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value: itself, or in its members and keys, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield from _texts(key)
+            yield from _texts(value[key])
+    elif isinstance(value, list | tuple | set | frozenset):
+        for member in sorted(value, key=str) if isinstance(value, set | frozenset) else value:
+            yield from _texts(member)
+
+
+def _modules(folder: Path) -> list[str]:
+    """What can be imported from a folder: modules, and those of packages, with or without ``__init__.py``."""
+    inside = glob.escape(str(folder))
+    top = glob.glob(f"{inside}/*.py")
+    packages = {os.path.dirname(path) for path in glob.iglob(f"{inside}/*/*.py")}
+    below = (
+        path
+        for each in sorted(packages)
+        for path in glob.iglob(f"{glob.escape(each)}/**/*.py", recursive=True)
+    )
+    return sorted({*top, *itertools.islice(below, _MOST_MODULES)})
 
 
 def _beneath(place: str) -> list[str]:
