@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shlex
 import signal
 import sys
 import traceback
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prodkit.cli_models import models
+from prodkit.cli_store import backup, clean, models
 from prodkit.console import (
     file_options,
     force_option,
     json_option,
     place_options,
     print_json,
+    print_markdown,
     print_table,
     progress,
     say,
@@ -341,47 +341,13 @@ def update(store: str, artifacts: str) -> None:
     sys.exit(min(conflicts, 1))
 
 
-@prodkit.command()
-@click.option("--older", required=True, metavar="AGE", help="Such as 90d: what is younger stays.")
-@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
-@with_store
-def clean(store: Store, older: str, dry_run: bool) -> None:
-    """Remove runs, request logs and artifacts that are older than AGE, where nothing refers to them any more.
+@prodkit.command("help")
+@click.argument("topic", default="")
+def show_help(topic: str) -> None:
+    """The reference: decisions, data, serving, the parameters of a notebook, ...; without TOPIC, all topics."""
+    from prodkit.reference import reference
 
-    What champion, predecessor, proposals, a hold or the last periods of the plan need stays, and so do all rows of the
-    store: decisions can still be replayed. The history and the page of all runs say what was removed.
-    """
-    from prodkit.evidence import parse_duration
-    from prodkit.runs.clean import clean as remove
-    from prodkit.runs.clean import old_work
-
-    try:
-        age = parse_duration(older)
-    except ValueError as error:
-        raise ParameterError("--older", rule=str(error)) from error
-    work = old_work(store, older=age)
-    print_table(work.table())
-    for note in work.notes if dry_run else remove(store, work):
-        say(note)
-    say("nothing was removed (--dry-run)" if dry_run else "removed")
-
-
-@prodkit.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@with_outputs
-@place_options
-def backup(folder: Path, store: str, artifacts: str) -> None:
-    """Copy the store and its artifacts to DIR, an empty folder or a new one, while others work with it.
-
-    The copy opens with --out DIR, here or on another machine. Ends with 1 if an artifact was missing or damaged.
-    """
-    from prodkit.store.snapshot import back_up
-
-    problems = back_up(resolve(store), resolve(artifacts), folder=folder.absolute())
-    for problem in problems:
-        tell(problem, style="red")
-    say(f"{folder}: open it with --out {shlex.quote(str(folder))}, such as prodkit models check")
-    sys.exit(1 if problems else 0)
+    print_markdown(reference(topic))
 
 
 # Looking at runs
@@ -458,4 +424,5 @@ def whatif(store: Store, pairs: Sequence[tuple[str, str]], as_json: bool) -> Non
     say(f"{len(rows)} decisions, {counts['different']} different, {unknown} need a new run")
 
 
-prodkit.add_command(models)
+for command in (models, clean, backup):
+    prodkit.add_command(command)

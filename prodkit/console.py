@@ -37,6 +37,7 @@ __all__ = [
     "json_option",
     "place_options",
     "print_json",
+    "print_markdown",
     "print_table",
     "progress",
     "say",
@@ -103,6 +104,16 @@ def tell_failure(text: str) -> None:
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output."""
     print(json.dumps(document, indent=2))
+
+
+def print_markdown(text: str) -> None:
+    """Markdown, laid out where it is read on a terminal, and as it is elsewhere."""
+    if sys.stdout.isatty():
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+    else:
+        say(text.rstrip("\n"))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Reserve", "publish", "write_text"]
+__all__ = ["Reserve", "publish", "share_as", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,6 +35,12 @@ def publish(draft: Path, path: Path) -> None:
     _force(draft)
     draft.replace(path)
     _force(path.parent)  # the name must last as well as the bytes
+
+
+def share_as(place: Path, handle: int) -> None:
+    """Let the group use an open file of ours as it may use a folder or another file: nobody else gets anything."""
+    with suppress(OSError):  # it is somebody else's, and is as that one made it
+        os.fchmod(handle, 0o600 | place.stat().st_mode & 0o060)
 
 
 def _force(place: Path) -> None:

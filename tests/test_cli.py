@@ -20,6 +20,7 @@ from tables import PROJECT, Command, contents, opened, own_notebook, places, pro
 
 from prodkit import cli
 from prodkit.errors import ParameterError, StoreError
+from prodkit.params import NOTEBOOKS
 from prodkit.runs.runner import Run, _warn
 from prodkit.settings import expand
 from prodkit.store.registry import Store
@@ -342,9 +343,12 @@ def test_a_name_or_a_reason_is_plain_text(prodkit: Command, at, option, text):
 # README
 
 
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "prodkit" / "help").glob("*.md"))]
+
+
 def readme_commands() -> list[str]:
-    """Each `prodkit ...` of the README: lines of indented or fenced blocks, and code in sentences."""
-    text = (PROJECT / "README.md").read_text()
+    """Each `prodkit ...` of README and help: lines of indented or fenced blocks, and code in sentences."""
+    text = "\n".join(path.read_text() for path in DOCUMENTS)
     lines = [line.strip().removeprefix("$ ") for line in text.splitlines() if line.startswith("    ")]
     for fence in re.findall(r"```\w*\n(.*?)```", text, flags=re.S):
         lines += [line.strip().removeprefix("$ ") for line in fence.splitlines()]
@@ -403,6 +407,18 @@ def test_the_check_of_the_readme_finds_a_wrong_command():
     for wrong in ("prodkit modles list", "prodkit run score --quickly", "prodkit models approve RUN"):
         with pytest.raises(click.UsageError, match=r"No such|Missing parameter: name"):
             parsed(wrong)
+
+
+def test_each_topic_of_the_help_is_there(prodkit: Command):
+    """The list names every topic; each has a title and text, and a notebook's parameters have default and meaning."""
+    names = re.findall(r"`prodkit help (\w+)`", prodkit("help")[1])
+    assert {"decisions", "data", "serving", "store", "scheduling", "security", *NOTEBOOKS} <= set(names)
+    for name in names:
+        status, printed, _ = prodkit("help", name)
+        assert (status, printed[:2]) == (0, "# "), name
+    assert '- `label_delay`: how long until a label is known. Default: `"1d"`.' in prodkit("help", "train")[1]
+    status, _, told = prodkit("help", "decision")
+    assert (status, "Did you mean decisions?" in told) == (2, True)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, StoreError, ParameterError])

@@ -29,7 +29,7 @@ ROWS = [
     "canvas charts markup report pages",
     "runs monitoring stress explore",
     "schedule planning lifecycle status facts project",
-    "console cli_models cli",
+    "console reference cli_store cli",
 ]
 HOUSE = [room for row in ROWS for room in row.split()]
 

@@ -1,4 +1,4 @@
-"""The README against the project: its set-up, files, examples and units; `test_cli.py` has its `prodkit` commands."""
+"""README and help against the project: set-up, files, examples, units; `test_cli.py` has their `prodkit` commands."""
 
 import ast
 import re
@@ -12,7 +12,8 @@ import yaml
 from prodkit.params import NOTEBOOKS
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
+TEXT = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "prodkit" / "help").glob("*.md")))])
 BLOCKS = [re.sub("(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n(?:\n(?=    ))?)+", TEXT)]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 
@@ -25,6 +26,13 @@ def test_the_tests_of_the_project_are_run_by_the_command_of_the_readme():
     lines = (ROOT / ".ci" / "run").read_text().replace(" --quiet", "").splitlines()
     assert install in lines
     assert run in lines
+
+
+def test_the_readme_is_short_and_leads_to_every_topic():
+    """It has less than 7.5 kB, and all topics that are files are a command away."""
+    assert len(README.encode()) < 7_500
+    topics = {path.stem for path in (ROOT / "prodkit" / "help").glob("*.md")}
+    assert topics == set(re.findall(r"`prodkit help (\w+)`", README)) - set(NOTEBOOKS)
 
 
 def test_files_that_are_named_are_there():

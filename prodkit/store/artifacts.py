@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from prodkit.errors import ArtifactError, ParameterError
-from prodkit.files import publish
+from prodkit.files import publish, share_as
 
 __all__ = ["Artifacts", "content_name", "signature"]
 
@@ -46,7 +46,8 @@ def signature(content: bytes) -> str:
 class Artifacts:
     """Files under one folder or fsspec URL, each named after the SHA-256 of its bytes.
 
-    Local folders and files are made for their owner alone, whatever the umask.
+    Local folders and files are made for their owner alone, whatever the umask, and for the group where somebody has
+    given it the folder.
 
     Args:
         url: the folder or fsspec URL.
@@ -84,6 +85,7 @@ class Artifacts:
             self._files.pipe_file(self._path(location), artifact)
             return location
         handle, name = tempfile.mkstemp(dir=self._path("incoming"))  # mode 0600
+        share_as(Path(self._path("versions")), handle)
         with os.fdopen(handle, "wb") as file:
             file.write(artifact)
         publish(Path(name), Path(self._path(location)))

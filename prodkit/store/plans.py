@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from prodkit.errors import ConflictError, LockedError
 from prodkit.evidence import Window, iso
+from prodkit.files import share_as
 from prodkit.store.database import CENSUSES, PLANS, STEPS, Database
 from prodkit.store.history import parsed_json, strict_json
 
@@ -61,6 +62,8 @@ class Plans:
         file = sa.make_url(self._database.place).database
         path = Path(f"{file}.{name}") if file and file != ":memory:" else Path(os.devnull)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if path.name != "null":
+            share_as(Path(file or ""), handle)
         try:
             holder = ""
             try:

@@ -1,8 +1,8 @@
-"""The schedulers of the README, for real: ``python tests/benchmarks/schedulers.py SCHEDULER PYTHON``.
+"""The schedulers of `prodkit help scheduling`, for real: ``python tests/benchmarks/schedulers.py SCHEDULER PYTHON``.
 
 PYTHON is that of an environment with ``pip install -e ".[demo]"`` and, for airflow, ``apache-airflow`` and
 ``apache-airflow-providers-papermill``; for jupyter, ``jupyterlab`` and ``jupyter-scheduler``. Airflow is given the very
-lines of the README, in a database of its own; jupyter-scheduler a job through the REST API of a real server. Both
+lines of the help, in a database of its own; jupyter-scheduler a job through the REST API of a real server. Both
 run `drift` over May; what they leave behind is read.
 """
 
@@ -33,9 +33,10 @@ if __name__ == "__main__":
 
 
 def airflow(python: str, scratch: Path) -> Path:
-    """Run the README's dag as of 1 June; gives the notebook that it wrote."""
+    """Run the dag of the help as of 1 June; gives the notebook that it wrote."""
     (lines,) = re.findall(
-        r"(?m)^    import pendulum\n(?:(?:    .*)?\n)+?(?=\S)", (ROOT / "README.md").read_text()
+        r"(?m)^    import pendulum\n(?:(?:    .*)?\n)+?(?=\S)",
+        (ROOT / "prodkit" / "help" / "scheduling.md").read_text(),
     )
     file = scratch / "dags" / "model.py"
     file.parent.mkdir()

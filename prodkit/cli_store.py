@@ -1,7 +1,8 @@
-"""The commands of ``prodkit models``: what versions there are, and who moves the champion by hand."""
+"""The commands about the store: its versions and who moves the champion by hand, what is old, and a copy to keep."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +13,24 @@ import click
 from prodkit.console import (
     file_options,
     json_option,
+    place_options,
     print_json,
     print_table,
     say,
     say_champion,
     tell,
+    with_outputs,
     with_signature,
     with_store,
 )
+from prodkit.errors import ParameterError
 from prodkit.params import NOTEBOOKS
-from prodkit.settings import default_files
+from prodkit.settings import default_files, resolve
 
 if TYPE_CHECKING:
     from prodkit.store.registry import Champion, Store, Version
 
-__all__ = ["models"]
+__all__ = ["backup", "clean", "models"]
 
 
 @click.group()
@@ -168,3 +172,46 @@ def reject(store: Store, run_id: str, **signature: str) -> None:
 def freeze(store: Store, off: bool, **signature: str) -> None:
     """Let nobody promote or roll back, until the freeze is ended."""
     (store.thaw if off else store.freeze)(**signature)
+
+
+@click.command()
+@click.option("--older", required=True, metavar="AGE", help="Such as 90d: what is younger stays.")
+@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
+@with_store
+def clean(store: Store, older: str, dry_run: bool) -> None:
+    """Remove runs, request logs and artifacts that are older than AGE, where nothing refers to them any more.
+
+    What champion, predecessor, proposals, a hold or the last periods of the plan need stays, and so do all rows of the
+    store: decisions can still be replayed. The history and the page of all runs say what was removed.
+    """
+    from prodkit.evidence import parse_duration
+    from prodkit.runs.clean import clean as remove
+    from prodkit.runs.clean import old_work
+
+    try:
+        age = parse_duration(older)
+    except ValueError as error:
+        raise ParameterError("--older", rule=str(error)) from error
+    work = old_work(store, older=age)
+    print_table(work.table())
+    for note in work.notes if dry_run else remove(store, work):
+        say(note)
+    say("nothing was removed (--dry-run)" if dry_run else "removed")
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@with_outputs
+@place_options
+def backup(folder: Path, store: str, artifacts: str) -> None:
+    """Copy the store and its artifacts to DIR, an empty folder or a new one, while others work with it.
+
+    The copy opens with --out DIR, here or on another machine. Ends with 1 if an artifact was missing or damaged.
+    """
+    from prodkit.store.snapshot import back_up
+
+    problems = back_up(resolve(store), resolve(artifacts), folder=folder.absolute())
+    for problem in problems:
+        tell(problem, style="red")
+    say(f"{folder}: open it with --out {shlex.quote(str(folder))}, such as prodkit models check")
+    sys.exit(1 if problems else 0)
