@@ -139,7 +139,10 @@ def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:
 @prodkit.command()
 @file_options
 @click.option(
-    "--until", type=click.DateTime(), metavar="DATE", help="Stand at this moment (UTC), not at now."
+    "--until",
+    type=click.DateTime(),
+    metavar="DATE",
+    help="Stand at this moment (in `timezone`, UTC unless set), not at now.",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Show what is due, and do nothing.")
 @click.option("--replan", is_flag=True, help="Record a new plan from the next period on; needs --reason.")

@@ -106,7 +106,10 @@ class Outlook:
             return self.seen
         now = census(self.params, self.plan.period, within=self._part)
         over = [period for period in now if period.end + self.params.grace <= self.moment]
-        looked_into = over[-_LOOKED_INTO:] if self.seen else over
+        changed = [
+            period for period in over if period not in self.seen or self.seen[period].rows != now[period].rows
+        ]
+        looked_into = sorted({*over[-_LOOKED_INTO:], *changed})
         now |= contents(self.params, {period: now[period] for period in looked_into})
         for period, before in self.seen.items():
             if period in now and not now[period].days and before.rows == now[period].rows:

@@ -61,11 +61,17 @@ def _periods(outlook: Outlook, store: Store) -> dict[str, Any]:
         told["next"] = "" if told["due"] else outlook.following(entries)
         log = [f"{each['what']} (seen {each['seen'].partition('T')[0]})" for each in reversed(outlook.log)]
         told["table"] = [*outlook.told(entries), *log]
-        judged = [(at, each) for (name, at), each in outlook.steps().items() if name == "rollback"]
+        decides = "validate" if store.champion().version is None else "rollback"
+        judged = [(at, each) for (name, at), each in outlook.steps().items() if name == decides]
         if judged:
             at, step = judged[-1]
-            told["last"] = {"period": str(at), "name": outlook.plan.name(at), "action": step["action"],
-                            "reasons": step["reasons"][:2], "run": step["run_id"]}  # fmt: skip
+            decision = {"action": step["action"] or step["outcome"], "reasons": step["reasons"][:2]}
+            told["last"] = {
+                "period": str(at),
+                "name": outlook.plan.name(at),
+                **decision,
+                "run": step["run_id"],
+            }
     except ProdkitError as error:  # a table that is gone must not hide who serves
         told["problem"] = str(error)
     return told

@@ -104,7 +104,7 @@ def _together(one: Tally | None, other: Tally) -> Tally:
 
 
 def contents(facts: ProjectParams, tallies: Mapping[Window, Tally]) -> dict[Window, Tally]:
-    """The same periods, which follow one another, with digests of their days: the order of rows does not count."""
+    """The same periods with digests of their days, which the order of rows does not change."""
     table, read = open_table(facts), dict(tallies)
     out = {facts.time_column, facts.target, *table.nested, *table.keys}
     names = list(facts.features) or [name for name in table.columns if name not in out]
@@ -126,11 +126,11 @@ def contents(facts: ProjectParams, tallies: Mapping[Window, Tally]) -> dict[Wind
 
 
 def _groups(tallies: Mapping[Window, Tally]) -> Iterator[list[Window]]:
-    """Periods that are read together: as many as fit."""
+    """Periods that are read together: those that follow one another, as many as fit."""
     group: list[Window] = []
     rows = 0
     for period in sorted(tallies):
-        if group and rows + tallies[period].rows > _AT_ONCE:
+        if group and (rows + tallies[period].rows > _AT_ONCE or group[-1].end < period.start):
             yield group
             group, rows = [], 0
         group.append(period)
