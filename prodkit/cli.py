@@ -34,7 +34,7 @@ from prodkit.console import (
     with_store,
 )
 from prodkit.errors import ParameterError, ProdkitError
-from prodkit.params import NOTEBOOKS
+from prodkit.params import FLIGHTS, NOTEBOOKS
 from prodkit.runs.stops import Limits, heeding_signals, leave, signal_received
 from prodkit.settings import (
     default_files,
@@ -110,11 +110,10 @@ def run(notebook: str, given: dict[str, Any], exit_code: bool, as_json: bool, **
 
     Without -f it reads params/flights.yaml and the notebook's own file in params/.
     """
-    from prodkit.planning import suited_to
     from prodkit.runs.runner import run_notebook
 
     with heeding_signals():
-        done = run_notebook(notebook, {**suited_to(notebook, given), **given}, **options)
+        done = run_notebook(notebook, _suited(notebook, given), **options)
     if as_json:
         print_json(done.document)
     else:
@@ -124,6 +123,15 @@ def run(notebook: str, given: dict[str, Any], exit_code: bool, as_json: bool, **
         for line in [*done["reasons"][:3], done.folder / "report.html"]:
             tell(str(line))
     sys.exit(_status(done.document, exit_code=exit_code))
+
+
+def _suited(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a run is given, and what suits a table of one's own where nothing is said of it."""
+    if notebook not in ("train", "validate", "rollback") or given.get("data", FLIGHTS) == FLIGHTS:
+        return given
+    from prodkit.planning import suited_to
+
+    return {**suited_to(notebook, given), **given}
 
 
 def _status(document: Mapping[str, Any], *, exit_code: bool) -> int:

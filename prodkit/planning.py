@@ -357,13 +357,7 @@ def suited_to(notebook: str, given: Mapping[str, Any]) -> dict[str, Any]:
         notebook: that is run.
         given: its parameters.
     """
-    kind = NOTEBOOKS.get(notebook)
-    if (
-        kind is None
-        or notebook not in ("train", "validate", "rollback")
-        or given.get("data", FLIGHTS) == FLIGHTS
-    ):
-        return {}
+    kind = NOTEBOOKS[notebook]
     try:
         facts = {name: value for name, value in given.items() if name in kind.model_fields}
         params = kind.check({**neutral_facts(facts, known=kind.model_fields), **facts})
