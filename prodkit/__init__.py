@@ -62,9 +62,7 @@ _HOMES = {
     "decisions.ladder": ["gain_table", "knowledge_table", "ladder_evidence"],
     "models.metrics": ["calibration_curve"],
     "models.estimators": ["fit_model"],
-    "monitoring.outcomes": ["demonstrate_past", "judge_matured"],
-    "monitoring.pending": ["estimate_pending"],
-    "monitoring.wider": ["judge_drift"],
+    "monitoring.outcomes": ["demonstrate_past", "estimate_pending", "judge_drift", "judge_matured"],
     "params": [
         "DriftParams",
         "MonitorParams",
@@ -108,9 +106,9 @@ _HOMES = {
         "search_arguments",
         "split_window",
     ],
-    "monitoring.findings": ["standing", "steady", "vital_evidence"],
+    "monitoring.findings": ["draw_answers", "draw_quality", "monitor_evidence", "standing", "steady"],
     "monitoring.served": ["served_performance"],
-    "monitoring.vitals": ["draw_answers", "draw_quality", "vital_signs"],
+    "monitoring.health": ["health_metrics"],
     "store.workspace": ["champion_of", "first_rows", "load_version", "open_store"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -31,7 +31,8 @@ from prodkit.drift.compare import compare_columns
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Evidence
 from prodkit.models.training import OutOfTime, Withheld
-from prodkit.monitoring.vitals import Vitals, sign_limits
+from prodkit.monitoring.findings import sign_limits
+from prodkit.monitoring.health import HealthMetrics
 from prodkit.params import MonitorParams, RollbackParams, StressParams, Task, TrainParams
 from prodkit.stress.load import Step, knee
 from prodkit.stress.trial import knee_limits, load_table
@@ -216,7 +217,7 @@ def explore_loads(params: StressParams, steps: Mapping[str, Sequence[Step]]) -> 
     return Explorer(controls, view)
 
 
-def explore_signs(params: MonitorParams, signs: Vitals) -> Explorer:
+def explore_signs(params: MonitorParams, signs: HealthMetrics) -> Explorer:
     """Pick a health metric and some of the windows; see it alone against its limit, the latency first."""
     tables, limits = signs.tables(), sign_limits(params, signs)
     controls = {"sign": ipywidgets.Dropdown(options=list(tables))}

@@ -104,7 +104,7 @@ test_trial
 test_upgrade
 test_values
 test_verification
-test_vitals
+test_health
 test_whatif
 test_wider
 """

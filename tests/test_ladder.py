@@ -59,12 +59,19 @@ def gaining(gain, *, days=30, rows=20, noise=0.02, seed=0, first=0):
     return Trial("regression", rows_of, champion, said, {}, losses, FIRST + first + day)
 
 
-def found_in(params, whole, retrained=None, *, look=1, since=None, earlier=None, memory=None, **missing):
+def found_in(
+    params, whole, retrained=None, *, look=1, since=None, earlier=None, autocorrelation=None, **missing
+):
     """The evidence of a trial, by name."""
     why = {"challenger": "nobody was trained", **missing}
     trials = Counterfactuals(whole, retrained, why)
     found = performance_evidence(
-        params, trials, look=look, since=since or params.window.start, earlier=earlier, memory=memory
+        params,
+        trials,
+        look=look,
+        since=since or params.window.start,
+        earlier=earlier,
+        autocorrelation=autocorrelation,
     )
     return {item.name: item for item in found}
 
@@ -95,7 +102,9 @@ def test_a_model_of_scrambled_labels_is_found_by_its_ranking_where_its_loss_cann
         scrambled = share(-1.3 + draw.normal(0, 0.15, len(day)))  # knows the usual share, and nothing else
         simple = np.full(len(day), 0.22)
         trial = trial_of(day, truth, champion=scrambled, predecessor=sound, baseline=simple)
-        found = found_in(params, trial, memory=(0.0, 60))  # training has seen that days are independent
+        found = found_in(
+            params, trial, autocorrelation=(0.0, 60)
+        )  # training has seen that days are independent
         for name, kept in outcomes.items():
             kept.append(found[name].outcome)
     assert outcomes["performance.predecessor_ranking"].count("fail") >= 14
@@ -143,7 +152,7 @@ def test_a_fresh_challenger_is_held_against_the_cost_of_retraining():
     whole = with_others(gaining(0.0))
     for cost, action in ((0.005, "retrain"), (0.1, "keep")):
         found = found_in(
-            params_of(retrain_cost=cost), whole, gaining(0.05, days=15, first=15), memory=(0.0, 60)
+            params_of(retrain_cost=cost), whole, gaining(0.05, days=15, first=15), autocorrelation=(0.0, 60)
         )
         assert judgement([SOUND, *found.values()], champion=CHAMPION).action == action
         assert found["performance.challenger"].n == 300

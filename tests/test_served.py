@@ -12,9 +12,9 @@ from test_serve import start
 
 from prodkit.data.windows import requests_digest
 from prodkit.models.bundle import unpack
-from prodkit.monitoring.findings import vital_evidence
+from prodkit.monitoring.findings import draw_answers, draw_quality, monitor_evidence
+from prodkit.monitoring.health import health_metrics
 from prodkit.monitoring.served import served_performance
-from prodkit.monitoring.vitals import draw_answers, draw_quality, vital_signs
 from prodkit.scoring.guard import Answers
 from prodkit.scoring.mutations import records
 from prodkit.scoring.rows import Reader
@@ -74,8 +74,8 @@ def seen(places, champion, folder, **given):
     """Parameters, signs and evidence of a look at the first four days of February."""
     params = params_for("monitor", "unused", **{**DAYS, **places, "requests": folder, **given})
     with opened(places) as store:
-        vitals = vital_signs(store, params, champion=champion)
-    return params, vitals, {item.name: item for item in vital_evidence(params, vitals)}
+        health = health_metrics(store, params, champion=champion)
+    return params, health, {item.name: item for item in monitor_evidence(params, health)}
 
 
 def test_a_run_of_monitor_tells_what_a_service_has_answered(
@@ -132,13 +132,13 @@ def test_answers_are_judged_by_labels_of_a_table_of_their_own(places, champion, 
         returned = labels["returned"][known]
         assert row["log_loss"] == pytest.approx(-np.log(np.where(returned == 1, 0.25, 0.75)).mean())
         assert row["log_loss_low"] < row["log_loss"] < row["log_loss_high"]
-        vitals = vital_signs(store, later, champion=champion)
+        health = health_metrics(store, later, champion=champion)
         unnamed = later.model_copy(update={"id_column": []})
-        other = vital_signs(store, unnamed, champion=champion)
-    found = {item.name: item for item in vital_evidence(later, vitals)}
+        other = health_metrics(store, unnamed, champion=champion)
+    found = {item.name: item for item in monitor_evidence(later, health)}
     assert (found["served.loss"].value, found["served.loss"].rung) == (row["log_loss"], 3)
-    assert "served_log_loss" in draw_quality(later, vitals).digest
-    found = {item.name: item for item in vital_evidence(unnamed, other)}
+    assert "served_log_loss" in draw_quality(later, health).digest
+    found = {item.name: item for item in monitor_evidence(unnamed, other)}
     assert "id_column must name a row" in found["served.labels"].note
 
 
@@ -164,25 +164,25 @@ def test_each_window_has_its_own_figures(places, champion, february, served):
     served(on_days(february, 1, 2), latency_ms=4.0)
     served(on_days(february, 3), latency_ms=7.0, source="rule", reason="on hold: price is empty")
     folder = served(on_days(february, 4), latency_ms=9.0, price=900.0)
-    params, vitals, found = seen(places, champion, folder)
-    signs = vitals.signs
+    params, health, found = seen(places, champion, folder)
+    signs = health.signs
     assert signs["served_rows"].tolist() == [120, 120]
     assert signs["served_latency_p99_ms"].tolist() == [4.0, 9.0]
     assert signs["served_degraded_share"].tolist() == [0.0, 0.5]
     assert signs["served_error_share"].tolist() == [0.0, 0.0]
     assert found["served.degraded_share"].outcome == "fail"
     assert found["served.error_share"].outcome == "pass"
-    assert "served_latency_p99_ms" in vitals.tables()
-    assert "slowest request of a hundred, ms 4 to 9 in 2 of 2 windows" in draw_answers(params, vitals).digest
+    assert "served_latency_p99_ms" in health.tables()
+    assert "slowest request of a hundred, ms 4 to 9 in 2 of 2 windows" in draw_answers(params, health).digest
 
 
 def test_where_the_service_has_written_nothing_the_page_says_so(places, champion, tmp_path):
     """Without a log there is no sign and no evidence of it, and its place in the figure is empty."""
     for given in ({}, {"requests": ""}):
-        _, vitals, found = seen(places, champion, str(tmp_path / "nowhere"), **given)
+        _, health, found = seen(places, champion, str(tmp_path / "nowhere"), **given)
         assert not [name for name in found if name.startswith("served.")]
         assert found["health.error_share"].outcome == "inconclusive"
-        assert np.isnan(vitals.sign("served_requests")["value"]).all()
+        assert np.isnan(health.sign("served_requests")["value"]).all()
 
 
 def test_a_service_that_has_fallen_silent_is_not_healthy(places, champion, february, served):

@@ -12,10 +12,9 @@ from tables import orders, params_for, version_of, written
 
 from prodkit.models.bundle import unpack
 from prodkit.monitoring.alerts import ranked_alerts
-from prodkit.monitoring.findings import vital_evidence
-from prodkit.monitoring.outcomes import judge_matured
-from prodkit.monitoring.vitals import vital_signs
-from prodkit.monitoring.wider import KINDS, judge_drift
+from prodkit.monitoring.findings import monitor_evidence
+from prodkit.monitoring.health import health_metrics
+from prodkit.monitoring.outcomes import KINDS, judge_drift, judge_matured
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.store.registry import Store
@@ -49,9 +48,9 @@ def seen(store, table, *, run="", **given):
     params = params_for("monitor", table, **{"window": WINDOWS[-1], "windows": 2, "store": "unused", **given})
     judge_matured(store, params)
     unjudged = judge_drift(store, params)
-    vitals = vital_signs(store, params, champion=(1, unpack(version_of(2)[0])), unjudged=unjudged)
+    health = health_metrics(store, params, champion=(1, unpack(version_of(2)[0])), unjudged=unjudged)
     names = {f"drift.{kind}" for kind in KINDS}
-    return vitals.signs, {item.name: item for item in vital_evidence(params, vitals) if item.name in names}
+    return health.signs, {item.name: item for item in monitor_evidence(params, health) if item.name in names}
 
 
 def changed(tmp_path, change):
@@ -168,7 +167,7 @@ def test_a_version_without_calibration_rows_says_why_its_columns_are_not_known_t
     for window in WINDOWS:
         scored(store, table, window)
     old = replace(unpack(version_of(2)[0]), calibration=None)
-    monkeypatch.setattr("prodkit.monitoring.wider.load_version", lambda *_: old)
+    monkeypatch.setattr("prodkit.monitoring.outcomes.load_version", lambda *_: old)
     _, found = seen(store, table)
     assert found["drift.predictions"].value is not None
     assert "before calibration rows were kept" in found["drift.together"].note

@@ -56,7 +56,7 @@ def ladder_evidence(
         look=look_number(params, bundle),
         since=bundle.holdout.end,
         earlier=earlier_gains(store, params, version=version, before=before),
-        memory=bundle.autocorrelation,
+        autocorrelation=bundle.autocorrelation,
     )
     worth = _worth(params, trials, look=look_number(params, bundle), known=store.version(version).manifest)
     estimates = []

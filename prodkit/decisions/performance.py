@@ -16,7 +16,7 @@ from prodkit.decisions.gains import daily_gains, ranking_gain
 from prodkit.decisions.gates import alternative, enough, known_classes, once
 from prodkit.decisions.trial import Trial
 from prodkit.evidence import Evidence
-from prodkit.models.metrics import autocorrelation
+from prodkit.models import metrics
 from prodkit.params import RollbackParams
 
 __all__ = ["performance_evidence"]
@@ -28,7 +28,7 @@ _TRUSTED = 40  # days at most, for which what training says of their dependence 
 
 Ask = Callable[..., tuple[Evidence, pd.Timestamp]]
 Gains = Mapping[str, "pd.Series[float]"]  # by day, of each alternative
-Memory = (
+Dependence = (
     tuple[float, int] | None
 )  # how much a day resembles the one before, and of how many days that is known
 
@@ -40,7 +40,7 @@ def performance_evidence(
     look: int,
     since: datetime,
     earlier: Gains | None = None,
-    memory: Memory = None,
+    autocorrelation: Dependence = None,
 ) -> list[Evidence]:
     """Rung 3: would the predecessor, a fresh challenger or the simple rule have served better?
 
@@ -56,7 +56,7 @@ def performance_evidence(
         look: number of the window since the champion was validated.
         since: when that was.
         earlier: daily gains of earlier windows of this champion, by day, of each alternative.
-        memory: how much a day resembles the one before, and of how many days training has learned that.
+        autocorrelation: how much a day resembles the one before, and of how many days training has learned that.
     """
     whole, retrained = trials.whole, trials.retrained
     if whole is None:
@@ -70,7 +70,9 @@ def performance_evidence(
     if labels.outcome != "pass":
         return [labels, *strange]
     gains = daily_gains(trials, least_days=params.min_blocks)
-    ask = partial(_since, params, since=since, memory=memory, gains=gains, past=earlier or {})
+    ask = partial(
+        _since, params, since=since, autocorrelation=autocorrelation, gains=gains, past=earlier or {}
+    )
     found = [labels, *strange, *_going_back(params, whole, gains, ask)]
     note = "gain in skill, had the simple rule served these rows"
     pair = whole.lost("champion"), whole.lost("baseline")
@@ -140,7 +142,7 @@ def _since(
     who: str,
     *,
     since: datetime,
-    memory: Memory,
+    autocorrelation: Dependence,
     gains: Gains,
     past: Gains,
     limit: float,
@@ -157,7 +159,7 @@ def _since(
             f"performance.{who}",
             part,
             limit=limit,
-            memory=_recalled(before if len(before) >= _FEW else part, memory),
+            memory=_day_dependence(before if len(before) >= _FEW else part, autocorrelation),
             look=number,
             horizon=_HORIZON,
             confidence=(1 + params.confidence) / 2,
@@ -180,12 +182,12 @@ def _starts(days: pd.Series[float], since: datetime, *, least: int) -> Iterator[
         start += pd.Timedelta(days=_EVERY)
 
 
-def _recalled(days: pd.Series[float], memory: Memory) -> float:
+def _day_dependence(days: pd.Series[float], known: Dependence) -> float:
     """How much a day's gain takes after that of the day before: by these days, and by what training knows."""
     figures = days.to_numpy(dtype=float)
-    if memory is None:
-        return autocorrelation(figures)
-    return autocorrelation(figures, usual=memory[0], weight=min(memory[1], _TRUSTED))
+    if known is None:
+        return metrics.autocorrelation(figures)
+    return metrics.autocorrelation(figures, usual=known[0], weight=min(known[1], _TRUSTED))
 
 
 def _joined(past: pd.Series[float] | None, gains: pd.Series[float]) -> pd.Series[float]:

@@ -28,11 +28,11 @@ from prodkit.store.registry import Store
 __all__ = [
     "DriftReport",
     "Inspection",
+    "compare_to_training",
     "drift_evidence",
     "drift_report",
     "drift_table",
     "drill_evidence",
-    "held_against",
     "inspect_window",
     "missing_table",
     "prediction_drift",
@@ -78,10 +78,10 @@ def inspect_window(
     """Hold the window's rows against the champion's training and against the last sound window before it."""
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     repeated = repetition(params, rows[shared_names(rows, params)], rows=len(rows))
-    return held_against(store, params, current, version=version, bundle=bundle, repeated=repeated)
+    return compare_to_training(store, params, current, version=version, bundle=bundle, repeated=repeated)
 
 
-def held_against(
+def compare_to_training(
     store: Store,
     params: ProjectParams,
     current: Profile,

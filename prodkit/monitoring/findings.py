@@ -1,4 +1,4 @@
-"""The vital signs against their limits, from the strongest rung down, and what a look at them comes to."""
+"""Health metrics against their limits: evidence from the strongest rung down, figures, what a look comes to."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prodkit.canvas import Chart
+from prodkit.charts import draw_panels
 from prodkit.data.sources import naive
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.sequential import loss_rise
 from prodkit.evidence import Estimate, Evidence, Outcome, overall
 from prodkit.models.estimate import Estimated, estimate_evidence
-from prodkit.monitoring.vitals import Vitals, known_number
+from prodkit.monitoring.health import HealthMetrics, known_number
+from prodkit.monitoring.outcomes import KINDS
 from prodkit.params import MonitorParams
 from prodkit.store.history import Champion
 
-__all__ = ["standing", "steady", "vital_evidence"]
+__all__ = ["draw_answers", "draw_quality", "monitor_evidence", "sign_limits", "standing", "steady"]
 
 _UNRECORDED = ("contract.input", "drift.unknown")  # names of what scoring has not recorded
 _HEALTH = {
@@ -29,11 +32,11 @@ _HEALTH = {
 }
 
 
-def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
+def monitor_evidence(params: MonitorParams, health: HealthMetrics) -> list[Evidence]:
     """The newest window against its limits, from the strongest rung down. What is not known is ``inconclusive``."""
-    newest, served = vitals.signs.iloc[-1], vitals.served
+    newest, served = health.signs.iloc[-1], health.served
     asked = {item.name.removeprefix("served.") for item in served}
-    health = []
+    rates = []
     for name, limit in params.slo.items():
         value = known_number(newest.get(name))
         if value != value and name in asked:
@@ -41,7 +44,7 @@ def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
         known = value == value
         note = f"{_HEALTH.get(name, name)} in the newest window"
         note = note if known else f"{name} of the newest window was not recorded"
-        health.append(
+        rates.append(
             at_most(
                 f"health.{name}",
                 value if known else None,
@@ -53,40 +56,40 @@ def vital_evidence(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
         )
     recorded = [
         item
-        for item in (*vitals.contract, *vitals.drift)
+        for item in (*health.contract, *health.drift)
         if item.name not in _UNRECORDED or not any(each.rung == item.rung for each in served)
     ]
-    performance = [*_performance(params, vitals), *_served_performance(params, vitals)]
-    found = [*recorded, *health, *performance, *_outlook(params, vitals), *served]
+    performance = [*_performance(params, health), *_served_performance(params, health)]
+    found = [*recorded, *rates, *performance, *_outlook(params, health), *served]
     return sorted(found, key=lambda item: item.name != "drill" and item.rung)
 
 
-def _outlook(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
+def _outlook(params: MonitorParams, health: HealthMetrics) -> list[Evidence]:
     """Rung 4: the newest window, if its labels are to come; what is estimated of it, or why nothing is."""
-    row, window = vitals.signs.iloc[-1], vitals.windows[-1]
+    row, window = health.signs.iloc[-1], health.windows[-1]
     if row["state"] not in ("estimated", "immature"):
         return []
     scores = {}
     if row["state"] == "estimated":
-        value, low, high = _interval(row, vitals.loss)
-        scores[vitals.loss] = Estimate(value, low, high, n=int(row["rows"]), blocks=0)
-    why = "" if scores else vitals.missing.get(str(window), "not estimated yet")
+        value, low, high = _interval(row, health.loss)
+        scores[health.loss] = Estimate(value, low, high, n=int(row["rows"]), blocks=0)
+    why = "" if scores else health.missing.get(str(window), "not estimated yet")
     found = Estimated(scores, abstained=why, rows=int(row["rows"]))
-    margin, told = params.loss_margin, f"the newest window ({vitals.signs.index[-1]})"
+    margin, told = params.loss_margin, f"the newest window ({health.signs.index[-1]})"
     return [
-        estimate_evidence(found, task=vitals.task, reference=vitals.reference, margin=margin, window=told)
+        estimate_evidence(found, task=health.task, reference=health.reference, margin=margin, window=told)
     ]
 
 
-def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
+def _performance(params: MonitorParams, health: HealthMetrics) -> list[Evidence]:
     """Rung 3: the newest mature window, and all days since the promotion."""
-    known = vitals.signs[vitals.signs["state"] == "realised"]
+    known = health.signs[health.signs["state"] == "realised"]
     if known.empty:
-        why = list(vitals.missing.values())[-1:]
+        why = list(health.missing.values())[-1:]
         note = "; ".join(["no window on this page has mature labels that could be judged", *why])
         return [Evidence("performance.labels", "inconclusive", rung=3, note=note)]
     row, window = known.iloc[-1], str(known.index[-1])
-    n, found = int(row[f"{vitals.loss}_n"]), []
+    n, found = int(row[f"{health.loss}_n"]), []
     if n < params.min_rows:
         note = f"{n} labelled rows in the newest mature window ({window}); needed are {params.min_rows}"
         return [
@@ -94,38 +97,38 @@ def _performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
                 "performance.labels", "inconclusive", value=n, limit=params.min_rows, n=n, rung=3, note=note
             )
         ]
-    reference = vitals.reference.get(vitals.loss)
+    reference = health.reference.get(health.loss)
     if reference is None or not np.isfinite([reference.value, reference.high]).all():
         note = "the champion has no measured loss from before it served, so there is nothing to hold this against"
         found.append(Evidence("performance.loss", "inconclusive", n=n, rung=3, note=note))
     else:
         limit, note = (
-            vitals.loss_limit(params.loss_margin),
+            health.loss_limit(params.loss_margin),
             f"mean loss of the newest mature window ({window})",
         )
-        found.append(_held("performance.loss", row, vitals.loss, limit=limit, note=note))
+        found.append(_held("performance.loss", row, health.loss, limit=limit, note=note))
         margin = params.loss_margin * reference.value
-        found.append(loss_rise(vitals.days, reference=reference, margin=margin))
+        found.append(loss_rise(health.days, reference=reference, margin=margin))
     if "calibration_error" in row.index:
         note = f"calibration error of the same window ({window})"
         limit = params.calibration_limit
         found.append(_held("performance.calibration", row, "calibration_error", limit=limit, note=note))
-    if vitals.lead != vitals.loss:
-        note, least = f"{vitals.lead} of the same window ({window})", vitals.score_limit(params.score_margin)
-        found.append(_held("performance.score", row, vitals.lead, limit=least, note=note, least=True))
+    if health.lead != health.loss:
+        note, least = f"{health.lead} of the same window ({window})", health.score_limit(params.score_margin)
+        found.append(_held("performance.score", row, health.lead, limit=least, note=note, least=True))
     if params.value:
         note = f"mean business value of a row of the same window ({window})"
         found.append(_held("performance.value", row, "value", limit=params.value_min, note=note, least=True))
     return found
 
 
-def _served_performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]:
+def _served_performance(params: MonitorParams, health: HealthMetrics) -> list[Evidence]:
     """Rung 3, of requests: the newest window whose labels are due and of whose answers enough have one."""
-    if not vitals.served:
+    if not health.served:
         return []
-    names, signs = (f"served_{vitals.loss}", f"served_{vitals.lead}"), vitals.signs
+    names, signs = (f"served_{health.loss}", f"served_{health.lead}"), health.signs
     until = naive(params.labels_until)
-    aged = [(until - naive(each.start)) / (each.end - each.start) for each in vitals.windows]
+    aged = [(until - naive(each.start)) / (each.end - each.start) for each in health.windows]
     due = np.array(aged) >= params.mature_share
     if names[0] in signs:
         enough = signs[due & (signs["served_labelled"] >= params.min_rows) & signs[names[0]].notna()]
@@ -133,14 +136,14 @@ def _served_performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]
             row, window = enough.iloc[-1].copy(), enough.index[-1]
             for name in names:
                 row[f"{name}_n"] = row["served_labelled"]
-            note, limit = f"of what the service answered ({window})", vitals.loss_limit(params.loss_margin)
+            note, limit = f"of what the service answered ({window})", health.loss_limit(params.loss_margin)
             known = None if limit != limit else limit
             found = [_held("served.loss", row, names[0], limit=known, note=f"mean loss {note}")]
-            if vitals.lead != vitals.loss:
-                least = vitals.score_limit(params.score_margin)
+            if health.lead != health.loss:
+                least = health.score_limit(params.score_margin)
                 found.append(
                     _held(
-                        "served.score", row, names[1], limit=least, note=f"{vitals.lead} {note}", least=True
+                        "served.score", row, names[1], limit=least, note=f"{health.lead} {note}", least=True
                     )
                 )
             return found
@@ -148,7 +151,7 @@ def _served_performance(params: MonitorParams, vitals: Vitals) -> list[Evidence]
     if not asked:
         return []
     n = int(signs["served_labelled"][due].fillna(0).max()) if "served_labelled" in signs else 0
-    note = vitals.unjudged or f"at most {n} labelled rows a window; needed are {params.min_rows}"
+    note = health.unjudged or f"at most {n} labelled rows a window; needed are {params.min_rows}"
     note = f"what the service answered is not held against labels: {note}"
     return [Evidence("served.labels", "inconclusive", value=n, limit=params.min_rows, n=n, rung=3, note=note)]
 
@@ -207,3 +210,59 @@ def steady(evidence: Sequence[Evidence]) -> list[Evidence]:
         else item
         for item in evidence
     ]
+
+
+# The figures of the page
+
+
+def sign_limits(params: MonitorParams, health: HealthMetrics) -> dict[str, float]:
+    """By name of the sign, what it is held against."""
+    limits = {
+        **params.slo,
+        **{f"drift_{kind}": 1.0 for kind in KINDS},
+        **{f"served_{name}": limit for name, limit in params.slo.items()},
+        "calibration_error": params.calibration_limit,
+        health.loss: health.loss_limit(params.loss_margin),
+    }
+    if health.lead != health.loss:
+        limits[health.lead] = health.score_limit(params.score_margin)
+    limits |= {f"served_{name}": limits[name] for name in (health.loss, health.lead) if name in limits}
+    if params.value_min is not None:
+        limits["value"] = params.value_min
+    return limits
+
+
+def draw_quality(params: MonitorParams, health: HealthMetrics) -> Chart:
+    """Is it right? The score that is looked at first, the loss that decides, calibration, business value."""
+    names = dict.fromkeys([health.lead, health.loss, "calibration_error"])
+    if params.value:
+        names["value"] = None
+    names |= {
+        f"served_{name}": None for name in (health.lead, health.loss) if f"served_{name}" in health.signs
+    }
+    limits = sign_limits(params, health)
+    return draw_panels({name: health.sign(name) for name in names}, limits=limits, title="Is it right?")
+
+
+def draw_answers(params: MonitorParams, health: HealthMetrics) -> Chart:
+    """Does it answer, and is it asked what it knows? Errors, fallbacks, unsound input, drifted columns, requests."""
+    names = {
+        "rows that failed, share": "error_share",
+        "answered by a fallback, share": "degraded_share",
+        "unsound parts of the input": "breaks",
+        "columns that have drifted": "drifted",
+        "requests to the service": "served_requests",
+    }
+    if "served_requests" in health.signs:
+        names |= {
+            "slowest request of a hundred, ms": "served_latency_p99_ms",
+            "served rows that failed, share": "served_error_share",
+            "served by a fallback, share": "served_degraded_share",
+            "served columns that have drifted": "served_drifted",
+        }
+    plain = {shown: name.removeprefix("served_") for shown, name in names.items()}
+    limits = {shown: params.slo[name] for shown, name in plain.items() if name in params.slo}
+    drifts = {f"drift of {subject}": f"drift_{kind}" for kind, subject in KINDS.items()}
+    names, limits = names | drifts, limits | dict.fromkeys(drifts, 1.0)
+    tables = {shown: health.sign(name).assign(estimated=False) for shown, name in names.items()}
+    return draw_panels(tables, limits=limits, title="Does it answer, and is its input sound?")

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from prodkit.data.sources import naive
 from prodkit.data.windows import blocks, read_window
+from prodkit.decisions.concept import wider_drift
 from prodkit.decisions.paired import difference
 from prodkit.decisions.result import current_run, metric
+from prodkit.decisions.survey import prediction_drift, standing_shift
 from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate, Window, earlier_windows
-from prodkit.models.bundle import Bundle
+from prodkit.models.bundle import Bundle, window_estimate
+from prodkit.models.estimate import Estimated
 from prodkit.models.metrics import intervals, row_losses, row_worth
 from prodkit.params import MonitorParams, ProjectParams, ScoreParams
-from prodkit.scoring.batch import LATE_ROWS, open_window, remember_scoring, score_window
+from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.guard import guarded
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings import environment_set
@@ -31,17 +35,32 @@ from prodkit.store.registry import Store
 from prodkit.store.workspace import champion_of, load_version
 
 __all__ = [
+    "ALARM",
     "DAILY_LOSS",
+    "ESTIMATED",
+    "KINDS",
+    "LABELLED",
     "REALISED",
-    "aged_share",
     "demonstrate_past",
-    "distrusted",
+    "estimate_pending",
+    "judge_drift",
     "judge_matured",
+    "of_window",
     "served_parts",
 ]
 
-REALISED = "realised."  # in the store: begins the names of a window's figures
-DAILY_LOSS = "loss.served"  # in the store: mean loss of a day, all of whose labels are known
+# In the store:
+REALISED, ESTIMATED = "realised.", "estimated."  # begin the names of a window's figures
+ALARM = ".alarm"  # ends the name of a kind of drift: whether it was told
+DAILY_LOSS = "loss.served"  # mean loss of a day, all of whose labels are known
+# By the end of its name in the store and in the evidence: what has drifted if it has.
+KINDS = {
+    "predictions": "predictions",
+    "together": "columns together",
+    "labels": "labels",
+    "concept": "what scores come to",
+}
+LABELLED = ("labels", "concept")
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ def served_parts(store: Store, params: MonitorParams, window: Window) -> list[tu
     """
     table = store.metrics(notebook="score", name="rows", window=window, until=params.moment)
     table = table.drop_duplicates(["window_start", "window_end"], keep="last")
-    found, reached = [], _naive(window.start)
+    found, reached = [], naive(window.start)
     for start, end, version in zip(table["window_start"], table["window_end"], table["version"], strict=True):
         begin = max(start.to_pydatetime(), reached)
         if begin < end.to_pydatetime():
@@ -71,13 +90,11 @@ def served_parts(store: Store, params: MonitorParams, window: Window) -> list[tu
     return found
 
 
-def aged_share(store: Store, params: MonitorParams, window: Window) -> float:
+def _aged_share(store: Store, params: MonitorParams, window: Window) -> float:
     """Share of a window's rows that are old enough for a label, as it was recorded last; NaN if it never was."""
     name = f"{REALISED}aged_share"
     table = store.metrics(notebook="monitor", name=name, window=window, until=params.moment)
-    starts, ends = (pd.Timestamp(_naive(end)) for end in (window.start, window.end))
-    same = table[(table["window_start"] == starts) & (table["window_end"] == ends)]
-    newest = same.sort_values("known_at", kind="stable")["value"].tail(1)
+    newest = of_window(table, window).sort_values("known_at", kind="stable")["value"].tail(1)
     return float(newest.iloc[0]) if len(newest) else float("nan")
 
 
@@ -108,21 +125,15 @@ def judge_matured(store: Store, params: MonitorParams) -> dict[str, str]:
 def _is_judged(store: Store, params: MonitorParams, window: Window) -> bool:
     """Whether an earlier run has judged it when all of its labels were known that ever will be.
 
-    What this very run has written counts for nothing: done again, it is to leave all of it again.
+    Where labels have times of their own, or a table, one may come at any time: then all rows must have had one. What
+    this very run has written counts for nothing: done again, it is to leave all of it again.
     """
-    name = f"{REALISED}aged_share"
-    table = store.metrics(notebook="monitor", name=name, window=window, until=params.moment)
-    table = table[table["run_id"] != current_run(params)]
-    starts, ends = (pd.Timestamp(_naive(end)) for end in (window.start, window.end))
-    same = table[(table["window_start"] == starts) & (table["window_end"] == ends)]
-    mature = same[same["known_at"] - params.label_delay >= same["window_end"]]
-    about: dict[str, Any] = {"notebook": "score", "window": window, "until": params.moment}
-    if late := store.metrics(name=LATE_ROWS, **about)["value"].sum():  # were those among the rows, too?
-        scored = store.metrics(name="rows", **about).drop_duplicates(
-            ["window_start", "window_end"], keep="last"
-        )
-        return bool((mature["n"] >= scored["value"].sum() + late).any())
-    return len(mature) > 0
+    table = store.metrics(notebook="monitor", window=window, until=params.moment)
+    same = of_window(table[table["run_id"] != current_run(params)], window)
+    final = same[same["known_at"] - params.label_delay >= same["window_end"]]
+    if params.labels or params.label_time:
+        return bool((final.loc[final["name"] == f"{REALISED}labelled_share", "value"] >= 1).any())
+    return bool((final["name"] == f"{REALISED}aged_share").any())
 
 
 def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[str, Any]]:
@@ -131,8 +142,8 @@ def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[st
     if not parts:
         raise DataError("window", rule="was not scored", value=str(window), fix="Run score on it.")
     table = read_window(params, window)
-    young = table[params.time_column] >= _naive(params.labels_until)
-    lived = min(1.0, (_naive(params.moment) - _naive(window.start)) / (window.end - window.start))
+    young = table[params.time_column] >= naive(params.labels_until)
+    lived = min(1.0, (naive(params.moment) - naive(window.start)) / (window.end - window.start))
     aged_share, labelled_share = lived * float((~young).mean()), float(table[params.target].notna().mean())
     version = parts[-1][1]
 
@@ -165,7 +176,7 @@ def _served(
         if schema is not None and (bundle.schema.task, bundle.schema.classes) != schema:
             pieces = []  # figures over other classes cannot be put together: the newest version's stay
         schema = bundle.schema.task, bundle.schema.classes
-        if piece := _piece(params, rows, bundle, distrust=distrusted(store, params, span)):
+        if piece := _piece(params, rows, bundle, distrust=_distrusted(store, params, span)):
             pieces.append(piece)
     if not pieces:
         raise LabelError(params.target, rule="must hold labels of rows that were scored", value="none")
@@ -191,7 +202,7 @@ def _piece(
     return truth, said, blocks(rows[params.time_column]), worth
 
 
-def distrusted(store: Store, params: MonitorParams, span: Window) -> str:
+def _distrusted(store: Store, params: MonitorParams, span: Window) -> str:
     """Why the simple rule answered in this span; empty if the model did."""
     found = [row for row in store.profiles(span, until=params.moment) if not row["clean"]]
     return "its input was broken" if found else ""
@@ -220,13 +231,144 @@ def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict
     for day, mean, n in zip(days.index, days["mean"], days["size"], strict=True):
         start = datetime(1970, 1, 1) + timedelta(days=int(day))
         span = Window(start, start + timedelta(days=1))
-        if span.end <= _naive(params.labels_until):
+        if span.end <= naive(params.labels_until):
             found.append(metric(params, DAILY_LOSS, float(mean), window=span, version=version, n=int(n)))
     return found
 
 
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+def of_window(table: pd.DataFrame, window: Window) -> pd.DataFrame:
+    """The metrics that are about just this window."""
+    starts, ends = (pd.Timestamp(naive(end)) for end in (window.start, window.end))
+    return table[(table["window_start"] == starts) & (table["window_end"] == ends)]
+
+
+# Windows whose labels are still to come
+
+
+def estimate_pending(store: Store, params: MonitorParams) -> dict[str, str]:
+    """Estimate each window of the page that is too young to be judged, and keep what was found.
+
+    It is called after :func:`prodkit.monitoring.outcomes.judge_matured`, which says how young they are. A realised
+    figure takes the place of an estimate once there is one.
+
+    Returns:
+        For each window that could not be estimated, why.
+    """
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    for window in earlier_windows(params.window, params.windows):
+        if not _aged_share(store, params, window) < params.mature_share:
+            continue
+        try:
+            version, found = _estimate(store, params, window)
+        except ProdkitError as error:  # one bad window must not hide the others
+            missing[str(window)] = str(error)
+            continue
+        if found.abstained:
+            missing[str(window)] = found.abstained
+        rows += [
+            metric(params, ESTIMATED + name, each.value, window=window, version=version, n=each.n, low=each.low,
+                   high=each.high)
+            for name, each in found.scores.items()
+        ]  # fmt: skip
+    store.record_metrics(rows)
+    return missing
+
+
+def _estimate(store: Store, params: MonitorParams, window: Window) -> tuple[int, Estimated]:
+    """The version that served a window, and what is estimated of it."""
+    parts = served_parts(store, params, window)
+    versions = sorted({version for _, version in parts})
+    table = read_window(params, window)
+    if len(versions) != 1:
+        told = " and ".join(f"v{version}" for version in versions) or "no version"
+        return 0, Estimated(abstained=f"{told} served it: each is calibrated for itself", rows=len(table))
+    reasons = [why for span, _ in parts if (why := _distrusted(store, params, span))]
+    bundle = load_version(store, versions[0])
+    settings: dict[str, Any] = {"confidence": params.confidence, "distrust": reasons[0] if reasons else ""}
+    return versions[0], window_estimate(table, params, bundle=bundle, **settings)
+
+
+# Drift that no column of a window shows
+
+
+def judge_drift(store: Store, params: MonitorParams) -> dict[str, str]:
+    """Judge each window of the page that was not yet, and keep what was found.
+
+    Predictions and columns together need no label. Labels, and what scores come to, are judged once a window is
+    mature, and again when it is final. A window that several versions served, or whose input was broken, is not judged.
+    It is called after :func:`prodkit.monitoring.outcomes.judge_matured`, which says how mature windows are.
+
+    Returns:
+        Of the newest window, by kind, why it could not be judged.
+    """
+    rows: list[dict[str, Any]] = []
+    why: dict[str, str] = {}
+    usual: dict[int, dict[int, float]] = {}
+    for window in earlier_windows(params.window, params.windows):
+        wanted = _undecided(store, params, window)
+        if wanted:
+            found, why = _judged_drift(store, params, window, wanted, usual)
+            rows += found
+        else:
+            why = {}
+    store.record_metrics(rows)
+    return why
+
+
+def _undecided(store: Store, params: MonitorParams, window: Window) -> set[str]:
+    """The kinds of drift of a window that no earlier run has judged for good."""
+    table = of_window(store.metrics(notebook="monitor", window=window, until=params.moment), window)
+    table = table[table["run_id"] != current_run(params)]
+    final = table["known_at"] - params.label_delay >= table["window_end"]
+    judged = {kind for kind in KINDS if ((table["name"] == f"drift.{kind}") & final).any()}
+    judged |= {kind for kind in set(KINDS) - set(LABELLED) if (table["name"] == f"drift.{kind}").any()}
+    if not _aged_share(store, params, window) >= params.mature_share:
+        judged |= set(LABELLED)
+    return set(KINDS) - judged
+
+
+def _judged_drift(
+    store: Store, params: MonitorParams, window: Window, wanted: set[str], usual: dict[int, dict[int, float]]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows for the store about one window, and why there are none, by kind; ``usual`` is kept by version."""
+    parts = served_parts(store, params, window)
+    versions = sorted({version for _, version in parts})
+    broken = next(filter(None, (_distrusted(store, params, span) for span, _ in parts)), "")
+    if len(versions) != 1 or broken:
+        several = f"versions {', '.join(map(str, versions))} have answered it in part"
+        return [], dict.fromkeys(wanted, (broken or several) if parts else "it was not scored")
+    version = versions[0]
+    try:
+        bundle, rows = load_version(store, version), read_window(params, window)
+        if rows.empty:
+            return [], dict.fromkeys(wanted, "it holds no rows")
+        known = store.metric_rows(notebook="monitor", version=version, until=params.moment)
+        told = [row for row in known if row["run_id"] != current_run(params)]
+        standing = standing_shift(told, window, version=version)
+        found = []
+        if "predictions" in wanted:
+            found.append(prediction_drift(params, rows, bundle=bundle, standing=standing))
+        settings: dict[str, Any] = {"joint": "together" in wanted, "usual": usual.setdefault(version, {})}
+        found += wider_drift(params, rows, bundle=bundle, **settings)
+    except ProdkitError as error:  # one bad window must not hide the others
+        return [], dict.fromkeys(wanted, str(error))
+    # What ends the search early says so of concept, which comes last.
+    kept, why = [], dict.fromkeys(wanted, found[-1].note)
+    for item in found:
+        kind = item.name.removeprefix("drift.")
+        if kind in wanted and item.value is not None and item.limit is not None:
+            alarm = float(item.outcome == "fail")
+            given: dict[str, Any] = {"window": window, "version": version, "n": item.n or 0}
+            kept.append(metric(params, item.name, item.value, **given, high=item.limit))
+            kept.append(metric(params, item.name + ALARM, alarm, **given))
+            del why[kind]
+        elif kind in wanted:
+            why[kind] = item.note
+    return kept, why
+
+
+# A past for the demonstration
 
 
 def demonstrate_past(store: Store, params: MonitorParams) -> None:

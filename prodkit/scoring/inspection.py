@@ -16,7 +16,7 @@ from prodkit.data.schema import Schema
 from prodkit.data.sources import open_table
 from prodkit.data.windows import Read, blocks, digest, identity_error, no_rows
 from prodkit.decisions.soundness import repetition
-from prodkit.decisions.survey import Inspection, held_against
+from prodkit.decisions.survey import Inspection, compare_to_training
 from prodkit.drift.counts import Blocks, batch_profile, profile
 from prodkit.drift.profiles import Fingerprints, Profile
 from prodkit.models.bundle import Bundle
@@ -102,5 +102,7 @@ def inspect_chunks(
     total = hashlib.sha256("".join(digests).encode()).hexdigest()
     read = Read(current.rows, total, tuple(counted))
     pa.default_memory_pool().release_unused()  # the window is read once more, by others
-    inspection = held_against(store, params, current, version=version, bundle=bundle, repeated=repeated)
+    inspection = compare_to_training(
+        store, params, current, version=version, bundle=bundle, repeated=repeated
+    )
     return replace(inspection, read=read)

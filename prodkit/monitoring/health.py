@@ -1,10 +1,9 @@
-"""The vital signs of the last windows, from what the store remembers: one row a window, each sign against its limit."""
+"""Health metrics of the last windows, from what the store remembers: one row a window, a column each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import reduce
 from types import MappingProxyType
 from typing import Any
@@ -12,22 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.canvas import Chart
-from prodkit.charts import draw_panels
+from prodkit.data.sources import naive
 from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
 from prodkit.drift.compare import comparison
 from prodkit.drift.contract import breaks
 from prodkit.drift.profiles import Profile
-from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overall
+from prodkit.evidence import Estimate, Evidence, Outcome, Window, earlier_windows, overall
 from prodkit.models.bundle import Bundle, measured
-from prodkit.monitoring.outcomes import DAILY_LOSS, REALISED
-from prodkit.monitoring.pending import ESTIMATED
+from prodkit.monitoring.outcomes import ALARM, DAILY_LOSS, ESTIMATED, KINDS, LABELLED, REALISED, of_window
 from prodkit.monitoring.served import of_requests, served_performance, served_windows
-from prodkit.monitoring.wider import KINDS, remembered_drift, times_limit
 from prodkit.params import LEAD, PRIMARY, MonitorParams
 from prodkit.store.registry import Store
 
-__all__ = ["Vitals", "draw_answers", "draw_quality", "known_number", "sign_limits", "vital_signs"]
+__all__ = ["HealthMetrics", "health_metrics", "known_number"]
 
 _SHARES = ("error_share", "degraded_share")
 _COVERAGE = ("aged_share", "labelled_share")
@@ -36,7 +32,7 @@ _NOT_A_NUMBER = float("nan")
 
 
 @dataclass(frozen=True)
-class Vitals:
+class HealthMetrics:
     """What is known of the windows on the page.
 
     Attributes:
@@ -118,14 +114,14 @@ class Vitals:
         return self.signs[name] if name in self.signs else np.full(len(self.signs), np.nan)
 
 
-def vital_signs(
+def health_metrics(
     store: Store,
     params: MonitorParams,
     *,
     champion: tuple[int, Bundle],
     missing: Mapping[str, str] = MappingProxyType({}),
     unjudged: Mapping[str, str] = MappingProxyType({}),
-) -> Vitals:
+) -> HealthMetrics:
     """Put together what scoring and monitoring have recorded of the windows up to the moment of the run.
 
     Args:
@@ -141,7 +137,7 @@ def vital_signs(
     ends = table.loc[table["notebook"] == "score", "window_end"]
     served, early = served_windows(params, windows, bundle=bundle), 0
     while early < len(windows) - 1 and not (
-        (ends <= pd.Timestamp(_naive(windows[early].end))).any() or served.signs["served_rows"][early]
+        (ends <= pd.Timestamp(naive(windows[early].end))).any() or served.signs["served_rows"][early]
     ):
         early += 1  # from before anything was scored or served
     windows = windows[early:]
@@ -159,14 +155,14 @@ def vital_signs(
     recent, newest = Profile.from_dict(kept) if kept else bundle.recent, served.inputs[-1]
     scored, unsound = _profile(store, params, params.window, version=version)
     asked = [] if newest is None else [of_requests(item) for item in _drift_of(newest, params, bundle)]
-    return Vitals(
+    return HealthMetrics(
         windows=windows,
         signs=signs,
         days=_days(store, params, version=version),
         contract=[*drill_evidence(params, bundle), *_contract(scored, recent, champion, unsound=unsound)],
         drift=[
             *_drift(scored, params, champion),
-            *remembered_drift(table, windows, version=version, unjudged=unjudged),
+            *_remembered_drift(table, windows, version=version, unjudged=unjudged),
         ],
         reference=measured(store.version(version).manifest),
         task=bundle.schema.task,
@@ -202,12 +198,12 @@ def _signs(
     store: Store, params: MonitorParams, window: Window, *, table: pd.DataFrame, champion: tuple[int, Bundle]
 ) -> dict[str, Any]:
     """One row of the table."""
-    start, end = (pd.Timestamp(_naive(moment)) for moment in (window.start, window.end))
+    start, end = (pd.Timestamp(naive(moment)) for moment in (window.start, window.end))
     inside = table[(table["window_start"] >= start) & (table["window_end"] <= end)]
     found = _health(inside[inside["notebook"] == "score"])
     found |= _inputs(store, params, window, champion=champion)
-    found |= times_limit(table, window, version=champion[0])
-    exact = inside[(inside["window_start"] == start) & (inside["window_end"] == end)]
+    found |= _times_limit(table, window, version=champion[0])
+    exact = of_window(inside, window)
     known = _newest(exact, REALISED)
     shares = {name: known.get(name, _NOT_A_NUMBER) for name in _COVERAGE}
     figures = {name: value for name, value in known.items() if not name.startswith(_COVERAGE)}
@@ -329,58 +325,73 @@ def _days(store: Store, params: MonitorParams, *, version: int) -> pd.DataFrame:
     return days.astype(float).rename_axis("day")
 
 
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+def _times_limit(table: pd.DataFrame, window: Window, *, version: int) -> dict[str, float]:
+    """How many times its limit each kind of drift of a window is, by ``drift_`` and its name; NaN if not known.
 
-
-def sign_limits(params: MonitorParams, vitals: Vitals) -> dict[str, float]:
-    """By name of the sign, what it is held against."""
-    limits = {
-        **params.slo,
-        **{f"drift_{kind}": 1.0 for kind in KINDS},
-        **{f"served_{name}": limit for name, limit in params.slo.items()},
-        "calibration_error": params.calibration_limit,
-        vitals.loss: vitals.loss_limit(params.loss_margin),
+    Args:
+        table: metrics of the store.
+        window: of the page.
+        version: the champion; what another version made of a window says nothing of it.
+    """
+    found = {kind: _remembered(table, window, kind, version=version) for kind in KINDS}
+    return {
+        f"drift_{kind}": float("nan") if item is None else (item.value or 0.0) / (item.limit or 1.0)
+        for kind, item in found.items()
     }
-    if vitals.lead != vitals.loss:
-        limits[vitals.lead] = vitals.score_limit(params.score_margin)
-    limits |= {f"served_{name}": limits[name] for name in (vitals.loss, vitals.lead) if name in limits}
-    if params.value_min is not None:
-        limits["value"] = params.value_min
-    return limits
 
 
-def draw_quality(params: MonitorParams, vitals: Vitals) -> Chart:
-    """Is it right? The score that is looked at first, the loss that decides, calibration, business value."""
-    names = dict.fromkeys([vitals.lead, vitals.loss, "calibration_error"])
-    if params.value:
-        names["value"] = None
-    names |= {
-        f"served_{name}": None for name in (vitals.lead, vitals.loss) if f"served_{name}" in vitals.signs
-    }
-    limits = sign_limits(params, vitals)
-    return draw_panels({name: vitals.sign(name) for name in names}, limits=limits, title="Is it right?")
+def _remembered_drift(
+    table: pd.DataFrame,
+    windows: list[Window],
+    *,
+    version: int,
+    unjudged: Mapping[str, str] = MappingProxyType({}),
+) -> list[Evidence]:
+    """Rung 5, of the newest window; where labels are needed, of the newest that has them. Nothing if none has.
+
+    Args:
+        table: metrics of the store.
+        windows: of the page, the oldest first.
+        version: the champion.
+        unjudged: by kind, why the newest window could not be judged.
+    """
+    found = []
+    for kind, subject in KINDS.items():
+        asked = windows if kind in LABELLED else windows[-1:]
+        known = [item for each in asked if (item := _remembered(table, each, kind, version=version))]
+        found += known[-1:]
+        if kind not in LABELLED and not known:
+            note = f"drift of {subject} in the newest window is not known for version {version}"
+            others = _judged_for(table, windows[-1], kind)
+            why = unjudged.get(kind) or (f"version {', '.join(others)} has answered it" if others else "")
+            note += f": {why}" if why else ""
+            found.append(Evidence(f"drift.{kind}", "inconclusive", rung=5, note=note))
+    return found
 
 
-def draw_answers(params: MonitorParams, vitals: Vitals) -> Chart:
-    """Does it answer, and is it asked what it knows? Errors, fallbacks, unsound input, drifted columns, requests."""
-    names = {
-        "rows that failed, share": "error_share",
-        "answered by a fallback, share": "degraded_share",
-        "unsound parts of the input": "breaks",
-        "columns that have drifted": "drifted",
-        "requests to the service": "served_requests",
-    }
-    if "served_requests" in vitals.signs:
-        names |= {
-            "slowest request of a hundred, ms": "served_latency_p99_ms",
-            "served rows that failed, share": "served_error_share",
-            "served by a fallback, share": "served_degraded_share",
-            "served columns that have drifted": "served_drifted",
-        }
-    plain = {shown: name.removeprefix("served_") for shown, name in names.items()}
-    limits = {shown: params.slo[name] for shown, name in plain.items() if name in params.slo}
-    drifts = {f"drift of {subject}": f"drift_{kind}" for kind, subject in KINDS.items()}
-    names, limits = names | drifts, limits | dict.fromkeys(drifts, 1.0)
-    tables = {shown: vitals.sign(name).assign(estimated=False) for shown, name in names.items()}
-    return draw_panels(tables, limits=limits, title="Does it answer, and is its input sound?")
+def _remembered(table: pd.DataFrame, window: Window, kind: str, *, version: int) -> Evidence | None:
+    """What was found last of a window; None if nothing was."""
+    table = of_window(table, window)
+    table = table[(table["notebook"] == "monitor") & (table["version"] == version)]
+    newest = (
+        table.sort_values("known_at", kind="stable").drop_duplicates("name", keep="last").set_index("name")
+    )
+    name = f"drift.{kind}"
+    if not {name, name + ALARM} <= set(newest.index):
+        return None
+    row: Any = newest.loc[name]
+    alarm = bool(newest["value"][name + ALARM])
+    outcome: Outcome = "fail" if alarm else "pass"
+    note = f"drift of {KINDS[kind]} in the window from {window.start:%Y-%m-%d}, beside training"
+    note += (
+        "" if alarm or row["value"] < row["high"] else "; not sure, told before, or as far off as by chance"
+    )
+    value, limit = (float(np.nan_to_num(row[each])) for each in ("value", "high"))
+    return Evidence(name, outcome, value=value, limit=limit, n=int(row["n"]), rung=5, note=note)
+
+
+def _judged_for(table: pd.DataFrame, window: Window, kind: str) -> list[str]:
+    """The versions for which a window was judged."""
+    table = of_window(table, window)
+    same = table[(table["notebook"] == "monitor") & (table["name"] == f"drift.{kind}")]
+    return [str(each) for each in sorted(set(same["version"].astype(int)))]

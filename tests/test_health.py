@@ -19,10 +19,9 @@ from prodkit.errors import ParameterError
 from prodkit.evidence import Estimate, Evidence, Window, earlier_windows, overall
 from prodkit.models.bundle import unpack
 from prodkit.models.metrics import row_losses
-from prodkit.monitoring.findings import standing, steady, vital_evidence
-from prodkit.monitoring.outcomes import demonstrate_past, judge_matured, served_parts
-from prodkit.monitoring.pending import estimate_pending
-from prodkit.monitoring.vitals import vital_signs
+from prodkit.monitoring.findings import monitor_evidence, standing, steady
+from prodkit.monitoring.health import health_metrics
+from prodkit.monitoring.outcomes import demonstrate_past, estimate_pending, judge_matured, served_parts
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.store.history import Champion
@@ -78,7 +77,7 @@ def watching(table, **given):
 
 def looked(store, params, *, champion):
     """Judge what has matured, and put the signs together."""
-    return vital_signs(store, params, champion=champion, missing=judge_matured(store, params))
+    return health_metrics(store, params, champion=champion, missing=judge_matured(store, params))
 
 
 @pytest.fixture
@@ -115,19 +114,19 @@ def test_a_mature_window_is_what_its_labels_say(lived, table, champion):
 
 def test_a_young_window_has_no_figures(lived, table, champion):
     """With a delay of four days the newest window shows how far its labels have come; only its first day is judged."""
-    vitals = looked(lived, watching(table, label_delay="4d"), champion=champion)
-    newest = vitals.signs.iloc[-1]
+    health = looked(lived, watching(table, label_delay="4d"), champion=champion)
+    newest = health.signs.iloc[-1]
     assert newest["state"] == "immature"
     assert newest["aged_share"] == pytest.approx(0.2, abs=0.02)
-    assert vitals.signs.iloc[:-1]["state"].tolist() == ["realised"] * 3
+    assert health.signs.iloc[:-1]["state"].tolist() == ["realised"] * 3
     assert np.isnan(newest["log_loss"])
-    assert vitals.days.index.max() == pd.Timestamp("2024-02-16")
+    assert health.days.index.max() == pd.Timestamp("2024-02-16")
 
 
 def estimated(store, params, *, champion):
     """Judge what has matured, estimate what has not, and put the signs together."""
     missing = judge_matured(store, params) | estimate_pending(store, params)
-    return vital_signs(store, params, champion=champion, missing=missing)
+    return health_metrics(store, params, champion=champion, missing=missing)
 
 
 def test_a_young_window_is_estimated_until_its_labels_have_matured(lived, table, champion):
@@ -137,11 +136,11 @@ def test_a_young_window_is_estimated_until_its_labels_have_matured(lived, table,
     assert young.sign("log_loss")["estimated"].tolist() == [False] * 3 + [True]
     newest = young.sign("log_loss").iloc[-1]
     assert newest["low"] < newest["value"] < newest["high"]
-    (told,) = [item for item in vital_evidence(watching(table), young) if item.rung == 4]
+    (told,) = [item for item in monitor_evidence(watching(table), young) if item.rung == 4]
     assert (told.name, told.n) == ("estimated.loss", 300)
     old = estimated(lived, watching(table, label_delay="4d", as_of="2024-02-27"), champion=champion)
     assert old.signs["state"].tolist() == ["realised"] * 4
-    assert not [item for item in vital_evidence(watching(table), old) if item.rung == 4]
+    assert not [item for item in monitor_evidence(watching(table), old) if item.rung == 4]
     assert old.sign("log_loss").iloc[-1]["value"] != newest["value"]
 
 
@@ -150,10 +149,10 @@ def test_a_window_that_cannot_be_estimated_says_why(store, table, champion):
     drill = {"price": "empty"}
     scored(store, table, WINDOWS[-1], champion=champion, drill=drill)
     params = watching(table, label_delay="4d", windows=1, drill=drill)
-    vitals = estimated(store, params, champion=champion)
-    assert vitals.signs.iloc[-1]["state"] == "immature"
-    assert "the model was not asked" in vitals.coverage().iloc[-1]["why"]
-    (told,) = [item for item in vital_evidence(params, vitals) if item.rung == 4]
+    health = estimated(store, params, champion=champion)
+    assert health.signs.iloc[-1]["state"] == "immature"
+    assert "the model was not asked" in health.coverage().iloc[-1]["why"]
+    (told,) = [item for item in monitor_evidence(params, health) if item.rung == 4]
     assert told.outcome == "inconclusive"
     assert "its input was broken" in told.note
 
@@ -164,14 +163,14 @@ def test_later_looks_never_change_a_mature_figure(lived, table, champion, delay)
     kept, days = {}, {}
     for day in range(6, 29, 2):
         params = watching(table, as_of=f"2024-02-{day:02d}", label_delay=delay, mature_share=0.5)
-        vitals = looked(lived, params, champion=champion)
-        for window, span in zip(vitals.signs.index, vitals.windows, strict=True):
-            row = vitals.signs.loc[window].drop(["aged_share", "labelled_share"])
+        health = looked(lived, params, champion=champion)
+        for window, span in zip(health.signs.index, health.windows, strict=True):
+            row = health.signs.loc[window].drop(["aged_share", "labelled_share"])
             if window in kept:
                 pd.testing.assert_series_equal(row, kept[window])
             if span.end <= params.labels_until:
                 kept[window] = row
-        for moment, loss in vitals.days["loss"].items():
+        for moment, loss in health.days["loss"].items():
             assert days.setdefault(moment, loss) == loss
             assert moment + timedelta(days=1) <= params.labels_until
     assert days
@@ -182,7 +181,7 @@ def test_what_was_judged_is_not_read_again(lived, table, champion):
     then = looked(lived, watching(table, as_of="2024-02-25"), champion=champion)
     gone = watching("/nowhere/orders.parquet", as_of="2024-02-26")
     assert judge_matured(lived, gone) == {}
-    pd.testing.assert_frame_equal(vital_signs(lived, gone, champion=champion).signs, then.signs)
+    pd.testing.assert_frame_equal(health_metrics(lived, gone, champion=champion).signs, then.signs)
     other = watching("/nowhere/orders.parquet", window="2024-02-21/2024-02-26", windows=1)
     assert "was not scored" in judge_matured(lived, other)["2024-02-21/2024-02-26"]
 
@@ -201,15 +200,15 @@ def test_a_broken_input_is_named_and_its_window_judged_as_it_was_served(store, t
     scored(store, table, WINDOWS[0], champion=champion)
     scored(store, table, WINDOWS[1], champion=champion, drill={"price": "empty"})
     params = watching(table, window=WINDOWS[1], windows=2, as_of="2024-02-13")
-    vitals = looked(store, params, champion=champion)
-    evidence = vital_evidence(params, vitals)
+    health = looked(store, params, champion=champion)
+    evidence = monitor_evidence(params, health)
     assert outcomes(evidence)["contract.price.missing"] == "fail"
     assert outcomes(evidence)["health.degraded_share"] == "fail"
-    assert vitals.signs["breaks"].tolist() == [0, 1]
+    assert health.signs["breaks"].tolist() == [0, 1]
     bundle, rows = champion[1], labelled(read_window(params), params)
     simple = bundle.fallback.predict(rows, schema=bundle.schema)
     losses = row_losses(bundle.schema.encode(rows["returned"]), simple, task="binary")
-    assert vitals.signs.iloc[1]["log_loss"] == pytest.approx(losses.mean())
+    assert health.signs.iloc[1]["log_loss"] == pytest.approx(losses.mean())
     decision = standing(evidence, champion=Champion(version=1, predecessor=None, generation=1))
     assert (decision.action, decision.outcome) == ("watch", "fail")
     assert "price" in decision.reasons[0]
@@ -220,13 +219,13 @@ def test_daily_scoring_makes_one_sign_of_a_longer_window(store, table, champion)
     for day in range(1, 6):
         scored(store, table, f"2024-02-{day:02d}/2024-02-{day + 1:02d}", champion=champion)
     params = watching(table, window=WINDOWS[0], windows=1, as_of="2024-02-08")
-    vitals = looked(store, params, champion=champion)
+    health = looked(store, params, champion=champion)
     slowest = store.metrics(notebook="score", name="latency_p99_ms")["value"].max()
-    row = vitals.signs.iloc[0]
+    row = health.signs.iloc[0]
     assert (row["rows"], row["state"], row["latency_p99_ms"]) == (300, "realised", slowest)
     assert len(served_parts(store, params, Window.parse(WINDOWS[0]))) == 5
-    assert vitals.contract[0].name == "contract.columns"
-    assert vitals.contract[0].outcome == "pass"
+    assert health.contract[0].name == "contract.columns"
+    assert health.contract[0].outcome == "pass"
 
 
 @pytest.mark.parametrize(
@@ -236,13 +235,13 @@ def test_daily_scoring_makes_one_sign_of_a_longer_window(store, table, champion)
 def test_the_business_outcome_is_added_up(lived, table, champion, value, value_min, outcome):
     """A column or a cost matrix gives a mean value of a row with its interval, against the least that it may be."""
     params = watching(table, value=value, value_min=value_min)
-    vitals = looked(lived, params, champion=champion)
-    item = next(item for item in vital_evidence(params, vitals) if item.name == "performance.value")
+    health = looked(lived, params, champion=champion)
+    item = next(item for item in monitor_evidence(params, health) if item.name == "performance.value")
     assert item.outcome == outcome
     assert item.low <= item.value <= item.high
     if value == "earned":
         rows = labelled(read_window(params, Window.parse(WINDOWS[0])), params)
-        assert vitals.signs.iloc[0]["value"] == pytest.approx(rows["earned"].mean())
+        assert health.signs.iloc[0]["value"] == pytest.approx(rows["earned"].mean())
 
 
 def test_a_cost_matrix_that_does_not_fit_is_refused(lived, table):
@@ -254,10 +253,10 @@ def test_a_cost_matrix_that_does_not_fit_is_refused(lived, table):
 def test_a_window_that_cannot_be_judged_says_why_and_hides_no_other(lived, table, champion):
     """With the table gone there is no figure, and the reason stands in the table and in the evidence."""
     params = watching("/nowhere/orders.parquet")
-    vitals = looked(lived, params, champion=champion)
-    assert set(vitals.missing) == set(WINDOWS)
-    assert "/nowhere/orders.parquet" in vitals.coverage()["why"].iloc[0]
-    item = next(item for item in vital_evidence(params, vitals) if item.name == "performance.labels")
+    health = looked(lived, params, champion=champion)
+    assert set(health.missing) == set(WINDOWS)
+    assert "/nowhere/orders.parquet" in health.coverage()["why"].iloc[0]
+    item = next(item for item in monitor_evidence(params, health) if item.name == "performance.labels")
     assert item.outcome == "inconclusive"
     assert "/nowhere/orders.parquet" in item.note
 
@@ -265,22 +264,22 @@ def test_a_window_that_cannot_be_judged_says_why_and_hides_no_other(lived, table
 def test_what_scoring_has_not_written_is_said_and_does_not_pass(store, table, champion):
     """With an empty store each sign is `inconclusive`, with a reason."""
     params = watching(table)
-    vitals = looked(store, params, champion=champion)
-    evidence = vital_evidence(params, vitals)
+    health = looked(store, params, champion=champion)
+    evidence = monitor_evidence(params, health)
     assert {item.outcome for item in evidence} == {"inconclusive"}
     assert any("not recorded" in item.note for item in evidence if item.name == "health.latency_p99_ms")
-    assert set(vitals.signs["state"]) == {"unknown"}
+    assert set(health.signs["state"]) == {"unknown"}
     assert overall(evidence) == "inconclusive"
 
 
 def test_a_rise_of_the_loss_is_an_alert_of_the_window(lived, table, champion):
     """Against a reference that was better by far, the newest mature window fails; without one nothing can be told."""
     params = watching(table, loss_margin=0.0)
-    vitals = looked(lived, params, champion=champion)
-    better = replace(vitals, reference={"log_loss": Estimate(0.1, 0.05, 0.15, 100, 10)})
-    assert outcomes(vital_evidence(params, better))["performance.loss"] == "fail"
-    assert outcomes(vital_evidence(params, better))["performance.since"] == "fail"
-    bare = vital_evidence(params, replace(vitals, reference={}))
+    health = looked(lived, params, champion=champion)
+    better = replace(health, reference={"log_loss": Estimate(0.1, 0.05, 0.15, 100, 10)})
+    assert outcomes(monitor_evidence(params, better))["performance.loss"] == "fail"
+    assert outcomes(monitor_evidence(params, better))["performance.since"] == "fail"
+    bare = monitor_evidence(params, replace(health, reference={}))
     assert outcomes(bare)["performance.loss"] == "inconclusive"
     assert "performance.since" not in outcomes(bare)
 
@@ -289,12 +288,12 @@ def test_a_rise_of_the_loss_is_an_alert_of_the_window(lived, table, champion):
 def test_a_ranking_below_its_reference_is_an_alert(lived, table, champion, low, limit, outcome):
     """The AUC may lie so much below what it was before serving, and never below that of a coin."""
     params = watching(table)
-    vitals = looked(lived, params, champion=champion)
+    health = looked(lived, params, champion=champion)
     weak = {"roc_auc": 0.45, "roc_auc_low": 0.38, "roc_auc_high": 0.52}
-    vitals = replace(
-        vitals, signs=vitals.signs.assign(**weak), reference={"roc_auc": Estimate(0.9, low, 1.0, 1, 1)}
+    health = replace(
+        health, signs=health.signs.assign(**weak), reference={"roc_auc": Estimate(0.9, low, 1.0, 1, 1)}
     )
-    item = next(item for item in vital_evidence(params, vitals) if item.name == "performance.score")
+    item = next(item for item in monitor_evidence(params, health) if item.name == "performance.score")
     assert (item.outcome, item.limit) == (outcome, pytest.approx(limit))
 
 
@@ -312,9 +311,9 @@ NUMBER = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st
 def test_no_malformed_history_passes(figures, shares, reference):
     """A figure that is missing, NaN or infinite is never a `pass`, whatever stands beside it."""
     params = params_for("monitor", "unused", value="earned", value_min=0.0)
-    vitals = replace(EMPTY, reference={"log_loss": Estimate(0.5, 0.4, reference, 1, 1)})
+    health = replace(EMPTY, reference={"log_loss": Estimate(0.5, 0.4, reference, 1, 1)})
     row = {"state": "realised", "rows": 900, "log_loss_n": 900.0, "value_n": 900.0, **figures, **shares}
-    evidence = vital_evidence(params, replace(vitals, signs=pd.DataFrame([row], index=["2024-02-01"])))
+    evidence = monitor_evidence(params, replace(health, signs=pd.DataFrame([row], index=["2024-02-01"])))
     found = outcomes(evidence)
 
     def told(name, source):
@@ -387,4 +386,4 @@ def _empty(tmp_path_factory):
     with Store.open(f"sqlite:///{folder}/store.db", str(folder / "artifacts")) as opened:
         opened.register(*version_of(2))
         champion = 1, unpack(version_of(2)[0])
-        EMPTY = vital_signs(opened, params_for("monitor", "unused", window=WINDOWS[0]), champion=champion)
+        EMPTY = health_metrics(opened, params_for("monitor", "unused", window=WINDOWS[0]), champion=champion)
