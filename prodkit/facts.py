@@ -309,9 +309,11 @@ def _periods(facts: Proposal, moments: np.ndarray) -> None:
 
 def _ended(every: str, first: datetime, last: datetime) -> list[Window]:
     now = datetime.now(UTC).replace(tzinfo=None)
-    return [
-        each for each in Calendar(every).between(first, last + timedelta(microseconds=1)) if each.end <= now
-    ]
+    period, periods = Calendar(every).period(first), []
+    while period.start <= last and period.end <= now:
+        periods.append(period)
+        period = Calendar(every).period(period.end)
+    return periods
 
 
 def _windows(
