@@ -166,7 +166,7 @@ def test_a_slow_decay_is_seen_over_all_days_since_the_promotion():
         draw = np.random.default_rng(1)
         dates = pd.date_range("2024-01-01", periods=60, freq="D")
         before = pd.Series(gain + draw.normal(0, 0.05, 60), index=dates)
-        given = {"earlier": {"challenger": before}, "since": dates[0], "memory": (0.0, 60)}
+        given = {"earlier": {"challenger": before}, "since": dates[0], "autocorrelation": (0.0, 60)}
         found = found_in(params_of(), whole, newest, **given)
         assert alone["performance.challenger"].outcome == "inconclusive"
         assert found["performance.challenger"].outcome == outcome
@@ -183,7 +183,7 @@ def lived(*, good, bad, gain, seed=0):
 def test_a_change_is_seen_undiluted_by_the_good_days_before_it():
     """After 112 good days a gain of 28 days and this window is told since it began, not since the promotion."""
     past = lived(good=112, bad=28, gain=0.1)
-    given = {"earlier": {"challenger": past}, "since": past.index[0], "memory": (0.0, 60)}
+    given = {"earlier": {"challenger": past}, "since": past.index[0], "autocorrelation": (0.0, 60)}
     whole, newest = with_others(gaining(0.0)), gaining(0.1, noise=0.05)
     item = found_in(params_of(), whole, newest, **given)["performance.challenger"]
     assert item.outcome == "fail"
@@ -207,7 +207,7 @@ def test_each_start_spends_its_own_part_of_the_error():
 def test_what_was_better_once_is_no_reason_to_act_now():
     """A gain of the weeks before, and none in this window, leaves it open whom to believe."""
     past = lived(good=0, bad=84, gain=0.2)
-    given = {"since": past.index[0], "memory": (0.0, 60)}
+    given = {"since": past.index[0], "autocorrelation": (0.0, 60)}
     whole, newest = with_others(gaining(0.0), predecessor=0.0), gaining(0.0)
     found = found_in(params_of(), whole, newest, earlier={"challenger": past, "predecessor": past}, **given)
     for name in ("performance.challenger", "performance.predecessor"):
