@@ -28,6 +28,7 @@ from prodkit.schedule import Calendar, first_training, suited
 
 __all__ = ["Proposal", "csv_dialect", "proposal"]
 
+_SURELY_UNIQUE = 200  # rows; fewer may differ by chance
 _MOST_ROWS = 300_000  # that are looked at, the newest
 _SAMPLE_ROWS = 20_000  # that a column is suspected by
 _SURE = 0.995  # share of rows whose label a single column tells
@@ -202,8 +203,10 @@ def _read_rows(facts: Proposal, known: dict[str, Any], table: Any, moments: np.n
     unique = [
         name for name in table.columns
         if name not in taken and name in rows and not pd.api.types.is_float_dtype(rows[name])
-        and _NAMES.search(name) and rows[name].notna().all() and rows[name].is_unique
+        and (_NAMES.search(name) or len(rows) >= _SURELY_UNIQUE)
+        and rows[name].notna().all() and rows[name].is_unique
     ]  # fmt: skip
+    unique.sort(key=lambda name: not _NAMES.search(name))
     reason = "its values never repeat" if unique else "no column names a row; its file and position do"
     _set(
         facts, "id_column", unique[:1] or (known["id_column"] if isinstance(table, Database) else []), reason
