@@ -197,7 +197,7 @@ def test_each_start_spends_its_own_part_of_the_error():
     widths = []
     for good in (28, 280):
         past = lived(good=good, bad=0, gain=0.0)
-        given = {"earlier": {"challenger": past}, "since": past.index[0], "memory": (0.0, 10_000)}
+        given = {"earlier": {"challenger": past}, "since": past.index[0], "autocorrelation": (0.0, 10_000)}
         item = found_in(params_of(), whole, newest, **given)["performance.challenger"]
         assert "since 2024-03-01" in item.note
         widths.append(item.high - item.low)
