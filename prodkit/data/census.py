@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from prodkit.data.cells import distinct, is_missing, native_kind, number, text
 from prodkit.data.sources import open_table
 from prodkit.data.windows import read_window
-from prodkit.errors import DataError
+from prodkit.errors import ProdkitError
 from prodkit.evidence import Window
 from prodkit.params import ProjectParams
 
@@ -112,7 +112,7 @@ def contents(facts: ProjectParams, tallies: Mapping[Window, Tally]) -> dict[Wind
     columns = list(dict.fromkeys([facts.time_column, *facts.id_column, *names]))
     for group in _groups(tallies):
         span = Window(group[0].start, group[-1].end)
-        with suppress(DataError):  # the notebook that reads these rows will say what is wrong
+        with suppress(ProdkitError):  # the notebook that reads these rows will say what is wrong
             frame = read_window(whole, span, columns=names, labels=False, unique=False)
             moments = frame[facts.time_column].to_numpy()
             for period in group:
