@@ -16,6 +16,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -56,6 +57,8 @@ def end_with_runner() -> None:
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([pipe], [], [], 0)[0]:  # it was closed before anybody listened
+            os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def forked_kernel(
