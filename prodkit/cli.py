@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -61,6 +63,10 @@ _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 def main() -> None:
     """Run the command; a wrong call ends with 2, a failure with 1, each with one clear sentence."""
+    if (
+        os.path.expanduser("~") == "~"
+    ):  # a user without a name or a home, as in a container: libraries ask for one
+        os.environ["HOME"] = tempfile.gettempdir()
     try:
         prodkit()
     except ProdkitError as error:

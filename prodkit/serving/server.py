@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import select
 import signal
 import socket
 import time
@@ -20,6 +22,8 @@ HEAD_BYTES = 65_536
 _HEAD_SECONDS = 10.0  # from the first byte of a request, or from the connection, until its head is whole
 _SPARE_FILES = 48  # descriptors that are not connections: the store, artifacts, the log, and room for health
 _QUIET_SECONDS = 0.5  # without a new connection, after which nobody is on the way any more
+_SILENT_SECONDS = 2.0  # of those who are connected, after which they send nothing more
+_LAST_SECONDS = 0.1  # for connections that the machine has taken already
 
 
 def most_connections(wanted: int) -> int:
@@ -144,15 +148,34 @@ class Server(uvicorn.Server):
             signal.signal(signal.SIGHUP, before if before != self.handle_exit else signal.SIG_DFL)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer whoever is connected, or comes meanwhile, with ``Connection: close``; then end."""
+        """Answer whoever is connected, or comes meanwhile, with ``Connection: close``; then listen no more, and end.
+
+        Half of the time belongs to those who still come: whoever distributes requests looks for readiness now and then.
+        """
         self._draining()
-        until = time.monotonic() + self._drain_seconds
-        while time.monotonic() < until and not self.force_exit:
-            busy = any(
-                not each.is_idle for each in self.server_state.connections if isinstance(each, Bounded)
-            )
-            quiet = time.monotonic() - Bounded.newest > _QUIET_SECONDS
-            if quiet and (not self.server_state.connections or not busy):
-                break
-            await asyncio.sleep(0.02)
+        began = time.monotonic()
+        await self._until(lambda: max(Bounded.newest, began), until=began + self._drain_seconds / 2)
+        listeners = [listener for server in self.servers for listener in server.sockets]
+        for listener in listeners:
+            with socket.socket(fileno=os.dup(listener.fileno())) as same:
+                same.listen(0)  # who comes now is not taken; who has come is, before the socket is closed
+        await asyncio.sleep(_LAST_SECONDS)
+        while select.select(listeners, [], [], 0)[0] and time.monotonic() < began + self._drain_seconds:
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await self._until(self._last_request, until=began + self._drain_seconds, quiet=_SILENT_SECONDS)
         await super().shutdown(sockets)
+
+    def _last_request(self) -> float:
+        """When a connection last came, or began a request."""
+        own = [each for each in self.server_state.connections if isinstance(each, Bounded)]
+        return max((each._since for each in own), default=0.0)
+
+    async def _until(self, last: Callable[[], float], *, until: float, quiet: float = _QUIET_SECONDS) -> None:
+        """Wait until nobody is being answered, and nobody has come for a while; at most until a moment."""
+        while time.monotonic() < until and not self.force_exit:
+            own = [each for each in self.server_state.connections if isinstance(each, Bounded)]
+            if all(each.is_idle for each in own) and time.monotonic() - last() > quiet:
+                return
+            await asyncio.sleep(0.02)

@@ -123,11 +123,15 @@ def back_up(url: str, artifacts: str, *, folder: Path) -> list[str]:
 def copy_sqlite(url: str, target: Path) -> None:
     """Copy a SQLite database into a file, as it stands at one moment, whoever reads or writes it meanwhile."""
     source = Path(sa.make_url(url).database or "").absolute()
-    with (
-        closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as old,
-        closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new)
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+    except sqlite3.Error as error:
+        rule, fix = "must take a copy of the store", "Make room or give access there, and call again."
+        raise StoreError("the copy", rule=rule, value=error, place=str(target), fix=fix) from error
 
 
 def _copy_rows(source: Database, target: Path) -> None:
