@@ -31,9 +31,9 @@ def main() -> int:
     """Print a line for each trial."""
     user = int(sys.argv[1]) if len(sys.argv) > 1 else 54_321
     try:
-        subprocess.run(
-            [*PRIVILEGES, f"--reuid={user}", "--clear-groups", sys.executable, "-c", ""], check=True
-        )
+        code = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+        as_user = [*PRIVILEGES, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        subprocess.run([*as_user, sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
     except subprocess.CalledProcessError:
         print(f"{sys.executable} is not for others: tried as root without any privilege, not as user {user}")
         user = 0
