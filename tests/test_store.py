@@ -206,6 +206,17 @@ def test_an_object_store_holds_artifacts_too(tmp_path: Path) -> None:
         assert store.artifact(1) == b"model 1"
 
 
+def test_the_group_gets_new_files_where_it_was_given_the_folder(address: tuple[str, str]) -> None:
+    """A store is its owner's alone; whoever shares the folder with a group shares what comes later."""
+    with Store.open(*address) as store:
+        modes = []
+        for number, shared in enumerate((0o700, 0o770, 0o750)):
+            Path(address[1], "versions").chmod(shared)
+            version = store.register(f"model {number}".encode(), {})
+            modes.append(Path(address[1], version.location).stat().st_mode & 0o777)
+    assert modes == [0o600, 0o660, 0o640]
+
+
 def test_unfinished_uploads_are_swept_once_they_are_old(address: tuple[str, str]) -> None:
     """What a killed process left aside goes at the next opening, but not what may still be written."""
     Store.open(*address).close()
