@@ -97,7 +97,9 @@ def compare_to_training(
     _require_target(params, bundle)
     kept = store.latest_profile(params.window.start, version=version)
     recent = Profile.from_dict(kept) if kept else bundle.recent
-    evidence = breaks(recent, current, training=bundle.profile)
+    evidence = breaks(
+        recent, current, training=bundle.profile, importance=bundle.importance, contract=params.contract
+    )
     if repeated:
         known = {item.name for item in repeated}
         evidence = [item for item in evidence if item.outcome != "pass" and item.name not in known]

@@ -15,7 +15,8 @@ from prodkit.data.arrays import coded_floats, every, floats, is_plain, level_cod
 from prodkit.data.cells import Kind
 from prodkit.data.schema import Schema
 from prodkit.data.tables import Unreadable
-from prodkit.drift.profiles import MAX_DISTINCT, Bins, ColumnProfile, Fingerprints, Profile
+from prodkit.drift.profiles import Bins, ColumnProfile, Fingerprints, Profile
+from prodkit.drift.sketches import MAX_DISTINCT, Sketch, to_twelve_digits
 from prodkit.errors import SchemaError
 
 __all__ = [
@@ -255,7 +256,18 @@ def _levels(
         table = blocks.table(np.array(places)[codes], 2 * width)
     unseen, zeros = table[:, width:], np.zeros(len(blocks.labels))
     counts = table[:, :width] + unseen
-    return ColumnProfile(bins, blocks.labels, counts, zeros, zeros, unseen.sum(axis=1), malformed=malformed)
+    new = _new_levels(codes, names, seen)
+    return ColumnProfile(
+        bins, blocks.labels, counts, zeros, zeros, unseen.sum(axis=1), malformed=malformed, unknown=new
+    )
+
+
+def _new_levels(codes: np.ndarray, names: Sequence[str | None], seen: set[str]) -> dict[str, int] | None:
+    """How often each unseen level occurs; None if there are more than are kept."""
+    counts = np.bincount(codes, minlength=len(names))
+    new = {name: int(count) for name, count in zip(names, counts, strict=True) if name is not None and count}
+    new = {name: count for name, count in sorted(new.items()) if name not in seen}
+    return new if len(new) <= MAX_DISTINCT else None
 
 
 def _numbers(
@@ -291,14 +303,14 @@ def _numbers(
         return ColumnProfile(
             bins,
             blocks.labels,
-            **fields,
+            **fields,  # type: ignore[arg-type]
             block_unseen=np.zeros(len(blocks.labels), dtype=np.int64),
             malformed=malformed + rows(np.isinf(values)),
             beyond=rows(finite & ((values < low) | (values > high))),
             zero=rows(values == 0),
             min=float(there.min()) if len(there) else None,
             max=float(there.max()) if len(there) else None,
-            values=None if codes is None else _value_counts(there, weights[finite & (weights > 0)]),
+            sketch=_sketch(there, None if codes is None else weights[finite & (weights > 0)]),
             fractional=rows(finite & (values != np.floor(values))) if bins.kind == "numeric" else None,
         )
 
@@ -343,23 +355,15 @@ def _compared(values: np.ndarray, blocks: Blocks, cuts: np.ndarray) -> dict[str,
 def _many_differ(values: np.ndarray) -> bool:
     """Whether a few hundred of these values show that more differ than can be counted or kept."""
     some = values[:: max(1, len(values) // _PROBE)]
-    return len(np.unique(some)) > 0.97 * _PROBE and len(np.unique(_to_twelve_digits(some))) > MAX_DISTINCT
+    return len(np.unique(some)) > 0.97 * _PROBE and len(np.unique(to_twelve_digits(some))) > MAX_DISTINCT
 
 
-def _to_twelve_digits(values: np.ndarray) -> np.ndarray:
-    values = values[np.isfinite(values)]
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = 10.0 ** (11 - np.floor(np.log10(np.where(values == 0, 1, np.abs(values)))))
-        return np.where(np.isfinite(values * scale), np.round(values * scale) / scale, values)
-
-
-def _value_counts(values: np.ndarray, counts: np.ndarray) -> dict[float, int] | None:
-    """How often each finite value occurs, rounded to twelve significant digits; None if there are too many.
-
-    Whether there are too many depends on all values together, so that merging stays associative.
-    """
-    names, where = np.unique(_to_twelve_digits(values), return_inverse=True)
-    if len(names) > MAX_DISTINCT:
-        return None
-    totals = np.bincount(where, weights=counts, minlength=len(names))
-    return {float(name): int(total) for name, total in zip(names, totals, strict=True)}
+def _sketch(values: np.ndarray, weights: np.ndarray | None) -> Sketch:
+    """Of finite values (n,), each so often, or of so many that all digits would take too long."""
+    if weights is not None:
+        return Sketch.of(to_twelve_digits(values), weights)
+    some = values[:: max(1, len(values) // _PROBE)]
+    bits = Sketch.of(
+        some, np.ones(len(some))
+    ).bits  # all values will be kept to no more digits than a few of them
+    return Sketch.of(values, np.ones(len(values), dtype=np.int64), bits)

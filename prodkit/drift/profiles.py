@@ -12,17 +12,16 @@ import numpy as np
 import pandas as pd
 
 from prodkit.data.cells import Kind
+from prodkit.drift.sketches import MAX_DISTINCT, Fingerprints, Sketch
 from prodkit.errors import DataError
 
-__all__ = ["MAX_DISTINCT", "Bins", "ColumnProfile", "Fingerprints", "Profile"]
+__all__ = ["Bins", "ColumnProfile", "Fingerprints", "Profile"]
 
-MAX_DISTINCT = 256  # values of a column whose counts are kept
 _MAX_BINS = 32
 _MAX_LEVELS = 100  # with a bin of their own
 _MAX_KNOWN = 1000  # levels that do not count as unseen
 _LEVEL_ROWS = 10  # of a level with a bin of its own, where not all have one: fewer may be chance
 _FOLDS = 5  # that the reference is cut into, each of which is held back once
-_FINGERPRINTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,7 @@ class Bins:
         high: the same above its largest value.
         known: further levels that the reference has; any other is unseen.
         novelty: share of rows to expect whose level is unseen, measured on parts of the reference that were held back.
+        turnover: share of rows whose levels come or go from one fifth of the reference to the next.
 
     >>> Bins.of_numbers(np.array([1.0, 2.0, 2.0, 5.0]), kind="numeric").cuts
     (1.5, 3.5)
@@ -49,6 +49,7 @@ class Bins:
     high: float | None = None
     known: tuple[str, ...] = ()
     novelty: float = 0.0
+    turnover: float = 0.0
 
     @classmethod
     def of_numbers(cls, values: np.ndarray, *, kind: Kind) -> Bins:
@@ -82,7 +83,8 @@ class Bins:
         own = used if len(used) <= _MAX_LEVELS else [code for code in used if counts[code] >= _LEVEL_ROWS]
         levels = tuple(str(names[code]) for code in used[:_MAX_KNOWN])
         own_bins = min(len(own), _MAX_LEVELS)
-        return cls("categorical", levels=levels[:own_bins], known=levels[own_bins:], novelty=_novelty(folds))
+        bins = cls("categorical", levels=levels[:own_bins], known=levels[own_bins:])
+        return replace(bins, novelty=_novelty(folds), turnover=_turnover(folds))
 
     def ranging(self, low: float, high: float) -> Bins:
         """The same bins of a reference whose smallest and largest value are these."""
@@ -120,6 +122,17 @@ def _novelty(folds: np.ndarray) -> float:
     return float(max(shares.mean(), shares[-1]))  # levels may come and go: a window follows upon the last
 
 
+def _turnover(folds: np.ndarray) -> float:
+    """Largest share of the rows of a fold whose levels are new to it, or gone ever after, from counts (folds, d)."""
+    folds = folds[folds.any(axis=1)]
+    if len(folds) < 3:
+        return 0.0
+    rows = folds.sum(axis=1)
+    came = [(folds[i] * (folds[:i].sum(axis=0) == 0)).sum() / rows[i] for i in range(2, len(folds))]
+    went = [(folds[i] * (folds[i + 1 :].sum(axis=0) == 0)).sum() / rows[i] for i in range(len(folds) - 2)]
+    return float(max(came + went))
+
+
 def _cuts(values: np.ndarray) -> tuple[float, ...]:
     distinct = np.unique(values)
     # Few rows fill few bins: empty ones only add noise to every distance between histograms.
@@ -154,8 +167,9 @@ class ColumnProfile:
         zero: values that are 0.
         min: smallest value, None if there is none.
         max: largest value, None if there is none.
-        values: how often each value occurs, to twelve digits; None if more than 256 differ.
+        sketch: how often each value occurs; None for categories, and where an earlier release kept too few.
         fractional: values that are no whole numbers, None if they were not counted.
+        unknown: how often each level occurs that the schema does not know; None if they are too many to be kept.
     """
 
     bins: Bins
@@ -169,8 +183,20 @@ class ColumnProfile:
     zero: int = 0
     min: float | None = None
     max: float | None = None
-    values: Mapping[float, int] | None = None
+    sketch: Sketch | None = None
     fractional: int | None = None
+    unknown: Mapping[str, int] | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "values" in state:  # of an earlier release
+            values = state.pop("values")
+            state["sketch"] = None if values is None else Sketch(values)
+        self.__dict__.update(state)
+
+    @property
+    def exact(self) -> Mapping[float, int] | None:
+        """How often each value occurs, to twelve digits; None if more than 256 differ."""
+        return self.sketch.counts if self.sketch is not None and self.sketch.bits is None else None
 
     @property
     def kind(self) -> Kind:
@@ -241,9 +267,9 @@ class ColumnProfile:
         """Quantiles, interpolated within bins if many values differ; NaN if there are none, or categories."""
         if self.min is None or self.max is None:
             return np.full(np.shape(q), math.nan)
-        if self.values is not None:
-            shares = np.cumsum(list(self.values.values())) / self.n
-            return np.array(list(self.values))[np.searchsorted(shares[:-1], q)]
+        if self.exact is not None:
+            shares = np.cumsum(list(self.exact.values())) / self.n
+            return np.array(list(self.exact))[np.searchsorted(shares[:-1], q)]
         # A value of the current data may lie outside the cuts: the ends of the range are its own.
         ends = np.clip([self.min, *self.bins.cuts, self.max], self.min, self.max)
         shares = np.concatenate([[0.0], np.cumsum(self.counts) / self.n])
@@ -296,8 +322,9 @@ class ColumnProfile:
             zero=a.zero + b.zero,
             min=min((x for x in (a.min, b.min) if x is not None), default=None),
             max=max((x for x in (a.max, b.max) if x is not None), default=None),
-            values=_added(a.values, b.values),
+            sketch=a.sketch.merge(b.sketch) if a.sketch is not None and b.sketch is not None else None,
             fractional=fractions,
+            unknown=_added(a.unknown, b.unknown),
         )
 
     def within(self, chosen: np.ndarray) -> ColumnProfile:
@@ -307,15 +334,16 @@ class ColumnProfile:
         were malformed, beyond the range or 0) is still that of all.
         """
         arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _BY_BLOCK}
-        return replace(self, values=None, **arrays)
+        return replace(self, sketch=None, unknown=None, **arrays)
 
     def to_dict(self) -> dict[str, Any]:
         """A strict JSON form; the moments of categories, always 0, are left out."""
         document = {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self.bins).items()}
         document |= {name: getattr(self, name) for name in _SINGLE}
-        document["values"] = (
-            None if self.values is None else [list(pair) for pair in sorted(self.values.items())]
-        )
+        kept = self.sketch
+        document["values"] = None if kept is None else [list(pair) for pair in sorted(kept.counts.items())]
+        document["bits"] = None if kept is None else kept.bits
+        document["unknown"] = None if self.unknown is None else dict(self.unknown)
         moments = {"block_means", "block_m2s"} if self.kind == "categorical" else set()
         return document | {name: getattr(self, name).tolist() for name in _BY_BLOCK if name not in moments}
 
@@ -331,8 +359,10 @@ class ColumnProfile:
             name: np.array(document.get(name, zeros), kind) for name, kind in _BY_BLOCK.items()
         }
         given["block_counts"] = given["block_counts"].reshape(len(zeros), bins.size + 1)
-        given |= {name: document.get(name) for name in _SINGLE}
-        return cls(bins, values=None if document["values"] is None else dict(document["values"]), **given)
+        given |= {name: document.get(name) for name in (*_SINGLE, "unknown")}
+        values = document["values"]
+        sketch = None if values is None else Sketch(dict(values), document.get("bits"))
+        return cls(bins, sketch=sketch, **given)
 
 
 _BY_BLOCK: dict[str, type] = {
@@ -345,72 +375,12 @@ _BY_BLOCK: dict[str, type] = {
 _SINGLE = ("malformed", "beyond", "zero", "min", "max", "fractional")
 
 
-def _added(a: Mapping[float, int] | None, b: Mapping[float, int] | None) -> dict[float, int] | None:
+def _added(a: Mapping[str, int] | None, b: Mapping[str, int] | None) -> dict[str, int] | None:
+    """Counts of both; None if there are too many, whatever the order in which parts are merged."""
     if a is None or b is None:
         return None
-    total = {value: a.get(value, 0) + b.get(value, 0) for value in sorted({*a, *b})}
+    total = {name: a.get(name, 0) + b.get(name, 0) for name in sorted({*a, *b})}
     return total if len(total) <= MAX_DISTINCT else None
-
-
-@dataclass(frozen=True, eq=False)
-class Fingerprints:
-    """The smallest hashes of a table's rows: a uniform sample of its distinct rows, with how often each occurs.
-
-    Two tables keep the hashes of the same rows, so the sample shows what they share (the bottom-k sketch of Cohen &
-    Kaplan 2007); it can be merged.
-
-    Attributes:
-        rows: of the table.
-        hashes: the smallest ones (k,), ascending.
-        counts: how many rows have each (k,).
-
-    >>> before = Fingerprints.of(pd.DataFrame({"x": [1.0, 2.0, 3.0]}))
-    >>> Fingerprints.of(pd.DataFrame({"x": [3.0, 3.0, 4.0]})).copied(before)
-    0.5
-    """
-
-    rows: int
-    hashes: np.ndarray
-    counts: np.ndarray
-
-    @classmethod
-    def of(cls, columns: pd.DataFrame) -> Fingerprints:
-        """Those of a table of coerced columns (n, any)."""
-        each = pd.util.hash_pandas_object(columns, index=False).to_numpy()
-        hashes, counts = np.unique(each, return_counts=True)
-        return cls(len(columns), hashes[:_FINGERPRINTS], counts[:_FINGERPRINTS])
-
-    @property
-    def twins(self) -> float:
-        """Share of the rows that are not the only one of their kind."""
-        return float(self.counts[self.counts > 1].sum() / self.counts.sum()) if len(self.counts) else 0.0
-
-    def copied(self, earlier: Fingerprints, *, least: int = 1) -> float:
-        """Share of the distinct rows that the earlier table has, too; NaN if fewer than ``least`` can be compared."""
-        mine = self.hashes[: np.searchsorted(self.hashes, self._reach(earlier), side="right")]
-        return float(np.isin(mine, earlier.hashes).mean()) if len(mine) >= least else math.nan
-
-    def merge(self, other: Fingerprints) -> Fingerprints:
-        """Those of both sets of rows together; order does not matter."""
-        hashes, where = np.unique(np.concatenate([self.hashes, other.hashes]), return_inverse=True)
-        counts = np.bincount(where, np.concatenate([self.counts, other.counts])).astype(np.int64)
-        known = min(_FINGERPRINTS, int(np.searchsorted(hashes, self._reach(other), side="right")))
-        return Fingerprints(self.rows + other.rows, hashes[:known], counts[:known])
-
-    def _reach(self, other: Fingerprints) -> np.uint64:
-        """The hash up to which both samples hold all rows."""
-        full = [side.hashes[-1] for side in (self, other) if len(side.hashes) >= _FINGERPRINTS]
-        return min(full, default=np.uint64(2**64 - 1))
-
-    def to_dict(self) -> dict[str, Any]:
-        """A strict JSON form."""
-        return {"rows": self.rows, "hashes": self.hashes.tolist(), "counts": self.counts.tolist()}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Fingerprints:
-        """Read back what :meth:`to_dict` wrote."""
-        hashes = np.array(document["hashes"], dtype=np.uint64)
-        return cls(document["rows"], hashes, np.array(document["counts"], dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import pandas as pd
 from prodkit.data.sources import naive
 from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
 from prodkit.drift.compare import comparison
-from prodkit.drift.contract import breaks
+from prodkit.drift.contract import Contract, breaks
 from prodkit.drift.profiles import Profile
 from prodkit.evidence import Estimate, Evidence, Outcome, Window, earlier_windows, overall
 from prodkit.models.bundle import Bundle, measured
@@ -159,7 +159,10 @@ def health_metrics(
         windows=windows,
         signs=signs,
         days=_days(store, params, version=version),
-        contract=[*drill_evidence(params, bundle), *_contract(scored, recent, champion, unsound=unsound)],
+        contract=[
+            *drill_evidence(params, bundle),
+            *_contract(scored, recent, champion, unsound=unsound, contract=params.contract),
+        ],
         drift=[
             *_drift(scored, params, champion),
             *_remembered_drift(table, windows, version=version, unjudged=unjudged),
@@ -286,13 +289,20 @@ def _compared(current: Profile, params: MonitorParams, bundle: Bundle) -> pd.Dat
 
 
 def _contract(
-    current: Profile | None, recent: Profile, champion: tuple[int, Bundle], *, unsound: int
+    current: Profile | None,
+    recent: Profile,
+    champion: tuple[int, Bundle],
+    *,
+    unsound: int,
+    contract: Contract,
 ) -> list[Evidence]:
     """Rung 1: the newest window's input, from the summary that scoring has kept, of which some parts were unsound."""
     if current is None:
         note = f"the input of this window was not recorded for version {champion[0]}: score has not run"
         return [Evidence("contract.input", "inconclusive", rung=1, note=note)]
-    found = breaks(recent, current, training=champion[1].profile)
+    bundle = champion[1]
+    weights = {"importance": bundle.importance, "contract": contract}
+    found = breaks(recent, current, training=bundle.profile, **weights)  # type: ignore[arg-type]
     if unsound and overall(found) == "pass":
         note = f"{unsound} parts of this window were found unsound when they were scored"
         found = [

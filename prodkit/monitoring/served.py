@@ -75,7 +75,9 @@ class Served:
         n, found = int(newest["served_rows"]), []
         current = self.inputs[-1]
         if current is not None:
-            found = [of_requests(item) for item in breaks(recent, current, training=bundle.profile)]
+            weights = {"importance": bundle.importance, "contract": params.contract}
+            lines = breaks(recent, current, training=bundle.profile, **weights)  # type: ignore[arg-type]
+            found = [of_requests(item) for item in lines]
         for name, limit in params.slo.items():
             if name in _HEALTH:
                 value, note = float(newest[f"served_{name}"]), f"{_HEALTH[name]} in the newest window"
