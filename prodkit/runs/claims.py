@@ -200,24 +200,25 @@ def set_aside(folder: Path) -> Claim | None:
 @contextmanager
 def at_work(outputs: Path) -> Iterator[None]:
     """Let nobody remove what a notebook may be reading; any number of processes may be at work."""
-    with _work_lock(outputs) as handle:
+    try:
+        handle = os.open(outputs / _WORK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:  # where we may not write, we can only read
+        yield
+        return
+    try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
 def nobody_at_work(outputs: Path) -> Iterator[bool]:
     """Whether no notebook runs; while the block lasts, none begins."""
-    with _work_lock(outputs) as handle:
-        yield _lock(handle)
-
-
-@contextmanager
-def _work_lock(outputs: Path) -> Iterator[int]:
     handle = os.open(outputs / _WORK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        yield handle
+        yield _lock(handle)
     finally:
         os.close(handle)
 

@@ -18,7 +18,7 @@ from prodkit.evidence import Evidence
 from prodkit.pages import figures_of
 from prodkit.params import ProjectParams
 from prodkit.report import deed, rendered
-from prodkit.runs.recorded import RunRecord
+from prodkit.runs.audit import RunRecord
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 

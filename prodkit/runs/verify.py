@@ -19,11 +19,11 @@ from prodkit.decisions.answers import RESULT_MIME
 from prodkit.errors import DataError, ProdkitError, RunError
 from prodkit.models.bundle import environment
 from prodkit.redaction import Redaction, references
-from prodkit.runs.claims import scratch_folder
+from prodkit.runs.audit import RunRecord
+from prodkit.runs.claims import at_work, scratch_folder
 from prodkit.runs.comparison import Comparison, Difference, Span
 from prodkit.runs.engine import Order, StoppedError, execute
 from prodkit.runs.record import code_digest, files_digest, table_digest, working_folder
-from prodkit.runs.recorded import RunRecord
 from prodkit.runs.stops import Limits
 from prodkit.settings import names_read, outputs_folder, project_folder
 from prodkit.store.registry import Store
@@ -193,7 +193,7 @@ def _changes(record: RunRecord) -> Iterator[str]:
 def _compare(record: RunRecord, verdict: Verdict, comparison: Comparison) -> None:
     """Execute the notebook in a sandbox, and put what differs into the verdict."""
     began = datetime.now(UTC)
-    with scratch_folder() as sandbox:
+    with at_work(outputs_folder()), scratch_folder() as sandbox:
         again, failure = _execute(record, sandbox, verdict)
         ended = datetime.now(UTC)
         outputs = outputs_folder()

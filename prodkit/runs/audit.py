@@ -1,4 +1,4 @@
-"""The record of a run: its notebook and its result, and where they contradict each other or the store."""
+"""A recorded run audited: its notebook and its result, and where they contradict each other or the store."""
 
 from __future__ import annotations
 
