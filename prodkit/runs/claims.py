@@ -201,7 +201,7 @@ def set_aside(folder: Path) -> Claim | None:
 def at_work(outputs: Path) -> Iterator[None]:
     """Let nobody remove what a notebook may be reading; any number of processes may be at work."""
     try:
-        handle = os.open(outputs / _WORK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(outputs / _WORK, os.O_RDONLY | os.O_CREAT, 0o644)
     except OSError:  # where we may not write, we can only read
         yield
         return
@@ -216,7 +216,7 @@ def at_work(outputs: Path) -> Iterator[None]:
 @contextmanager
 def nobody_at_work(outputs: Path) -> Iterator[bool]:
     """Whether no notebook runs; while the block lasts, none begins."""
-    handle = os.open(outputs / _WORK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(outputs / _WORK, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         yield _lock(handle)
     finally:
