@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as known
 
 from prodkit.decisions.paired import always_valid, difference
-from prodkit.errors import DataError, ParameterError, ProdkitError
+from prodkit.errors import DataError, ModelError, ParameterError, ProdkitError, SchemaError
 from prodkit.models.metrics import (
     autocorrelation,
     calibration_curve,
@@ -18,6 +18,7 @@ from prodkit.models.metrics import (
     mean_worth,
     row_losses,
     row_values,
+    sample_weights,
     scores,
 )
 from prodkit.params import LEAD, PRIMARY
@@ -322,3 +323,103 @@ def test_what_cannot_be_compared_is_refused_or_excludes_nothing(interval):
         assert found.value == pytest.approx(0.2)
     with pytest.raises(ParameterError, match="look must be 1 or more; found 0"):
         always_valid([1.0], [1.0], blocks=[0], look=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["binary", "multiclass", "regression"]), st.integers(0, 99))
+def test_a_weight_of_two_is_a_row_twice(task, seed):
+    """Each score, with whole weights, is that of the rows repeated so often; a row of weight 0 is not there."""
+    random, n = np.random.default_rng(seed), 60
+    weights, blocks = random.integers(0, 4, n), np.arange(n) // 6
+    truth = (
+        random.normal(size=n) if task == "regression" else random.integers(0, 2 + (task == "multiclass"), n)
+    )
+    guess = random.dirichlet(np.ones(3), n) if task == "multiclass" else random.random(n)
+    often = np.repeat(np.arange(n), weights)
+    weighted = scores(truth, guess, task=task, weights=weights)
+    repeated = scores(truth[often], guess[often], task=task)
+    binned = {"calibration_error"}  # its groups are of equal numbers of rows
+    assert all(weighted[name] == pytest.approx(repeated[name]) for name in repeated.keys() - binned)
+    table = intervals(truth, guess, task=task, blocks=blocks, weights=weights)
+    assert {name: each.value for name, each in table.items()} == pytest.approx(weighted)
+    worth = mean_worth(truth.astype(float), blocks=blocks, weights=weights.astype(float))
+    again = mean_worth(truth[often].astype(float), blocks=blocks[often])
+    assert (worth.value, worth.low) == pytest.approx((again.value, again.low), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([1.0, -2.0], r"weight w must be numbers of 0 or more.*found -2\.0 in row 1 \(1 of 2 rows\)"),
+        ([1.0, None], "weight w must be numbers of 0 or more.*found nan in row 1"),
+        (
+            ["1", "heavy"],
+            "weight w must be numbers of 0 or more.*found 'heavy' in row 1.*leave `weight` empty",
+        ),
+        ([0.0, 0.0], "not all of them 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused(cells, words):
+    """Negative, missing, not numeric, all zero: the error shows the cell and says what to do."""
+    with pytest.raises(DataError, match=words):
+        sample_weights("w", pd.DataFrame({"w": cells}))
+
+
+def test_a_column_of_weights_that_is_not_there_is_named():
+    """The nearest column is proposed."""
+    with pytest.raises(SchemaError, match=r"wieght must be a column of the table.*Did you mean weight"):
+        sample_weights("wieght", pd.DataFrame({"weight": [1.0]}))
+    assert sample_weights("", pd.DataFrame()) is None
+
+
+def cost(truth, prediction, weight):
+    """A score of one's own: an error below counts three times."""
+    return np.average(np.where(prediction < truth, 3.0, 1.0) * np.abs(prediction - truth), weights=weight)
+
+
+def one_number_a_row(truth, prediction, weight):
+    """No score."""
+    return truth * weight
+
+
+def failing(truth, prediction, weight):
+    """It raises."""
+    raise ZeroDivisionError("no rows above")
+
+
+def test_a_score_of_ones_own_stands_beside_the_others():
+    """It gets truth, prediction and weight, is named by its function, and has an interval over days."""
+    random, n = np.random.default_rng(0), 400
+    truth, weights = random.normal(size=n), random.random(n)
+    guess = truth + random.normal(size=n)
+    settings_of = {"task": "regression", "blocks": np.arange(n) // 20, "weights": weights}
+    table = intervals(truth, guess, own=["test_metrics:cost"], **settings_of)
+    assert list(table) == ["mae", "rmse", "r2", "bias", "cost"]
+    assert table["cost"].value == pytest.approx(cost(truth, guess, weights))
+    assert table["cost"].low < table["cost"].value < table["cost"].high
+    same = intervals(truth, guess, own=["test_metrics.mean_error"], **settings_of)
+    widths = [same[name].high - same[name].low for name in ("mae", "mean_error")]
+    assert widths[0] == pytest.approx(widths[1], rel=0.35)  # jackknife and bootstrap agree
+
+
+def mean_error(truth, prediction, weight):
+    """What is there already, as one's own."""
+    return np.average(np.abs(prediction - truth), weights=weight)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("test_metrics:failing", "raised ZeroDivisionError: no rows above.*truth, prediction and weight"),
+        (
+            "test_metrics:one_number_a_row",
+            "metrics: test_metrics:one_number_a_row must return one number.*the mean",
+        ),
+        ("test_metrics:nothing_such", "AttributeError.*Write it as my_module:cost"),
+        ("no_such_module:cost", "ModuleNotFoundError"),
+    ],
+)
+def test_a_score_of_ones_own_that_gives_none_says_so(path, words):
+    """The error names the function, what happened, and what it has to do."""
+    with pytest.raises(ModelError, match=words):
+        scores([0, 1], [0.2, 0.7], task="binary", own=[path])

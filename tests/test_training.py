@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -15,6 +16,7 @@ from prodkit import (
     Schema,
     assemble,
     fit_model,
+    fit_recipe,
     importance,
     learning_curve,
     manifest,
@@ -24,7 +26,10 @@ from prodkit import (
     split_window,
     window_estimate,
 )
+from prodkit.data.windows import feature_columns, read_window
 from prodkit.errors import DataError, LabelError, ModelError, WindowError
+from prodkit.models.estimators import Fallback, predictions
+from prodkit.models.metrics import row_losses
 
 WINDOW = "2024-01-01/2024-02-10"
 TREES = {"window": WINDOW, "model_args": {"max_iter": 15}, "folds": 3}
@@ -275,3 +280,46 @@ def test_a_wide_table_is_trained_within_a_minute():
     began = time.process_time()
     assert version_of(wide, more=names, window="2024-01-01/2024-01-21", model_args={"max_iter": 5}, folds=2)
     assert time.process_time() - began < 60
+
+
+def test_weights_are_learned_with_and_are_no_feature(tmp_path):
+    """Rows of weight 0 are not learned from, by model and simple rule, and the column is left out of the features."""
+    frame = known(pull=0.0)
+    frame["pull"] = (frame["city"] != "Rome").astype(float)
+    path = tmp_path / "t.parquet"
+    frame.drop(columns="weight").to_parquet(path, index=False)
+    params = params_for("train", str(path), window=WINDOW, features=[], id_column=["order"], weight="pull")
+    rows = read_window(params)
+    assert "pull" not in feature_columns(rows, params)
+    names = ["city", "price", "express"]
+    weighted = Schema.infer(rows, features=names, target="returned", weight="pull")
+    plain, without = replace(weighted, weight=""), rows[rows["city"] != "Rome"]
+    model = model_for(params, {"max_depth": 3}, schema=weighted)
+    answers = [
+        predictions(fit_recipe("all", model, part, schema=schema), without, schema=schema)
+        for part, schema in ((rows, weighted), (without, plain), (rows, plain))
+    ]
+    assert abs(answers[0] - answers[1]).max() < abs(answers[0] - answers[2]).max()
+    simple = [
+        Fallback.fit(part, schema=schema).overall[1] for part, schema in ((rows, weighted), (without, plain))
+    ]
+    assert simple[0] == pytest.approx(simple[1], abs=0.01)
+    tested = out_of_time(model, rows, schema=weighted, params=params)
+    kept = tested.weights > 0
+    assert tested.intervals()["log_loss"].value == pytest.approx(
+        row_losses(tested.truth, tested.predicted, task="binary")[kept].mean()
+    )
+    assert tested.lost[0].mean() == pytest.approx(1.0)
+
+
+def test_a_model_that_takes_no_weights_says_so():
+    """Of neighbours there are no weights: the error names the model and what else to do."""
+    frame = known(pull=1.0)
+    schema = frozen(frame, weight="pull")
+    model = model_for(
+        params_of(model="sklearn.neighbors.KNeighborsClassifier", model_args={}), {}, schema=schema
+    )
+    with pytest.raises(
+        ModelError, match=r"model KNeighborsClassifier must take sample_weight in fit.*leave `weight`"
+    ):
+        fit_model(model, frame, schema=schema)

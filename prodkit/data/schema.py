@@ -67,6 +67,7 @@ class Schema:
         classes: the labels, sorted, as plain values (the second is the positive one of ``binary``); empty for
             ``regression``.
         missing: texts that mean a missing value, in whatever is read by this schema.
+        weight: column of the weights that rows are learned with; empty where all count alike.
 
     >>> rows = pd.DataFrame({"height": ["1.5", None, "2"], "city": ["Rome", "Oslo", "Rome"], "y": [1, 0, 1]})
     >>> schema = Schema.infer(rows, features=["height", "city"], target="y")
@@ -81,6 +82,7 @@ class Schema:
     task: _Task
     classes: tuple[Label, ...] = ()
     missing: tuple[str, ...] = tuple(sorted(MISSING))
+    weight: str = ""
 
     @classmethod
     def infer(
@@ -91,6 +93,7 @@ class Schema:
         target: str,
         task: _Task | None = None,
         missing: Collection[str] = MISSING,
+        weight: str = "",
     ) -> Schema:
         """Freeze what labelled training rows hold.
 
@@ -108,7 +111,7 @@ class Schema:
         nothing = frozenset(missing)
         columns = tuple(_column(_values(frame, name), nothing) for name in features)
         task, classes = _task(_values(frame, target), task, nothing)
-        return cls(columns, target, task, classes, tuple(sorted(nothing)))
+        return cls(columns, target, task, classes, tuple(sorted(nothing)), weight)
 
     @property
     def names(self) -> list[str]:
@@ -195,7 +198,8 @@ class Schema:
             for entry in document["features"]
         ]
         missing = tuple(sorted(document.get("missing", MISSING)))
-        return cls(tuple(columns), document["target"], document["task"], tuple(document["classes"]), missing)
+        task, classes = document["task"], tuple(document["classes"])
+        return cls(tuple(columns), document["target"], task, classes, missing, document.get("weight", ""))
 
 
 def _values(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -161,13 +161,14 @@ def table_columns(
     known = table.columns
     value = [facts.value] if isinstance(facts.value, str) and facts.value else []
     first, last = [facts.time_column, *facts.id_column], [*value, facts.target]
-    others = {*first, *last, facts.label_time}
+    others = {*first, *last, facts.label_time, facts.weight}
+    weight = [facts.weight] if facts.weight and (labels or facts.weight in known) else []
     if facts.labels or ((chosen is not None or not labels) and facts.target not in known):
         last.remove(facts.target)
     elif facts.label_time:
         last.append(facts.label_time)
-    features = facts.features if chosen is None else list(chosen)
-    if chosen is None and not features:
+    features = [name for name in facts.features if name != facts.weight] if chosen is None else list(chosen)
+    if chosen is None and not facts.features:
         out = dict.fromkeys(table.keys, "comes from the names of folders") | table.nested
         features = [name for name in known if name not in {*others, *out}]
         if told := {name: why for name, why in out.items() if name in known and name not in others}:
@@ -178,10 +179,11 @@ def table_columns(
         *(("id_column", name) for name in facts.id_column),
         *(("features", name) for name in features),
         *(("value", name) for name in value),
+        *(("weight", name) for name in weight),
         *(("label_time" if name == facts.label_time else "target", name) for name in last[len(value) :]),
     ]
     require_columns(facts.data, known, named)
-    return list(dict.fromkeys([*first, *features, *last]))
+    return list(dict.fromkeys([*first, *features, *weight, *last]))
 
 
 def _sorted(frame: pd.DataFrame, facts: ProjectParams, *, place: str) -> pd.DataFrame:
@@ -237,16 +239,17 @@ def identity_error(ids: pd.DataFrame, rule: str, *, place: str) -> IdentityError
 
 
 def feature_columns(frame: pd.DataFrame, facts: ProjectParams) -> list[str]:
-    """``facts.features``, or, where none are named, all columns of a window but time, ids, value and target.
+    """``facts.features``, or, where none are named, all columns of a window but time, ids, value, weight and target.
 
     Columns that only name rows are left out then, too: whole numbers that count up in time, and texts that never
     repeat. A model cannot learn from them, and every later window would lie beyond what it has seen.
     """
     value = {facts.value} if isinstance(facts.value, str) else set()
     positions = set() if facts.id_column else {_positions(frame)}
-    others = {facts.time_column, *facts.id_column, facts.target} | value | positions
+    others = {facts.time_column, *facts.id_column, facts.target, facts.weight} | value | positions
     names = [str(name) for name in frame.columns if name not in others]
-    return list(facts.features) or [name for name in names if not _names_rows(frame[name])]
+    given = [name for name in facts.features if name != facts.weight]
+    return given or [name for name in names if not _names_rows(frame[name])]
 
 
 def _positions(frame: pd.DataFrame) -> str:

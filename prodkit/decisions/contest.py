@@ -174,7 +174,10 @@ def _calibration(params: ValidateParams, rivals: Contest) -> Evidence:
     """Refuses a challenger only when its calibration error is credibly beyond the limit, and the incumbent's."""
     trial, name = rivals.trial, "calibration_error"
     settings: dict[str, Any] = {"blocks": trial.days, "confidence": params.confidence, "seed": params.seed}
-    before = scores(trial.truth, trial.predicted[rivals.incumbent], task=trial.task)[name]
+    settings["weights"] = trial.weights
+    before = scores(trial.truth, trial.predicted[rivals.incumbent], task=trial.task, weights=trial.weights)[
+        name
+    ]
     after = intervals(trial.truth, trial.predicted["challenger"], task=trial.task, **settings)[name]
     by_chance = math.sqrt(10 / after.n) / 3  # of ten groups, if every probability were true
     limit = max(params.calibration_limit, before, 2 * by_chance)

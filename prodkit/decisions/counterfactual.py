@@ -100,7 +100,7 @@ def served_figures(trials: Counterfactuals, *, sound: bool) -> dict[str, float]:
     if trials.whole is None:
         return {}
     trial, name = trials.whole, "champion" if sound else "baseline"
-    figures = scores(trial.truth, trial.predicted[name], task=trial.task)
+    figures = scores(trial.truth, trial.predicted[name], task=trial.task, weights=trial.weights)
     wanted = dict.fromkeys(
         (LEAD[trial.task], PRIMARY[trial.task])
     )  # one name, not two, where they are the same

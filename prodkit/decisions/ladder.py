@@ -84,7 +84,8 @@ def knowledge_table(
     counted, told, guessed = 0, trials.missing.get("labels", ""), outlook.abstained
     if trials.whole is not None:
         trial, loss = trials.whole, PRIMARY[trials.whole.task]
-        said = intervals(trial.truth, trial.predicted["champion"], task=trial.task, blocks=trial.days)[loss]
+        given: dict[str, Any] = {"blocks": trial.days, "weights": trial.weights}
+        said = intervals(trial.truth, trial.predicted["champion"], task=trial.task, **given)[loss]
         counted, known, told = (
             said.n,
             (said.value, said.low, said.high),

@@ -126,7 +126,12 @@ def _fitted(
 def _renewed(schema: Schema, rows: pd.DataFrame) -> Schema:
     """The columns as they were judged, with the levels, and of several classes the classes, that the rows hold now."""
     now = Schema.infer(
-        rows, features=schema.names, target=schema.target, task=schema.task, missing=schema.missing
+        rows,
+        features=schema.names,
+        target=schema.target,
+        task=schema.task,
+        missing=schema.missing,
+        weight=schema.weight,
     )
     pairs = zip(now.features, schema.features, strict=True)
     features = tuple(new if new.kind == old.kind else old for new, old in pairs)

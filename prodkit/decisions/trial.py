@@ -12,7 +12,7 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import WindowError
 from prodkit.models.bundle import Bundle
-from prodkit.models.metrics import row_losses, row_worth, scores
+from prodkit.models.metrics import row_losses, row_worth, sample_weights, scores
 from prodkit.params import ProjectParams, Task
 
 __all__ = ["Trial", "aligned", "joined", "run_trial", "unseen_rows"]
@@ -28,10 +28,12 @@ class Trial:
         truth: (n,) class index or value.
         predicted: for each candidate, (n,) or (n, k).
         errors: for each candidate, the share of rows that it could not answer.
-        losses: (n, candidates) loss of each row, the simple rule's (``baseline``) among them.
+        losses: (n, candidates) loss of each row, times its weight, the simple rule's (``baseline``) among them.
         days: (n,) day of each row.
         unknown_rows: how many more had a label of a class that no candidate knows.
-        worth: (n, candidates) business value of each row; empty if nobody said what that is.
+        worth: (n, candidates) business value of each row, times its weight; empty if nobody said what that is.
+        weights: (n,) of the rows, one on average.
+        own: import paths of scores of one's own.
     """
 
     task: Task
@@ -43,6 +45,8 @@ class Trial:
     days: np.ndarray
     unknown_rows: int = 0
     worth: pd.DataFrame = field(default_factory=pd.DataFrame)
+    weights: np.ndarray | None = None
+    own: tuple[str, ...] = ()
 
     @property
     def unit(self) -> float:
@@ -66,7 +70,8 @@ class Trial:
     def scores(self) -> pd.DataFrame:
         """A row for each candidate, a column for each metric."""
         table = {
-            name: scores(self.truth, predicted, task=self.task) for name, predicted in self.predicted.items()
+            name: scores(self.truth, predicted, task=self.task, weights=self.weights, own=self.own)
+            for name, predicted in self.predicted.items()
         }
         return pd.DataFrame.from_dict(table, orient="index").rename_axis("candidate")
 
@@ -123,6 +128,9 @@ def run_trial(
         pooled.encode(rows[params.target])  # says which labels it would know
     kept = rows[known].reset_index(drop=True)
     truth = pooled.encode(kept[params.target])
+    given = sample_weights(params.weight, kept)
+    weights = None if given is None else given / given.mean()
+    each = 1.0 if weights is None else weights
     predicted, errors, losses, worth = {}, {}, {}, {}
     for name, candidate in candidates.items():
         if isinstance(candidate, np.ndarray):
@@ -132,13 +140,14 @@ def run_trial(
         predicted[name] = said
         value = row_worth(params.value, kept, truth=truth, predicted=said, schema=pooled)
         if value is not None:
-            worth[name] = value
-        losses[name] = row_losses(truth, said, task=pooled.task)
+            worth[name] = each * value
+        losses[name] = each * row_losses(truth, said, task=pooled.task)
         errors[name] = float(np.mean(~np.isfinite(losses[name])))
     days = blocks(kept[params.time_column])
     unknown = int((~known).sum())
     table = pd.DataFrame(losses)
-    return Trial(pooled.task, kept, truth, predicted, errors, table, days, unknown, pd.DataFrame(worth))
+    values, own = pd.DataFrame(worth), tuple(params.metrics)
+    return Trial(pooled.task, kept, truth, predicted, errors, table, days, unknown, values, weights, own)
 
 
 def joined(parts: Sequence[Trial]) -> Trial:
@@ -154,6 +163,8 @@ def joined(parts: Sequence[Trial]) -> Trial:
         np.concatenate([part.days for part in parts]),
         sum(part.unknown_rows for part in parts),
         pd.concat([part.worth for part in parts], ignore_index=True),
+        None if parts[0].weights is None else np.concatenate([part.weights for part in parts]),  # type: ignore[misc]
+        parts[0].own,
     )
 
 

@@ -16,12 +16,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils import get_tags
+from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import ThreadpoolController
 
 from prodkit.data.cells import texts
 from prodkit.data.schema import Schema
 from prodkit.errors import ModelError, ProdkitError
-from prodkit.models.metrics import row_losses
+from prodkit.models.metrics import row_losses, sample_weights
 from prodkit.settings import imported
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "predictions",
     "require_sound",
     "threads_for",
+    "weighting",
 ]
 
 _AUTO = "sklearn.ensemble.HistGradientBoosting"
@@ -162,9 +164,9 @@ class ForeignEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.model.set_params(**params)
         return self
 
-    def fit(self, X: Any, y: Any) -> ForeignEstimator:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ForeignEstimator:
         """Fit the estimator."""
-        self.model.fit(X, y)
+        self.model.fit(X, y, **({} if sample_weight is None else {"sample_weight": sample_weight}))
         return self
 
 
@@ -183,10 +185,10 @@ class MeanModel(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         """The labels that any of them has seen."""
         return np.unique(np.concatenate([np.asarray(model.classes_) for model in self.models]))
 
-    def fit(self, X: Any, y: Any) -> MeanModel:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MeanModel:
         """Fit each of them on the same rows."""
         for model in self.models:
-            model.fit(X, y)
+            model.fit(X, y, **weighting(model, sample_weight))
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -270,14 +272,16 @@ def _clock_names(_: Any, names: list[str]) -> list[str]:
 
 
 def fit_model(model: Pipeline, frame: pd.DataFrame, *, schema: Schema) -> Pipeline:
-    """Fit in place on labelled rows and return the model.
+    """Fit in place on labelled rows, with the weights that the schema names, and return the model.
 
     Early stopping, which sets rows of each class apart to judge by, is off where a class has too few of them.
 
     Raises:
         LabelError: a label that the schema does not know.
-        ModelError: the estimator refuses; its own words are kept.
+        ModelError: the estimator refuses, and its own words are kept, or it takes no weights.
+        DataError: a weight is no number of 0 or more.
     """
+    weights = weighting(model, sample_weights(schema.weight, frame))
     labels, columns = schema.encode(frame[schema.target]), schema.coerce(frame)
     last = model.steps[-1][1] if isinstance(model, Pipeline) else model
     rarest = (
@@ -287,13 +291,25 @@ def fit_model(model: Pipeline, frame: pd.DataFrame, *, schema: Schema) -> Pipeli
         last.set_params(early_stopping=False)
     try:
         with threads_for(len(columns)):
-            return model.fit(columns, labels)
+            return model.fit(columns, labels, **weights)
     except ProdkitError:
         raise
     except Exception as error:
         rule = f"could not be fitted: {type(error).__name__}: {error}"
         fix = _extremes(columns) or "See the cause above."
         raise ModelError("model", rule=rule, value=f"{len(frame)} rows", fix=fix) from error
+
+
+def weighting(model: Any, weights: np.ndarray | None) -> dict[str, Any]:
+    """The arguments of `fit` by which the last step of a model gets the weights (n,) of the rows."""
+    if weights is None:
+        return {}
+    step, last = model.steps[-1] if isinstance(model, Pipeline) else ("", model)
+    if not has_fit_parameter(last.model if isinstance(last, ForeignEstimator) else last, "sample_weight"):
+        fix = "Choose a `model` that takes sample_weight, or leave `weight` empty."
+        rule = "must take sample_weight in fit, since `weight` names a column"
+        raise ModelError(_named(model), rule=rule, value=type(last).__name__, fix=fix)
+    return {f"{step}__sample_weight" if step else "sample_weight": weights}
 
 
 def predictions(model: Any, frame: pd.DataFrame, *, schema: Schema, coerced: bool = False) -> np.ndarray:
@@ -406,6 +422,8 @@ class Fallback:
     def fit(cls, frame: pd.DataFrame, *, schema: Schema, least_rows: int = 100) -> Fallback:
         """Learn from labelled rows; the column is the one whose levels differ most in outcome."""
         labels = pd.Series(schema.encode(frame[schema.target]), index=frame.index)
+        weights = sample_weights(schema.weight, frame)
+        weighted = pd.Series(1.0 if weights is None else weights / weights.mean(), index=frame.index)
         columns, explained = schema.coerce(frame), {"": 0.0}
         for feature in schema.features:
             if feature.kind == "categorical" and len(feature.levels or ()) <= 50:
@@ -415,8 +433,12 @@ class Fallback:
                 explained[feature.name] = float(between.sum())
         column = max(explained, key=lambda name: (explained[name], bool(name)))
         parts: Any = labels.groupby(columns[column]) if column else ()
-        by_level = {str(level): _usual(part, schema) for level, part in parts if len(part) >= least_rows}
-        return cls(column, _usual(labels, schema), by_level)
+        by_level = {
+            str(level): _usual(part, weighted[part.index], schema)
+            for level, part in parts
+            if len(part) >= least_rows
+        }
+        return cls(column, _usual(labels, weighted, schema), by_level)
 
     def predict(self, frame: pd.DataFrame, *, schema: Schema) -> np.ndarray:
         """Predict as :func:`predictions` does, from the segment alone; never fails on a value."""
@@ -429,9 +451,13 @@ class Fallback:
         return np.asarray(table if column is None else table[:, column])
 
 
-def _usual(labels: pd.Series[Any], schema: Schema) -> np.ndarray:
+def _usual(labels: pd.Series[Any], weights: pd.Series[float], schema: Schema) -> np.ndarray:
     if schema.task == "regression":
-        return np.array([labels.median()])
+        if not schema.weight:
+            return np.array([labels.median()])
+        ordered = labels.sort_values()
+        reached = weights[ordered.index].cumsum().to_numpy()
+        return np.array([ordered.iloc[int(np.searchsorted(reached, reached[-1] / 2))]])
     # one row of each class is added, so that no outcome is ever called impossible
-    counts: np.ndarray = np.bincount(labels.astype(int), minlength=len(schema.classes)) + 1.0
+    counts: np.ndarray = np.bincount(labels.astype(int), weights, minlength=len(schema.classes)) + 1.0
     return np.asarray(counts / counts.sum())

@@ -17,9 +17,10 @@ from scipy import stats
 
 from prodkit.data.cells import numbers
 from prodkit.data.schema import Schema
-from prodkit.errors import DataError, LabelError, ParameterError
+from prodkit.errors import DataError, LabelError, ModelError, ParameterError, missing_column
 from prodkit.evidence import Estimate
 from prodkit.params import Task
+from prodkit.settings import imported
 
 __all__ = [
     "MOST",
@@ -32,9 +33,11 @@ __all__ = [
     "daily_auc",
     "intervals",
     "mean_worth",
+    "own_scores",
     "row_losses",
     "row_values",
     "row_worth",
+    "sample_weights",
     "scores",
 ]
 
@@ -48,6 +51,7 @@ PRIOR_BLOCKS = 20  # that this counts for
 
 _FLOOR = 1e-6  # a certain and wrong prediction costs -log(1e-6) = 13.8, so one row cannot decide alone
 _SUM_TOLERANCE = 1e-3  # float32 probabilities of many classes do not add up to one more exactly than this
+_GROUPS = 20
 _UNIT = ("roc_auc", "average_precision", "brier", "calibration_error", "accuracy")
 
 
@@ -91,24 +95,96 @@ def _checked(y_true: ArrayLike, y_pred: ArrayLike, task: Task) -> tuple[Floats, 
     return truth, np.where(inside, guess.clip(0, 1), np.nan)
 
 
-def scores(y_true: ArrayLike, y_pred: ArrayLike, *, task: Task) -> dict[str, float]:
+def sample_weights(column: str, rows: pd.DataFrame) -> Floats | None:
+    """The (n,) weight of each row; None if no column of weights is named.
+
+    Raises:
+        SchemaError: there is no such column.
+        DataError: a weight is missing, no number or negative, or all are 0.
+
+    >>> sample_weights("w", pd.DataFrame({"w": [1, 3]})).tolist()
+    [1.0, 3.0]
+    """
+    if not column:
+        return None
+    if column not in rows.columns:
+        raise missing_column(
+            column, rows.columns, fix="Set `weight` to a column of the table, or to nothing."
+        )
+    values = numbers(rows[column]).to_numpy(dtype=float)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any() or (len(values) and not values.sum() > 0):
+        place = int(np.flatnonzero(wrong)[0]) if wrong.any() else 0
+        value = f"{rows[column].iloc[place]!r} in row {place} ({wrong.sum()} of {len(rows)} rows)"
+        fix = "Repair these rows, or leave `weight` empty: then all rows count alike."
+        rule = "must be numbers of 0 or more, not all of them 0"
+        raise DataError(f"weight {column}", rule=rule, value=value, fix=fix)
+    return values
+
+
+def own_scores(
+    paths: Sequence[str], y_true: ArrayLike, y_pred: ArrayLike, *, weights: ArrayLike | None = None
+) -> dict[str, float]:
+    """The scores of functions of one's own, by the functions' names.
+
+    Args:
+        paths: such as ``ourlib:cost``; each is called with truth, prediction and weight of the rows.
+        y_true: (n,) class indices, or numbers.
+        y_pred: (n,) or (n, k), as for :func:`scores`.
+        weights: (n,); ones if not given.
+
+    Raises:
+        ModelError: one cannot be imported, raises, or returns no number.
+    """
+    result = {}
+    truth, guess = np.asarray(y_true), np.asarray(y_pred, dtype=float)
+    each = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=float)
+    for path in paths:
+        name = path.replace(":", ".").rpartition(".")[2]
+        try:
+            value = imported(path)(truth.copy(), guess.copy(), each.copy())
+        except Exception as error:  # it may raise anything
+            fix = "Write it as my_module:cost; it is called with truth, prediction and weight, an array of each."
+            rule = f"must be a function that gives a number, but raised {type(error).__name__}: {error}"
+            raise ModelError(f"metrics: {path}", rule=rule, value=f"{len(truth)} rows", fix=fix) from error
+        if np.ndim(value) or isinstance(value, bool | str | None) or not np.isreal(value):
+            fix = "Return the mean, not one number a row."
+            raise ModelError(
+                f"metrics: {path}", rule="must return one number", value=repr(value)[:80], fix=fix
+            )
+        result[name] = float(value)
+    return result
+
+
+def scores(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    *,
+    task: Task,
+    weights: ArrayLike | None = None,
+    own: Sequence[str] = (),
+) -> dict[str, float]:
     """All scores of a task, by name; NaN where one is not defined (one class only, a prediction not finite).
 
     Args:
         y_true: (n,) class indices 0..k-1, or numbers.
         y_pred: (n,) probability of class 1; (n, k) probabilities; or (n,) numbers.
         task: binary, multiclass or regression.
+        weights: (n,) of the rows; equal if not given.
+        own: import paths of scores of one's own, see :func:`own_scores`.
 
     Raises:
         DataError: the two are not of one length, or of another shape than the task's.
         LabelError: labels that are no class indices.
+        ModelError: a score of one's own gives none.
 
     >>> scores([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], task="binary")["roc_auc"]
     0.75
     """
     truth, guess = _checked(y_true, y_pred, task)
-    once = _resampled(truth, guess, np.zeros(len(truth), dtype=np.int64), np.ones((1, 1)), task)
-    return {name: float(values[0]) for name, values in once.items()}
+    once = _resampled(truth, guess, np.zeros(len(truth), dtype=np.int64), np.ones((1, 1)), task, weights)
+    mine = own_scores(own, y_true, y_pred, weights=weights)
+    return {name: float(values[0]) for name, values in once.items()} | mine
 
 
 def intervals(
@@ -120,26 +196,44 @@ def intervals(
     confidence: float = 0.95,
     repeats: int = 200,
     seed: int = 0,
+    weights: ArrayLike | None = None,
+    own: Sequence[str] = (),
 ) -> dict[str, Estimate]:
     """All scores, each with an interval: value -+ Student's t times the standard error of a block bootstrap.
 
     Whole blocks are resampled (Davison & Hinkley 1997, section 3.8; Cameron, Gelbach & Miller 2008); t has
     blocks - 1 degrees of freedom. Bins of the calibration error stay those of the sample. ``blocks`` is (n,):
-    the day of each row.
+    the day of each row. The error of a score of one's own is that of a jackknife over at most twenty groups of blocks.
 
     Raises:
         DataError, LabelError: as :func:`scores`; or a block is missing.
     """
     truth, guess = _checked(y_true, y_pred, task)
     codes, count = block_codes(blocks, len(truth))
-    values = scores(truth, guess, task=task)
+    values = scores(y_true, y_pred, task=task, weights=weights, own=own)
     spread = dict.fromkeys(values, np.inf)
     if count > 1:
         draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=repeats)
-        again = _resampled(truth, guess, codes, draws.astype(float), task)
+        again = _resampled(truth, guess, codes, draws.astype(float), task, weights)
         widen = stats.t.ppf((1 + confidence) / 2, count - 1) * np.sqrt(count / (count - 1))
         spread = {name: widen * _deviation(each) for name, each in again.items()}
+        groups = codes * min(count, _GROUPS) // count
+        t = stats.t.ppf((1 + confidence) / 2, min(count, _GROUPS) - 1)
+        spread |= {
+            name: t * error for name, error in _jackknife(own, truth, guess, groups, weights=weights).items()
+        }
     return {name: _around(name, value, spread[name], len(truth), count) for name, value in values.items()}
+
+
+def _jackknife(
+    own: Sequence[str], truth: Floats, guess: Floats, groups: Ints, *, weights: ArrayLike | None
+) -> dict[str, float]:
+    """Standard error of each score of one's own, from leaving each group of rows (n,) out (Shao & Tu 1995)."""
+    each = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=float)
+    parts = [groups != group for group in np.unique(groups) if own]
+    tables = [own_scores(own, truth[part], guess[part], weights=each[part]) for part in parts]
+    table = pd.DataFrame(tables, dtype=float)
+    return {str(name): float(np.sqrt(len(parts) - 1) * table[name].std(ddof=0)) for name in table}
 
 
 def _deviation(values: Floats) -> float:
@@ -160,13 +254,15 @@ def _around(name: str, value: float, half: float, n: int, blocks: int) -> Estima
 class _Draws:
     """Scores of rows under every draw at once: ``counts`` is (draws, blocks), how often a block was drawn."""
 
-    def __init__(self, codes: Ints, counts: Floats) -> None:
-        self.codes, self.counts = codes, counts
+    def __init__(self, codes: Ints, counts: Floats, weights: Floats) -> None:
+        self.codes, self.counts, self.weights = codes, counts, weights
         self.size = self.total(np.ones(len(codes)))
 
     def total(self, rows: Floats) -> Floats:
-        """The (draws,) sums of a (n,) column."""
-        sums: Floats = self.counts @ np.bincount(self.codes, rows, minlength=self.counts.shape[1])
+        """The (draws,) weighted sums of a (n,) column."""
+        sums: Floats = self.counts @ np.bincount(
+            self.codes, rows * self.weights, minlength=self.counts.shape[1]
+        )
         return sums
 
     def mean(self, rows: Floats) -> Floats:
@@ -179,7 +275,9 @@ class _Draws:
         Perfect calibration still scores about sqrt(bins / n) / 3, so compare rather than test.
         """
         where, shape = _mass_bins(sure, bins), (bins, self.counts.shape[1])
-        cells = np.bincount(where * shape[1] + self.codes, sure - hit, minlength=shape[0] * shape[1])
+        cells = np.bincount(
+            where * shape[1] + self.codes, (sure - hit) * self.weights, minlength=shape[0] * shape[1]
+        )
         gaps: Floats = np.abs(self.counts @ cells.reshape(shape).T).sum(axis=1)
         return gaps / self.size
 
@@ -187,30 +285,33 @@ class _Draws:
         """Area under the ROC curve, average precision and share of positives, from one sort; ties count half."""
         order = np.argsort(-score, kind="stable")
         ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-        positive, codes = truth[order] == 1, self.codes[order]
+        positive, codes, own = truth[order] == 1, self.codes[order], self.weights[order]
         # Sums and not @ below: for vectors of this size, starting threads costs more than they do.
         area, precision, share = (np.empty(len(self.counts)) for _ in range(3))
-        for draw, weights in enumerate(self.counts):
-            weight = weights[codes]
+        for draw, counts in enumerate(self.counts):
+            weight = counts[codes] * own
             hits, every = np.cumsum(weight * positive)[ends], np.cumsum(weight)[ends]
             misses = every - hits
             gained, missed = np.diff(hits, prepend=0.0), np.diff(misses, prepend=0.0)
             pairs = (gained * (misses[-1] - misses + missed / 2)).sum()
             area[draw] = pairs / (hits[-1] * misses[-1])
-            precise = (gained * hits / np.maximum(every, 1)).sum()
+            precise = (gained * hits / np.where(every > 0, every, 1)).sum()
             precision[draw] = precise / hits[-1] if misses[-1] else np.nan
             share[draw] = hits[-1] / every[-1]
         return area, precision, share
 
 
-def _resampled(truth: Floats, guess: Floats, codes: Ints, counts: Floats, task: Task) -> dict[str, Floats]:
+def _resampled(
+    truth: Floats, guess: Floats, codes: Ints, counts: Floats, task: Task, weights: ArrayLike | None
+) -> dict[str, Floats]:
     """Every score under every draw."""
+    each = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=float)
     broken = len(truth) == 0 or not (np.isfinite(truth).all() and np.isfinite(guess).all())
     if broken:  # one score for all reasons: nothing was measured
         truth, guess = np.full(1, np.nan), np.full((1, 2) if guess.ndim == 2 else 1, np.nan)
-        codes = np.zeros(1, dtype=np.int64)
+        codes, each = np.zeros(1, dtype=np.int64), np.ones(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = _SCORES[task](truth, guess, _Draws(codes, counts))
+        values = _SCORES[task](truth, guess, _Draws(codes, counts, each))
     return {name: np.full(len(counts), np.nan) if broken else each for name, each in values.items()}
 
 
@@ -237,7 +338,7 @@ def _multiclass(truth: Floats, guess: Floats, draws: _Draws) -> dict[str, Floats
 
 
 def _regression(truth: Floats, guess: Floats, draws: _Draws) -> dict[str, Floats]:
-    error, centred = guess - truth, truth - truth.mean()
+    error, centred = guess - truth, truth - np.average(truth, weights=draws.weights)
     square = draws.mean(error**2)
     variance = draws.mean(centred**2) - draws.mean(centred) ** 2
     return {
@@ -366,23 +467,26 @@ def row_worth(
     return row_values(truth, predicted, costs=value, classes=schema.classes)
 
 
-def mean_worth(worth: np.ndarray, *, blocks: np.ndarray, confidence: float = 0.95) -> Estimate:
-    """Mean of the known values (n,) with an interval: Student's t over whole blocks, as a ratio of their sums.
+def mean_worth(
+    worth: np.ndarray, *, blocks: np.ndarray, confidence: float = 0.95, weights: Floats | None = None
+) -> Estimate:
+    """Weighted mean of the known values (n,) with an interval: Student's t over whole blocks, a ratio of sums.
 
     >>> mean_worth(np.array([1.0, 2.0, np.nan, 3.0]), blocks=np.array([1, 1, 2, 2])).value
     2.0
     """
     known = np.isfinite(worth)
     codes, count = block_codes(blocks[known], int(known.sum()))
-    if count < 2:
-        value = float(worth[known].mean()) if count else float("nan")
-        return Estimate(value, -np.inf, np.inf, int(known.sum()), count)
-    sums, rows = np.bincount(codes, worth[known], count), np.bincount(codes, None, count)
-    mean = float(sums.sum() / rows.sum())
-    rest = sums - mean * rows
-    error = np.sqrt(count / (count - 1) * (rest @ rest)) / rows.sum()
+    each = (np.ones(len(worth)) if weights is None else weights)[known]
+    n, total = int(known.sum()), each.sum()
+    mean = float(worth[known] @ each / total) if total > 0 else float("nan")
+    if count < 2 or not total > 0:
+        return Estimate(mean, -np.inf, np.inf, n, count)
+    sums, sizes = np.bincount(codes, worth[known] * each, count), np.bincount(codes, each, count)
+    rest = sums - mean * sizes
+    error = np.sqrt(count / (count - 1) * (rest @ rest)) / total
     half = float(stats.t.ppf((1 + confidence) / 2, count - 1) * error)
-    return Estimate(mean, mean - half, mean + half, int(rows.sum()), count)
+    return Estimate(mean, mean - half, mean + half, n, count)
 
 
 def block_codes(blocks: ArrayLike, n: int) -> tuple[Ints, int]:

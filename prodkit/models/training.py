@@ -19,8 +19,23 @@ from prodkit.data.schema import Schema
 from prodkit.data.windows import blocks, labelled
 from prodkit.errors import ModelError, WindowError
 from prodkit.evidence import Estimate, Window
-from prodkit.models.estimators import Fallback, MeanModel, build_model, fit_model, predictions, require_sound
-from prodkit.models.metrics import autocorrelation, intervals, mean_worth, row_losses, row_worth
+from prodkit.models.estimators import (
+    Fallback,
+    MeanModel,
+    build_model,
+    fit_model,
+    predictions,
+    require_sound,
+    weighting,
+)
+from prodkit.models.metrics import (
+    autocorrelation,
+    intervals,
+    mean_worth,
+    row_losses,
+    row_worth,
+    sample_weights,
+)
 from prodkit.params import LEAD, PRIMARY, Recipe, TrainParams
 
 __all__ = [
@@ -118,6 +133,7 @@ class OutOfTime:
         last: the model of the last fold, and
         newest: (n,) true for the rows of the last fold, which that model had not seen.
         worth: (n,) business value of each row; None if the parameters name none.
+        own: import paths of scores of one's own.
     """
 
     schema: Schema
@@ -130,6 +146,13 @@ class OutOfTime:
     last: Pipeline
     newest: np.ndarray
     worth: np.ndarray | None = None
+    own: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Of the rows (n,), one on average; None where all count alike."""
+        given = sample_weights(self.schema.weight, self.frame)
+        return None if given is None else given / given.mean()
 
     @property
     def metric(self) -> str:
@@ -143,9 +166,11 @@ class OutOfTime:
 
     @property
     def losses(self) -> tuple[np.ndarray, np.ndarray]:
-        """Loss of each row (n,) under the baseline, and under the model."""
+        """Loss of each row (n,), times its weight, under the baseline, and under the model."""
+        weights = 1.0 if self.weights is None else self.weights
         baseline, model = (
-            row_losses(self.truth, each, task=self.schema.task) for each in (self.baseline, self.predicted)
+            weights * row_losses(self.truth, each, task=self.schema.task)
+            for each in (self.baseline, self.predicted)
         )
         return baseline, model
 
@@ -191,9 +216,11 @@ class OutOfTime:
 
     def intervals(self, *, seed: int = 0) -> dict[str, Estimate]:
         """Every score of the task with its interval, and the mean business value."""
-        figures = intervals(self.truth, self.predicted, task=self.schema.task, blocks=self.days, seed=seed)
-        worth = {} if self.worth is None else {"value": mean_worth(self.worth, blocks=self.days)}
-        return figures | worth
+        settings: dict[str, Any] = {"blocks": self.days, "weights": self.weights}
+        figures = intervals(
+            self.truth, self.predicted, task=self.schema.task, seed=seed, own=self.own, **settings
+        )
+        return figures | ({} if self.worth is None else {"value": mean_worth(self.worth, **settings)})
 
 
 def out_of_time(
@@ -214,7 +241,10 @@ def out_of_time(
         answer = predictions(last, columns, schema=schema, coerced=True)
         require_sound(answer, columns, truth=truth, model=last, schema=schema)
         days = blocks(future[params.time_column])
-        lead = intervals(truth, answer, task=schema.task, blocks=days, seed=params.seed)[metric]
+        weights = sample_weights(schema.weight, future)
+        lead = intervals(truth, answer, task=schema.task, blocks=days, seed=params.seed, weights=weights)[
+            metric
+        ]
         table.append((times.iloc[train].max(), len(test), lead.value, lead.low, lead.high))
         parts.append(future)
         predicted.append(answer)
@@ -233,6 +263,7 @@ def out_of_time(
         last=last,
         newest=np.arange(len(frame)) >= len(frame) - len(parts[-1]),
         worth=row_worth(params.value, frame, truth=truth, predicted=answers, schema=schema),
+        own=tuple(params.metrics),
     )
 
 
@@ -257,7 +288,9 @@ def search_arguments(
     prefix = f"{model.steps[-1][0]}__"
     settings: dict[str, Any] = {
         "param_distributions": {prefix + name: values for name, values in params.search_space.items()},
-        "scoring": lambda fitted, columns, truth: -mean_loss(fitted, columns, truth, schema),
+        "scoring": lambda fitted, columns, truth: (
+            -mean_loss(fitted, columns.join(rows[[schema.weight] if schema.weight else []]), truth, schema)
+        ),
         "cv": list(folds(rows[params.time_column], n=params.folds, gap=params.label_delay)),
         "random_state": params.seed,
         "refit": False,
@@ -273,7 +306,8 @@ def search_arguments(
         else HalvingRandomSearchCV(model, n_candidates=tries, min_resources="exhaust", **settings)
     )
     try:
-        finder.fit(schema.coerce(rows), schema.encode(rows[schema.target]))
+        weights = weighting(model, sample_weights(schema.weight, rows))
+        finder.fit(schema.coerce(rows), schema.encode(rows[schema.target]), **weights)
     except ValueError as error:
         rule = f"could not be searched: {error}"
         raise ModelError("search_space", rule=rule, value=params.search_space) from error
@@ -326,8 +360,9 @@ def _copied(model: Any) -> Any:
 
 
 def mean_loss(model: Pipeline, frame: pd.DataFrame, truth: np.ndarray, schema: Schema) -> float:
-    """The primary loss of a model on rows with these encoded labels."""
-    return float(row_losses(truth, predictions(model, frame, schema=schema), task=schema.task).mean())
+    """The primary loss of a model on rows with these encoded labels, by their weights."""
+    losses = row_losses(truth, predictions(model, frame, schema=schema), task=schema.task)
+    return float(np.average(losses, weights=sample_weights(schema.weight, frame)))
 
 
 def subsample(frame: Rows, most: int) -> Rows:
@@ -364,6 +399,7 @@ class Withheld:
         truth: (n,) their labels, encoded.
         baseline: (n,) or (n, k) predictions of the baseline.
         seed: of the shuffling.
+        weights: (n,) of the rows; None where all count alike.
     """
 
     tested: OutOfTime
@@ -371,6 +407,7 @@ class Withheld:
     truth: np.ndarray
     baseline: np.ndarray
     seed: int
+    weights: np.ndarray | None = None
 
     @classmethod
     def of(cls, tested: OutOfTime, *, params: TrainParams) -> Withheld:
@@ -378,7 +415,8 @@ class Withheld:
         places = pd.Series(np.flatnonzero(tested.newest))
         rows = subsample(places, params.diagnostic_rows // 4).to_numpy()
         columns = tested.schema.coerce(tested.frame.iloc[rows])
-        return cls(tested, columns, tested.truth[rows], tested.baseline[rows], params.seed)
+        weights = None if tested.weights is None else tested.weights[rows]
+        return cls(tested, columns, tested.truth[rows], tested.baseline[rows], params.seed, weights)
 
     def predicted(
         self, without: Sequence[str] = (), *, generator: np.random.Generator | None = None
@@ -392,8 +430,10 @@ class Withheld:
         return predictions(self.tested.last, columns, schema=self.tested.schema, coerced=True)
 
     def loss(self, predicted: np.ndarray) -> float:
-        """Mean loss of such predictions."""
-        return float(row_losses(self.truth, predicted, task=self.tested.schema.task).mean())
+        """Mean loss of such predictions, by the weights of the rows."""
+        return float(
+            np.average(row_losses(self.truth, predicted, task=self.tested.schema.task), weights=self.weights)
+        )
 
 
 def learning_curve(

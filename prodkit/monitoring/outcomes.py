@@ -7,7 +7,7 @@ young has no figures at all, nor has a day of which one label is young: nothing 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,6 @@ import pandas as pd
 from prodkit.data.sources import naive
 from prodkit.data.windows import blocks, read_window
 from prodkit.decisions.concept import wider_drift
-from prodkit.decisions.paired import difference
 from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.survey import prediction_drift, standing_shift
 from prodkit.decisions.trial import unseen_rows
@@ -25,7 +24,7 @@ from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
 from prodkit.evidence import Estimate, Window, earlier_windows
 from prodkit.models.bundle import Bundle, window_estimate
 from prodkit.models.estimate import Estimated
-from prodkit.models.metrics import intervals, row_losses, row_worth
+from prodkit.models.metrics import intervals, mean_worth, row_losses, row_worth, sample_weights
 from prodkit.params import MonitorParams, ProjectParams, ScoreParams
 from prodkit.scoring.batch import open_window, remember_scoring, score_window
 from prodkit.scoring.guard import guarded
@@ -71,6 +70,7 @@ class _Served:
     predicted: np.ndarray
     days: np.ndarray
     worth: np.ndarray | None
+    weights: np.ndarray | None
     task: Any
 
 
@@ -180,10 +180,8 @@ def _served(
             pieces.append(piece)
     if not pieces:
         raise LabelError(params.target, rule="must hold labels of rows that were scored", value="none")
-    truth, said, days, values = (list(column) for column in zip(*pieces, strict=True))
-    kept = None if values[0] is None else np.concatenate(values)
-    task = schema[0] if schema else "binary"
-    return _Served(np.concatenate(truth), np.concatenate(said), np.concatenate(days), kept, task)
+    joined = [None if column[0] is None else np.concatenate(column) for column in zip(*pieces, strict=True)]
+    return _Served(*joined, task=schema[0] if schema else "binary")  # type: ignore[arg-type]
 
 
 def _piece(
@@ -199,7 +197,7 @@ def _piece(
     truth = bundle.schema.encode(rows[params.target])
     said = guarded(bundle, rows, distrust=distrust).predicted
     worth = row_worth(params.value, rows, truth=truth, predicted=said, schema=bundle.schema)
-    return truth, said, blocks(rows[params.time_column]), worth
+    return truth, said, blocks(rows[params.time_column]), worth, sample_weights(params.weight, rows)
 
 
 def _distrusted(store: Store, params: MonitorParams, span: Window) -> str:
@@ -212,23 +210,23 @@ def _figures(served: _Served, params: MonitorParams) -> dict[str, Estimate]:
     """All scores of the window and its mean business value, with intervals over days."""
     truth, said, days = served.truth, served.predicted, served.days
     settings: dict[str, Any] = {"blocks": days, "confidence": params.confidence, "seed": params.seed}
-    found = intervals(truth, said, task=served.task, **settings)
-    if served.worth is not None:
-        known = np.isfinite(served.worth)
-        if known.any():
-            values, settings["blocks"] = served.worth[known], days[known]
-            found["value"] = difference(values, np.zeros(len(values)), **settings)
-            if np.ptp(values) == 0:  # always the same decision: no spread, where rounding would leave one
-                found["value"] = replace(found["value"], low=float(values[0]), high=float(values[0]))
+    found = intervals(truth, said, task=served.task, weights=served.weights, own=params.metrics, **settings)
+    if served.worth is not None and np.isfinite(served.worth).any():
+        found["value"] = mean_worth(
+            served.worth, blocks=days, confidence=params.confidence, weights=served.weights
+        )
     return found
 
 
 def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict[str, Any]]:
     """The mean loss of each day that is old enough as a whole."""
     losses = row_losses(served.truth, served.predicted, task=served.task)
-    days = pd.DataFrame({"day": served.days, "loss": losses}).groupby("day")["loss"].agg(["mean", "size"])
+    each = np.ones(len(losses)) if served.weights is None else served.weights
+    table = pd.DataFrame({"day": served.days, "loss": losses * each, "weight": each, "n": 1})
+    days = table.groupby("day")[["loss", "weight", "n"]].sum()
+    days = days[days["weight"] > 0]
     found = []
-    for day, mean, n in zip(days.index, days["mean"], days["size"], strict=True):
+    for day, mean, n in zip(days.index, days["loss"] / days["weight"], days["n"], strict=True):
         start = datetime(1970, 1, 1) + timedelta(days=int(day))
         span = Window(start, start + timedelta(days=1))
         if span.end <= naive(params.labels_until):

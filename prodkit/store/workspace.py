@@ -131,7 +131,11 @@ def _version(params: ProjectParams, rows: pd.DataFrame, trained: Window) -> tupl
     )
     sample = subsample(rows, _ROWS).reset_index(drop=True)
     schema = Schema.infer(
-        sample, features=feature_columns(sample, params), target=params.target, task=params.task
+        sample,
+        features=feature_columns(sample, params),
+        target=params.target,
+        task=params.task,
+        weight=params.weight,
     )
     model = model_for(settings, settings.model_args, schema=schema)
     tested = out_of_time(model, sample, schema=schema, params=settings)
