@@ -354,7 +354,7 @@ def test_a_weight_of_two_is_a_row_twice(task, seed):
         ([1.0, None], "weight w must be numbers of 0 or more.*found nan in row 1"),
         (
             ["1", "heavy"],
-            "weight w must be numbers of 0 or more.*found 'heavy' in row 1.*leave `weight` empty",
+            "weight w must be numbers of 0 or more.*found heavy in row 1.*leave `weight` empty",
         ),
         ([0.0, 0.0], "not all of them 0"),
     ],

@@ -115,7 +115,7 @@ def sample_weights(column: str, rows: pd.DataFrame) -> Floats | None:
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any() or (len(values) and not values.sum() > 0):
         place = int(np.flatnonzero(wrong)[0]) if wrong.any() else 0
-        value = f"{rows[column].iloc[place]!r} in row {place} ({wrong.sum()} of {len(rows)} rows)"
+        value = f"{rows[column].iloc[place]} in row {place} ({wrong.sum()} of {len(rows)} rows)"
         fix = "Repair these rows, or leave `weight` empty: then all rows count alike."
         rule = "must be numbers of 0 or more, not all of them 0"
         raise DataError(f"weight {column}", rule=rule, value=value, fix=fix)
