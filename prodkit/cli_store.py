@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from prodkit.console import (
     with_store,
 )
 from prodkit.errors import ParameterError
-from prodkit.params import NOTEBOOKS
-from prodkit.settings import default_files, resolve
+from prodkit.params import NOTEBOOKS, TrainParams
+from prodkit.settings import default_files, neutral_facts, read_files, resolve, typed_value
 
 if TYPE_CHECKING:
     from prodkit.store.registry import Champion, Store, Version
@@ -75,6 +76,39 @@ def _standing(version: Version, champion: Champion) -> str:
     if version.quarantined:
         return "quarantined"
     return "predecessor" if version.number == champion.predecessor else ""
+
+
+@models.command()
+@click.argument("source", metavar="FILE")
+@click.option(
+    "--trained", required=True, metavar="START/END", help="The rows it was trained on; they never judge it."
+)
+@file_options
+@with_outputs
+@place_options
+@click.option("--name", default="", help="Who does this; by default the account's name.")
+def add(
+    source: str, trained: str, files: Sequence[Path], pairs: Sequence[tuple[str, str]],
+    store: str, artifacts: str, name: str,
+) -> None:  # fmt: skip
+    """Make a fitted model from elsewhere a version: a file of joblib, pickle or skops, or an MLflow model.
+
+    To read such a FILE runs the code in it: add only what you trust. It is never fitted again. An MLflow model is the
+    folder of one, or such as mlflow:models:/name/3; it needs the package mlflow.
+    """
+    from prodkit.models.added import added_version
+    from prodkit.models.bundle import pack
+    from prodkit.store.registry import Store
+
+    files = files or default_files("train")
+    facts = read_files("train", files) | {key: typed_value("train", key, text) for key, text in pairs}
+    facts |= neutral_facts(facts, known=TrainParams.model_fields) | {"window": trained}
+    params = TrainParams.check(facts)
+    bundle, about = added_version(source, params.window, params)
+    with Store.open(resolve(store), resolve(artifacts)) as opened:
+        version = opened.register(pack(bundle), about, actor=name or getpass.getuser())
+    after = f"prodkit run validate -p challenger {version.number} -p window START/END"
+    say(f"version {version.number}: {about['added']['kind']}, {about['rows']:,} rows; next: {after}")
 
 
 @models.command()

@@ -24,13 +24,14 @@ from prodkit.data.windows import feature_columns, read_window
 from prodkit.errors import LabelError, ParameterError, SchemaError, WindowError, missing_column
 from prodkit.evidence import Window, write_duration
 from prodkit.params import ProjectParams, TrainParams
-from prodkit.schedule import Calendar, first_training, suited
+from prodkit.schedule import Calendar, first_training, require_decidable, suited
 
 __all__ = ["Proposal", "csv_dialect", "proposal"]
 
 _SURELY_UNIQUE = 200  # rows; fewer may differ by chance
 _MOST_ROWS = 300_000  # that are looked at, the newest
 _SAMPLE_ROWS = 20_000  # that a column is suspected by
+_MOST_PERIODS = 20_000
 _SURE = 0.995  # share of rows whose label a single column tells
 _EVERY = ("month", "week", "day", "12h", "6h", "1h")
 _NAMES = re.compile(r"(^|_)(id|key|uuid|nr|no|number)$|Id$|ID$", re.I)
@@ -295,7 +296,8 @@ def _periods(facts: Proposal, moments: np.ndarray) -> None:
         periods = _ended(every, first, last)
         try:
             training = first_training(periods, first, label_delay=wait, rows_a_day=rows_a_day)
-        except WindowError as short:
+            require_decidable(periods[0], every=every, label_delay=wait, rows_a_day=rows_a_day)
+        except (WindowError, ParameterError) as short:
             error = error or short
             continue
         lived = [period for period in periods if period.start >= training.end]
@@ -311,12 +313,11 @@ def _periods(facts: Proposal, moments: np.ndarray) -> None:
 
 
 def _ended(every: str, first: datetime, last: datetime) -> list[Window]:
-    now = datetime.now(UTC).replace(tzinfo=None)
-    period, periods = Calendar(every).period(first), []
-    while period.start <= last and period.end <= now:
-        periods.append(period)
-        period = Calendar(every).period(period.end)
-    return periods
+    """The periods from the first row to the last that are over."""
+    now, periods = datetime.now(UTC).replace(tzinfo=None), [Calendar(every).period(first)]
+    while periods[-1].end <= last and len(periods) < _MOST_PERIODS:
+        periods.append(Calendar(every).period(periods[-1].end))
+    return [each for each in periods if each.end <= now]
 
 
 def _windows(

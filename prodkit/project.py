@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import glob
 import json
@@ -9,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -73,11 +75,11 @@ def _line(line: str, values: Mapping[str, Any]) -> str:
     match = re.match(r"(\w+) = .*?(  # .*)$", line)
     if match is None or match[1] not in values:
         return line
-    value = values[match[1]]
-    plain = isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(each, str) for each in value)
-    )
-    return f"{match[1]} = {json.dumps(value, ensure_ascii=False) if plain else repr(value)}{match[2]}"
+    text = json.dumps(values[match[1]], ensure_ascii=False)  # in double quotes, as the kit writes
+    with suppress(ValueError):
+        if ast.literal_eval(text) == values[match[1]]:
+            return f"{match[1]} = {text}{match[2]}"
+    return f"{match[1]} = {values[match[1]]!r}{match[2]}"
 
 
 # Making one
@@ -320,4 +322,5 @@ def _merged(base: Any, mine: Any, new: Any) -> tuple[Any, int]:
         )
 
     merged, decisions = merge_notebooks(sent(base), sent(mine), sent(new))
+    merged = json.loads(nbformat.writes(merged))
     return merged, sum(bool(each.get("conflict")) for each in decisions)

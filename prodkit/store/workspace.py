@@ -113,6 +113,9 @@ def _fill(store: Store, params: ProjectParams) -> None:
         raise WindowError(
             "store", rule="demo needs rows older than the window", value=str(span), fix=fix
         ) from error
+    first = rows[params.time_column].min().to_pydatetime()
+    if first > span.start + (end - span.start) / 4:  # the table is shorter than that
+        span = Window(first, span.end)
     middle = span.start + (end - span.start) / 2
     for part, trained in (
         (rows[rows[params.time_column] < middle], Window(span.start, middle)),
