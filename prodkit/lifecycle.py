@@ -152,7 +152,8 @@ class Lifecycle(Outlook):
         )
         if wanted:
             learned = Window(self.plan.first.start, self._learned_until(window))
-            trained = self._step(store, "train", window, window=learned, parent=judged["run_id"])
+            values = {"recipe": judged["outputs"].get("recipe", "all"), "parent": judged["run_id"]}
+            trained = self._step(store, "train", window, window=learned, **values)
             self._validate(store, window, trained)
 
     def _learned_until(self, window: Window) -> datetime:

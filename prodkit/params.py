@@ -28,6 +28,7 @@ __all__ = [
     "LEAD",
     "NOTEBOOKS",
     "PRIMARY",
+    "RECIPES",
     "Addresses",
     "DriftParams",
     "Duration",
@@ -51,6 +52,7 @@ __all__ = [
 
 Task = Literal["binary", "multiclass", "regression"]
 Recipe = Literal["all", "recent", "mean"]
+RECIPES: tuple[Recipe, ...] = ("all", "recent", "mean")
 Like = Literal["weekday", "month"]
 
 
@@ -217,7 +219,7 @@ class ProjectParams(BaseModel):
         {"latency_p99_ms": 250.0, "error_share": 0.01, "degraded_share": 0.05}, description="service limits"
     )
     approval: Literal["automatic", "required"] = Field("automatic", description="who lets an action happen")
-    retrain_cost: float = Field(0.02, ge=0, description="gain, in skill, below which retraining does not pay")
+    retrain_cost: float = Field(0.02, ge=0, description="price of a training, in skill of 28 days of rows")
     backend: Literal["loky", "threading", "dask"] = Field("loky", description="joblib backend")
     notify: Addresses = Field([], description="addresses that are told of alerts")
     store: str = Field(
@@ -386,13 +388,23 @@ class RollbackParams(ProjectParams):
     window: GivenWindow = Field(
         Window.parse("2013-04-01/2013-05-01"), description="rows that judge, start/end"
     )
+    policy: Literal["economy", "proof", "schedule"] = Field(
+        "economy", description="asks to train when it pays, is proven to be better, or by the calendar"
+    )
+    recipes: list[Recipe] = Field(
+        list(RECIPES), min_length=1, description="what a training may learn from: all, recent, mean of both"
+    )
+    cycle: int = Field(1, ge=1, description="windows from one training to the next, by `schedule`")
+    rollback_certainty: float = Field(
+        0.9, gt=0.5, lt=1, description="probability that the predecessor is better from which it comes back"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the always-valid intervals")
     rollback_margin: float = Field(0.01, ge=0, description="gain, in skill, that the predecessor must show")
     ranking_margin: float = Field(
         0.01, ge=0, description="gain, in AUC within a day, that it must show otherwise"
     )
     challenger_share: Share = Field(
-        0.5, gt=0, description="share of the window that judges a fresh challenger; then a fresher one is"
+        0.5, gt=0, description="share of the window that is judged by models fitted when it began"
     )
     min_rows: int = Field(500, ge=1, description="fewer labelled rows are inconclusive")
     min_blocks: int = Field(7, ge=2, description="fewer days of labelled rows are inconclusive")

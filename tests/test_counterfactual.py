@@ -8,14 +8,14 @@ import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
 
 from prodkit.data.windows import read_window
-from prodkit.decisions.counterfactual import counterfactuals, fresh_challenger, served_figures, stretches
+from prodkit.decisions.counterfactual import counterfactuals, served_figures
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.performance import performance_evidence
+from prodkit.decisions.probes import Probes, steps_until
 from prodkit.decisions.soundness import left_out, sound_rows
 from prodkit.decisions.survey import inspect_window
 from prodkit.errors import IdentityError, ModelError, ParameterError, WindowError
 from prodkit.evidence import Window
-from prodkit.params import TrainParams
 from prodkit.store.workspace import load_version
 
 __all__ = ["orders_file", "places"]  # fixtures
@@ -39,12 +39,16 @@ def params_of(data, **given):
     return params_for("rollback", data, **{"window": FEBRUARY, "min_rows": 100, "min_blocks": 4, **given})
 
 
+def probes_of(store, champion, params):
+    """The probes that `rollback` asks in this window."""
+    return Probes.of_champion(store, params, champion, store.version(2).manifest)
+
+
 def fresh(store, champion, data, **given):
-    """The newest challenger that would be trained in this window, and the stretch that judges it."""
-    params = params_of(data, **given)
-    judged = stretches(params)[-1]
-    as_trained = TrainParams.check(store.version(2).manifest["params"])
-    return fresh_challenger(store, params, judged, champion=champion, as_trained=as_trained), judged
+    """The newest model that would be fitted in this window, and the step that judges it."""
+    probes = probes_of(store, champion, params_of(data, **given))
+    store.keep_probe(f"{probes.steps[-1].start:%Y-%m-%d}", b"", since="")  # each time anew
+    return probes.at(len(probes.steps) - 1).bundle(champion, "all"), probes.steps[-1]
 
 
 def poisoned(frame, chosen):
@@ -56,17 +60,37 @@ def poisoned(frame, chosen):
     ("given", "days"),
     [
         ({}, [1, 8, 15]),
-        ({"challenger_share": 0.3}, [1, 2, 6, 10, 15]),
+        ({"challenger_share": 0.3}, [1, 5, 9, 13, 15]),
         ({"challenger_share": 0.01}, list(range(1, 16))),
         ({"challenger_share": 1.0}, [1, 15]),
-        ({"as_of": "2024-02-09"}, [1, 5, 9]),
+        ({"as_of": "2024-02-09"}, [1, 8, 9]),
     ],
 )
-def test_a_window_is_judged_in_stretches_that_begin_at_midnights(orders_file, given, days):
-    """Halves of a fortnight are its weeks; no stretch is shorter than a day; a run within it stands at its moment."""
-    found = stretches(params_of(orders_file, **given))
-    assert [part.start.day for part in found] == days[:-1]
-    assert [part.end.day for part in found] == days[1:]
+def test_a_window_is_judged_in_steps_that_begin_at_midnights(orders_file, given, days):
+    """Halves of a fortnight are its weeks; no step is shorter than a day; a run within it stands at its moment."""
+    params = params_of(orders_file, **given)
+    since = params.window.start
+    steps = steps_until(params.window, params.moment, share=params.challenger_share, since=since)
+    assert [part.start.day for part in steps] == days[:-1]
+    assert [part.end.day for part in steps] == days[1:]
+
+
+@pytest.mark.parametrize(
+    ("window", "zone", "starts"),
+    [
+        ("2024-03-01/2024-04-01", "UTC", ["02-01", "02-15", "03-01", "03-16"]),
+        ("2024-02-29T23:00/2024-03-31T22:00", "Europe/Rome", ["01-31", "02-14", "02-29", "03-15"]),
+        ("2024-03-11/2024-03-18", "UTC", ["02-26", "02-29", "03-04", "03-07", "03-11", "03-14"]),
+        ("2024-03-11T06:00/2024-03-11T12:00", "UTC", ["03-09", "03-10", "03-11"]),
+    ],
+)
+def test_steps_stay_where_they_are_as_windows_follow_one_another(window, zone, starts):
+    """Months, weeks and hours, in any time zone, are cut alike whichever of them is the newest."""
+    window = Window.parse(window)
+    since = pd.Timestamp(f"2024-{starts[0]}T23:30").to_pydatetime()
+    steps = steps_until(window, window.end, share=0.5, since=since, timezone=zone)
+    assert [f"{step.start:%m-%d}" for step in steps] == starts
+    assert steps[-1].end == window.end
 
 
 def test_a_fresh_challenger_learns_only_what_was_known_when_its_judgement_began(store, champion, tmp_path):
@@ -156,14 +180,14 @@ def test_a_fresh_challenger_is_judged_on_rows_after_all_it_learned_from(store, c
     assert trials.missing == {}
 
 
-def test_each_stretch_is_judged_by_the_challenger_of_its_time(store, champion, orders_file):
+def test_each_step_is_judged_by_the_challenger_of_its_time(store, champion, orders_file):
     """The second week is answered by a challenger that has learned from the first, and the first by an older one."""
     params = params_of(orders_file)
     trial = counterfactuals(store, params, read_window(params), champion=champion).retrained
-    as_trained = TrainParams.check(store.version(2).manifest["params"])
-    for part in stretches(params):
+    probes = probes_of(store, champion, params)
+    for place, part in list(enumerate(probes.steps))[-2:]:
         inside = trial.rows["ordered_at"].between(part.start, part.end, "left").to_numpy()
-        made = fresh_challenger(store, params, part, champion=champion, as_trained=as_trained)
+        made = probes.at(place).bundle(champion, "all")
         assert made.trained.end == part.start - params.label_delay
         assert np.array_equal(trial.predicted["challenger"][inside], made.predict(trial.rows[inside]))
 
@@ -202,12 +226,12 @@ def test_a_window_without_labels_gives_a_reason(store, champion, orders_file, gi
     assert trials.daily_loss().empty
 
 
-def test_a_stretch_without_labels_yet_leaves_the_others_to_judge(store, champion, orders_file):
-    """If the newest stretch has no labels yet, those before it have."""
+def test_a_step_without_labels_yet_leaves_the_others_to_judge(store, champion, orders_file):
+    """If the newest step has no labels yet, those before it have."""
     params = params_of(orders_file, label_delay="2d", challenger_share=0.1)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
     assert len(trials.retrained.rows) == len(trials.whole.rows)
-    assert trials.retrained.rows["ordered_at"].max() < params.labels_until <= stretches(params)[-1].start
+    assert trials.retrained.rows["ordered_at"].max() < params.labels_until
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
@@ -232,8 +256,7 @@ def test_a_broken_feed_trains_nobody(store, champion, orders_file, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a model was trained on a broken feed")
 
-    monkeypatch.setattr("prodkit.decisions.counterfactual.build_model", refuse)
-    monkeypatch.setattr("prodkit.decisions.counterfactual.fit_model", refuse)
+    monkeypatch.setattr("prodkit.decisions.probes.fit_recipe", refuse)
     params = params_of(orders_file, drill={"price": "scaled"})
     rows = read_window(params)
     inspection = inspect_window(store, params, rows, version=2, bundle=champion)
@@ -256,7 +279,7 @@ def test_a_challenger_that_cannot_be_trained_is_a_reason(store, champion, orders
     def fail(*_, **__):
         raise ModelError("model", rule="could not be fitted: no luck")
 
-    monkeypatch.setattr("prodkit.decisions.counterfactual.fit_model", fail)
+    monkeypatch.setattr("prodkit.decisions.probes.fit_recipe", fail)
     params = params_of(orders_file)
     trials = counterfactuals(store, params, read_window(params), champion=champion)
     assert trials.retrained is None

@@ -4,66 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from math import ceil
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from prodkit.data.schema import Schema
-from prodkit.data.windows import labelled, read_window
+from prodkit.data.windows import read_window
+from prodkit.decisions.economy import Economics
+from prodkit.decisions.probes import Probes, Triangle, serving
 from prodkit.decisions.soundness import sound_rows
 from prodkit.decisions.trial import Trial, joined, run_trial, unseen_rows
-from prodkit.errors import DataError, ModelError, WindowError
+from prodkit.errors import DataError, ModelError, ProdkitError, WindowError
 from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle
-from prodkit.models.estimators import build_model, fit_model
 from prodkit.models.metrics import scores
-from prodkit.models.seen import Seen
-from prodkit.params import LEAD, PRIMARY, RollbackParams, TrainParams
+from prodkit.params import LEAD, PRIMARY, RollbackParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
 __all__ = [
     "Counterfactuals",
     "counterfactuals",
-    "fresh_challenger",
     "labelled_window",
     "served_figures",
-    "stretches",
 ]
-
-
-def fresh_challenger(
-    store: Store, params: RollbackParams, judged: Window, *, champion: Bundle, as_trained: TrainParams
-) -> Bundle:
-    """Train today's challenger as the champion was trained, on what was labelled before ``judged`` began.
-
-    It learns from the champion's first day on, but not from windows whose input was broken, and stops
-    ``label_delay`` before the rows that judge it.
-
-    Raises:
-        DataError: nothing to learn from.
-        ModelError: it cannot be fitted.
-    """
-    span = Window(min(champion.trained.start, params.window.start), judged.start)
-    known_then = params.model_copy(update={"as_of": judged.start})
-    rows = labelled(sound_rows(store, known_then, read_window(known_then, span, unique=False)), known_then)
-    schema = _retold(champion.schema, rows)
-    model = build_model(as_trained.model, schema=schema, arguments=as_trained.model_args, seed=params.seed)
-    rows = rows[schema.knows(rows[params.target])]
-    fitted, seen = fit_model(model, rows, schema=schema), Seen.of(rows, schema)
-    trained = Window(span.start, known_then.labels_until)
-    return replace(champion, model=fitted, schema=schema, trained=trained, seen=seen)
-
-
-def _retold(schema: Schema, rows: pd.DataFrame) -> Schema:
-    """The champion's columns, with the classes of these rows: training today would know the new ones."""
-    if schema.task != "multiclass":
-        return schema
-    now = Schema.infer(rows, features=schema.names[:1], target=schema.target, task="multiclass")
-    return replace(schema, classes=now.classes)
 
 
 @dataclass(frozen=True)
@@ -72,14 +37,20 @@ class Counterfactuals:
 
     Attributes:
         whole: champion, predecessor and the dumb baseline on all labelled, unseen rows; None if there are none.
-        retrained: all of these and fresh challengers, each on the stretch of them that began when it was trained; None
+        retrained: all of these and fresh challengers, each on the step of them that began when it was fitted; None
             if none could be tried.
         missing: for what could not be tried, why.
+        triangle: what models of each age have lost so far; None if nobody learns now, or the policy does not ask.
+        economics: whether a training pays, by these.
+        predecessor: whom the champion has replaced; None if nobody.
     """
 
     whole: Trial | None
     retrained: Trial | None
     missing: dict[str, str]
+    triangle: Triangle | None = None
+    economics: Economics | None = None
+    predecessor: Bundle | None = None
 
     def scores(self) -> pd.DataFrame:
         """Every candidate's scores, on all rows and on those that fresh challengers were put to."""
@@ -110,7 +81,7 @@ def served_figures(trials: Counterfactuals, *, sound: bool) -> dict[str, float]:
 def counterfactuals(
     store: Store, params: RollbackParams, rows: pd.DataFrame, *, champion: Bundle, sound: bool = True
 ) -> Counterfactuals:
-    """Try predecessor, dumb baseline and a fresh challenger on the rows that the champion served.
+    """Try predecessor, dumb baseline and fresh challengers on the rows that the champion served.
 
     A window without labels yet, without unseen rows, or without a predecessor leaves a reason, not a crash.
     Nothing is trained when the input is not ``sound``.
@@ -127,46 +98,59 @@ def counterfactuals(
         whole = _tried(others, usable, params, champion=champion)
     except DataError as error:
         return Counterfactuals(None, None, {**missing, "labels": str(error), "challenger": str(error)})
-    retrained = None
+    retrained = triangle = None
     try:
         if not sound:
             raise WindowError(
                 "challenger", rule="must not learn from a broken feed", value=str(params.window)
             )
-        as_trained = TrainParams.check(store.version(pointer.version or 0).manifest["params"])
-        retrained = _retrained(store, params, others, usable, champion=champion, as_trained=as_trained)
+        if params.policy == "schedule":
+            raise WindowError("challenger", rule="is not fitted by a policy of schedule", value="schedule")
+        number = pointer.version or 0
+        probes = Probes.of_champion(store, params, champion, store.version(number).manifest)
+        if params.policy == "economy":
+            triangle = probes.triangle(_asked(store, probes, number, champion), champion=number)
+        retrained = _retrained(params, others, usable, champion=champion, probes=probes)
     except (DataError, ModelError) as error:
         missing["challenger"] = str(error)
-    return Counterfactuals(whole, retrained, missing)
+    economics = triangle.economics(params.retrain_cost, params.recipes) if triangle else None
+    return Counterfactuals(whole, retrained, missing, triangle, economics, others.get("predecessor"))
+
+
+def _asked(store: Store, probes: Probes, number: int, champion: Bundle) -> dict[int, tuple[Bundle, int]]:
+    """The champion, and the version that served six windows ago, against which the trainings since are held."""
+    asked = {number: champion}
+    then = next(iter(serving(store, probes.params, probes.steps).values()), number)
+    if then not in asked:
+        with suppress(ProdkitError):  # it may be gone, or of other libraries
+            asked[then] = load_version(store, then)
+    return {each: (bundle, store.version(each).manifest.get("rows", 0)) for each, bundle in asked.items()}
 
 
 def _retrained(
-    store: Store,
-    params: RollbackParams,
-    others: dict[str, Bundle],
-    rows: pd.DataFrame,
-    *,
-    champion: Bundle,
-    as_trained: TrainParams,
+    params: RollbackParams, others: dict[str, Bundle], rows: pd.DataFrame, *, champion: Bundle, probes: Probes
 ) -> Trial:
-    """Each stretch of the rows, put to a challenger that was trained just before it, and to the others.
+    """Each step of the rows, put to a challenger that was fitted as it began, and to the others.
 
-    A stretch that cannot be tried is left out.
+    A step that cannot be tried is left out.
 
     Raises:
         DataError, ModelError: none can be; why the newest cannot.
     """
-    fresh, failed = [], None
-    for stretch in stretches(params):
+    fresh, failed, times = [], None, rows[params.time_column]
+    for place, step in enumerate(probes.steps):
+        within = times.between(step.start, step.end, "left")
+        if not within.any():
+            continue
         try:
-            made = fresh_challenger(store, params, stretch, champion=champion, as_trained=as_trained)
-            within = rows[params.time_column].between(stretch.start, stretch.end, "left")
+            made = probes.at(place).bundle(champion, params.recipes[0])
             fresh.append((made, unseen_rows(rows[within], params, champion, made)))
         except (DataError, ModelError) as error:
             failed = error
     if not fresh:
-        assert failed is not None
-        raise failed
+        raise failed or WindowError(
+            "challenger", rule="must have rows that judge it", value=str(params.window)
+        )
     schemas = [made.schema for made, _ in fresh]
     parts = [
         _tried({**others, "challenger": made}, part, params, champion=champion, schemas=schemas)
@@ -211,19 +195,3 @@ def _judging_rows(store: Store, params: RollbackParams, rows: pd.DataFrame, *bun
                 sound_rows(store, params, read_window(params, earlier, unique=False)), params, *bundles
             )
     return unseen_rows(rows, params, *bundles)
-
-
-def stretches(params: RollbackParams) -> list[Window]:
-    """The rows whose labels judge, cut at midnights into stretches of ``challenger_share``, the newest a full one.
-
-    A fresh challenger is judged by the stretch that follows its training; then a fresher one takes its place.
-    """
-    served = labelled_window(params)
-    end = min(served.end, params.moment)
-    length, whole = (end - served.start) * params.challenger_share, end - served.start
-    cuts = [
-        pd.Timestamp(end - part * length).floor("D").to_pydatetime()
-        for part in range(1, ceil(whole / length))
-    ]
-    marks = sorted({served.start, end, *(cut for cut in cuts if served.start < cut < end)})
-    return [Window(first, last) for first, last in pairwise(marks)]

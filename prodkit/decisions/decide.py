@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from prodkit.decisions.economy import Economics
 from prodkit.evidence import Evidence, Outcome, overall
 from prodkit.store.history import Champion
 
@@ -40,8 +41,15 @@ class Decision:
     clears_hold: bool = False
     judged: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def recipe(self) -> str:
+        """Of a retraining, which rows to learn from."""
+        economics = self.judged.get("economics") or {}
+        return economics.get("result", {}).get("recipe") or "all"
 
-_RUNGS = {"health": 2, "performance": 3}  # of the findings that may act, by the first word of their names
+
+# Of the findings that may act, by the first word of their names.
+_RUNGS = {"health": 2, "performance": 3, "economy": 3}
 _COOLDOWN = "cooldown"  # says nothing of the champion, only that it is too soon to try something new
 _ROW_COUNT = "contract.rows"
 _CHALLENGER = ("performance.challenger", "performance.challenger_since")
@@ -59,8 +67,19 @@ def promotion(evidence: Sequence[Evidence], *, challenger: int, generation: int)
     return Decision(action, outcome, tuple(reasons), tuple(evidence), target, generation, judged=judged)
 
 
-def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: bool = False) -> Decision:
+def judgement(
+    evidence: Sequence[Evidence],
+    *,
+    champion: Champion,
+    retrain_now: bool = False,
+    policy: str = "proof",
+    economics: Economics | Mapping[str, Any] | None = None,
+) -> Decision:
     """Keep, watch, roll back, retrain or hold.
+
+    What may ask to train, and to go back, depends on the policy. ``economy`` and ``schedule``: ``economy.training``,
+    which says whether a training pays, or is due, and ``economy.predecessor``, how probable it is that the predecessor
+    is better; whatever else of rung 3 fails is an alarm. ``proof``: the rest of rung 3, as follows.
 
     Names that the ladder knows: ``contract.*`` (rung 1), ``health.champion`` and ``health.predecessor`` (rung 2; the
     same with ``_latency``), ``performance.predecessor``, ``performance.predecessor_ranking``,
@@ -78,11 +97,16 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
         evidence: all findings, in any order.
         champion: the pointer that was judged; a hold in force ends when the contract passes.
         retrain_now: ask for a retraining even if the evidence does not.
+        policy: ``economy``, ``proof`` or ``schedule``.
+        economics: what ``economy.training`` rests on, for the record.
     """
     generation, predecessor, held = champion.generation, champion.predecessor, bool(champion.hold)
     named = _grounds(evidence)
     outcome = _without_drift(evidence)
     contract = overall(item for item in evidence if item.rung == 1)
+    basis = economics.to_dict() if isinstance(economics, Economics) else dict(economics or {})
+    judged: dict[str, Any] = {"rule": "judgement", "champion": asdict(champion), "retrain_now": retrain_now}
+    judged |= {} if policy == "proof" else {"policy": policy, "economics": basis}
 
     def decided(action: Action, because: Sequence[Evidence | str], target: int | None = None) -> Decision:
         reasons = tuple(item if isinstance(item, str) else sentence(item) for item in because)
@@ -95,7 +119,7 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
             target,
             generation,
             held and contract == "pass",
-            {"rule": "judgement", "champion": asdict(champion), "retrain_now": retrain_now},
+            judged,
         )
 
     broken = [
@@ -112,10 +136,9 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
     if contract != "pass":
         unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
         return decided("keep", unchecked or ["the input could not be checked"])
-    better = _challenger_ahead(named)
+    better, ahead = _by_proof(named) if policy == "proof" else _by_economy(named)
     cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
-    ahead = _predecessor_ahead(named) or _predecessor_instead(named, better)
-    if predecessor is not None and ahead and not _far_better(named, better):
+    if predecessor is not None and ahead:
         return decided("rollback", ahead, predecessor)
     if better and not cooling:
         return decided("retrain", better)
@@ -130,6 +153,21 @@ def judgement(evidence: Sequence[Evidence], *, champion: Champion, retrain_now: 
         item for item in evidence if item.outcome in ("error", "inconclusive") and item not in cooling
     ]
     return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
+
+
+def _by_economy(named: dict[str, Evidence]) -> tuple[list[Evidence], list[Evidence]]:
+    """What asks to train anew, and what to go back."""
+    training, predecessor = named.get("economy.training"), named.get("economy.predecessor")
+    return [training] if training and _is_supported(training) else [], (
+        [predecessor] if predecessor and _is_supported(predecessor) else []
+    )
+
+
+def _by_proof(named: dict[str, Evidence]) -> tuple[list[Evidence], list[Evidence]]:
+    """The same by tests that stay valid however often one looks."""
+    better = _challenger_ahead(named)
+    ahead = _predecessor_ahead(named) or _predecessor_instead(named, better)
+    return better, [] if _far_better(named, better) else ahead
 
 
 def _predecessor_ahead(named: dict[str, Evidence]) -> list[Evidence]:
@@ -181,7 +219,7 @@ def _is_supported(item: Evidence | None) -> bool:
     """A failure whose numbers show it: what was counted, or the near end of an interval, lies beyond the limit."""
     if item is None or item.outcome != "fail" or item.limit is None:
         return False
-    if item.rung == _RUNGS["health"]:
+    if item.rung == _RUNGS["health"] or item.name.startswith("economy."):
         return (
             item.value is not None
             and min(item.value, item.value if item.low is None else item.low) > item.limit
@@ -197,7 +235,7 @@ def _without_drift(evidence: Sequence[Evidence]) -> Outcome:
 def sentence(item: Evidence) -> str:
     """One line of evidence in words: what was measured, the number with its interval, the limit."""
     said = item.note or item.name
-    if item.value is None or item.rung == 1:  # a note of the data contract gives its numbers itself
+    if item.value is None or item.rung == 1 or item.name == "economy.training":  # the note gives its numbers
         return said
     interval = "" if item.low is None or item.high is None else f" ({item.low:.3g} to {item.high:.3g})"
     limit = "" if item.limit is None else f", limit {item.limit:.3g}"

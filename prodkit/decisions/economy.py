@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from prodkit.errors import DataError, ParameterError
+from prodkit.evidence import Evidence, Outcome
 from prodkit.models.metrics import autocorrelation, block_codes
 
-__all__ = ["Retraining", "chance_worse", "posterior", "worth_retraining"]
+__all__ = ["Economics", "Retraining", "chance_worse", "posterior", "worth_retraining"]
 
 Floats = NDArray[np.float64]
 
 _OWN_WEIGHT = 0.7  # of what the champion itself has shown beyond the slope: part of it is chance
 _RECENT_WINDOWS = 2  # of matured labels, over which that is measured
+_MONTH_DAYS = 28  # whose rows a training is priced by
 _YEAR_DAYS = 365  # a training has to pay within a year of windows
 
 
@@ -31,6 +35,7 @@ class Retraining:
         threshold: summed loss from which a training pays.
         slope: by how much a row's loss rises with each step of a model's age, 0 or more; NaN where it is not known.
         recipe: the one that has lost least so far, one step ahead; empty where none was measured.
+        window_rows: labelled rows of a window, on average.
     """
 
     retrain: bool
@@ -38,6 +43,7 @@ class Retraining:
     threshold: float
     slope: float
     recipe: str
+    window_rows: float = 0.0
 
 
 def worth_retraining(
@@ -94,10 +100,82 @@ def worth_retraining(
         fresh, own, sizes, slope=rise, trained_at=trained_at, steps=_RECENT_WINDOWS * look
     )
     expected = float(window_rows * excess)
-    threshold = max(
-        float(np.sqrt(2 * price * window_rows * rise * look)), float(price * window_days / _YEAR_DAYS)
-    )
-    return Retraining(expected > threshold, expected, threshold, slope, recipe)
+    threshold = _threshold(price, window_rows, rise, look=look, days=window_days)
+    return Retraining(expected > threshold, expected, threshold, slope, recipe, window_rows)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _threshold(price: float, window_rows: float, slope: float, *, look: int, days: float) -> float:
+    """The excess of a window from which a training of a price pays."""
+    return max(math.sqrt(2 * price * window_rows * slope * look), price * days / _YEAR_DAYS)
+
+
+@dataclass(frozen=True)
+class Economics:
+    """A :class:`Retraining` with all that holds it against another price.
+
+    Attributes:
+        result: at ``cost``.
+        unit: what the simple rule loses a row.
+        look: steps in a window.
+        window_days: days in a window.
+        loss: what is lost, in words.
+        cost: of a training, in skill of 28 days of rows.
+    """
+
+    result: Retraining
+    unit: float
+    look: int
+    window_days: float
+    loss: str
+    cost: float = 0.0
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Economics:
+        """Read what :meth:`to_dict` wrote."""
+        flat = {**document, "unit": _number(document["unit"])}
+        result = dict(flat.pop("result"))
+        return cls(Retraining(**result | {"slope": _number(result["slope"])}), **flat)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        flat = asdict(self)
+        flat["result"] |= {"slope": None if math.isnan(self.result.slope) else self.result.slope}
+        return flat | {"unit": None if math.isnan(self.unit) else self.unit}
+
+    @property
+    def price(self) -> float:
+        """Of a training, in summed loss."""
+        rows = self.result.window_rows * _MONTH_DAYS / self.window_days
+        return 0.0 if math.isnan(self.unit) else self.cost * self.unit * rows
+
+    def at(self, cost: float) -> Economics:
+        """The same at another price of a training."""
+        other, result = replace(self, cost=cost), self.result
+        slope = 0.0 if math.isnan(result.slope) else result.slope
+        threshold = _threshold(other.price, result.window_rows, slope, look=self.look, days=self.window_days)
+        return replace(
+            other, result=replace(result, retrain=result.expected > threshold, threshold=threshold)
+        )
+
+    def evidence(self, version: int, *, rows: int) -> Evidence:
+        """Does a training pay? In one sentence."""
+        result, days, name = self.result, self.window_days, "economy.training"
+        if not result.recipe:
+            note = "no model could be fitted and judged that the champion could be compared with"
+            return Evidence(name, "inconclusive", n=rows, rung=3, note=note)
+        words = {7.0: "week", 1.0: "day"} | dict.fromkeys((28.0, 29.0, 30.0, 31.0), "month")
+        note = (
+            f"Keeping version {version} is expected to cost {result.expected:,.4g} (in units of {self.loss}) more than "
+            f"a fresh model next {words.get(days, f'window of {days:g} days')}; the threshold is "
+            f"{result.threshold:,.4g}: {'retrain' if result.retrain else 'keep'}."
+        )
+        outcome: Outcome = "fail" if result.retrain else "pass"
+        figures = result.expected, None, None, result.threshold
+        return Evidence(name, outcome, *figures, n=rows, rung=3, note=note, unit="loss")
 
 
 def chance_worse(

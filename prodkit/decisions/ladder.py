@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pandas as pd
 from prodkit.data.windows import label_coverage
 from prodkit.decisions.cooldown import cooldown
 from prodkit.decisions.counterfactual import Counterfactuals, labelled_window
-from prodkit.decisions.gains import earlier_gains
+from prodkit.decisions.economy import chance_worse
+from prodkit.decisions.gains import daily_gains, earlier_gains
 from prodkit.decisions.gates import alternative, at_most, enough, share_at_most
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
-from prodkit.evidence import Evidence
+from prodkit.evidence import Evidence, Outcome
 from prodkit.models.bundle import Bundle, measured
 from prodkit.models.estimate import Estimated, estimate_evidence
 from prodkit.models.metrics import intervals
@@ -25,6 +27,7 @@ from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
 __all__ = [
+    "economy_evidence",
     "gain_table",
     "health_evidence",
     "knowledge_table",
@@ -50,14 +53,17 @@ def ladder_evidence(
     health = health_evidence(store, params, trials, version=version)
     health += _speed(store, params, trials, bundle, recorded=health)
     before = min(params.window.start, labelled_window(params).start)
+    earlier = earlier_gains(store, params, version=version, before=before)
     performance = performance_evidence(
         params,
         trials,
         look=look_number(params, bundle),
         since=bundle.holdout.end,
-        earlier=earlier_gains(store, params, version=version, before=before),
+        earlier=earlier,
         autocorrelation=bundle.autocorrelation,
     )
+    if params.policy != "proof":
+        performance += economy_evidence(params, trials, champion=champion, earlier=earlier, known=performance)
     worth = _worth(params, trials, look=look_number(params, bundle), known=store.version(version).manifest)
     estimates = []
     if outlook is not None:
@@ -72,6 +78,75 @@ def ladder_evidence(
         *cooldown(store, params),
         *estimates,
         *shifts,
+    ]
+
+
+def economy_evidence(
+    params: RollbackParams,
+    trials: Counterfactuals,
+    *,
+    champion: tuple[int, Bundle],
+    earlier: Mapping[str, pd.Series[float]],
+    known: Sequence[Evidence] = (),
+) -> list[Evidence]:
+    """Does a training pay, or is it due; and is the predecessor likely to be better since the promotion?
+
+    Args:
+        params: of the run.
+        trials: the champion, and who could have been in its place, on the same rows.
+        champion: its number and bundle.
+        earlier: daily gains of the windows before this one.
+        known: the other findings of rung 3: nothing is asked for where they say that labels are too few.
+    """
+    version, bundle = champion
+    name = "economy.training"
+    if params.policy == "schedule":
+        windows = (params.window.end - bundle.trained.end - params.label_delay) / (
+            params.window.end - params.window.start
+        )
+        outcome: Outcome = "fail" if windows > params.cycle - 0.5 else "pass"
+        note = f"windows since version {version} was trained, which the schedule gives it"
+        found = [
+            Evidence(
+                name, outcome, value=windows, limit=params.cycle - 0.5, rung=3, note=note, unit="windows"
+            )
+        ]
+    elif trials.triangle is None or trials.economics is None:
+        why = trials.missing.get("challenger", "no model could be fitted to compare it with")
+        found = [Evidence(name, "inconclusive", rung=3, note=why)]
+    else:
+        rows = int(trials.triangle.rows[-trials.triangle.look :].sum())
+        found = [trials.economics.evidence(version, rows=rows)]
+    if any(item.name == "performance.labels" and item.outcome != "pass" for item in known):
+        found = [replace(item, outcome="inconclusive") for item in found]
+    return [*found, *_predecessor(params, trials, bundle, earlier)]
+
+
+def _predecessor(
+    params: RollbackParams, trials: Counterfactuals, bundle: Bundle, earlier: Mapping[str, pd.Series[float]]
+) -> list[Evidence]:
+    """The posterior of its being better: the prior says what younger models are worth, the days say the rest."""
+    gains = daily_gains(trials, least_days=params.min_blocks).get("predecessor")
+    if gains is None or trials.whole is None or trials.predecessor is None:
+        return []
+    days = pd.concat([earlier.get("predecessor", pd.Series(dtype=float)), gains])
+    younger = 0.0
+    if trials.triangle is not None and trials.economics is not None:
+        age = (bundle.trained.end - trials.predecessor.trained.end) / trials.triangle.step
+        younger = float(np.nan_to_num(-trials.economics.result.slope / trials.economics.unit * age))
+    chance = chance_worse(-days.to_numpy(), blocks=np.arange(len(days)) - len(days), expected=younger)
+    limit = params.rollback_certainty
+    if np.isnan(chance):
+        note = "the predecessor cannot be compared: one of them did not answer"
+        return [Evidence("economy.predecessor", "inconclusive", rung=3, note=note)]
+    note = f"probability that the predecessor loses less, by {len(days)} days since the promotion"
+    outcome: Outcome = "fail" if chance > limit else "pass"
+    skill = 1 - float(np.nanmean(trials.whole.lost("predecessor")))
+    if outcome == "fail" and skill <= 0:
+        outcome, note = "inconclusive", f"{note}; but in this window it is {skill:.3g} over the simple rule"
+    rows = len(trials.whole.rows)
+    return [
+        Evidence("economy.predecessor", outcome, chance, limit=limit, n=rows, rung=3, note=note, unit="share")
     ]
 
 

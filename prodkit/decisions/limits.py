@@ -144,6 +144,11 @@ def _since(item: Evidence, _: float, now: float) -> Outcome:
     return "pass" if item.value is not None and item.value >= now else "inconclusive"
 
 
+def _certainty(item: Evidence, then: float, now: float) -> Outcome:
+    """A probability, beyond which something is done; what was held back though beyond it stays so."""
+    return "inconclusive" if item.outcome == "inconclusive" else _at_most(item, then, now)
+
+
 _CONTEST = {
     "cooldown": Held("cool_down", _since),
     "gain.baseline": Held("margin", _improvement),
@@ -163,6 +168,7 @@ _LADDER = {
     "health.champion_latency": Held("slo.latency_p99_ms", _at_most),
     "health.predecessor_latency": Held("slo.latency_p99_ms", _at_most),
     "health.degraded_share": Held("slo.degraded_share", _at_most),
+    "economy.predecessor": Held("rollback_certainty", _certainty),
     "performance.labels": Held("min_rows", _enough),
     "performance.predecessor": Held("rollback_margin", _alternative),
     "performance.predecessor_ranking": Held("ranking_margin", _alternative),

@@ -94,9 +94,10 @@ def decided_again(document: Mapping[str, Any], evidence: Sequence[Evidence] | No
             ):
                 return promotion(lines, challenger=number, generation=generation)
             case {"rule": "judgement", "champion": dict(pointer), "retrain_now": bool(now), **rest} if (
-                not rest
+                rest.keys() <= {"policy", "economics"}
             ):
-                return judgement(lines, champion=Champion(**pointer), retrain_now=now)
+                given: dict[str, Any] = {str(name): value for name, value in rest.items()}
+                return judgement(lines, champion=Champion(**pointer), retrain_now=now, **given)
     except (TypeError, ValueError) as error:
         raise RunError("judged", rule="must name a champion", value=error, fix=_DAMAGED) from error
     rule, fix = (

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from prodkit.decisions.decide import Decision, sentence
+from prodkit.decisions.economy import Economics
 from prodkit.decisions.limits import held_against, limits_of
 from prodkit.decisions.record import decided_again, evidence_of
 from prodkit.evidence import Evidence
@@ -121,16 +122,16 @@ def other_decision(document: Mapping[str, Any], changed: Mapping[str, Any]) -> A
     untold += [
         f"{name} {_WHY.get(name, 'changes what is read or tried')}"
         for name in differ
-        if name not in _KNOWN | limits_of(kind.notebook)
+        if name not in _KNOWN | limits_of(kind.notebook) and (name, own[name]) != ("policy", "proof")
     ]
+    judged = dict(document["judged"])
+    evidence = [_priced(item, judged, before, after) for item in evidence]
     untold += _untried(recorded, evidence, document["judged"])
     then = _said(decided_again(document, recorded), before)
     told = Alternative(document.get("run_id", ""), kind.notebook, str(before.window), then, "", "")
     if untold:
         return replace(told, why="; ".join(untold))
-    judged = dict(document["judged"])
-    if "retrain_now" in differ:
-        judged["retrain_now"] = own["retrain_now"]
+    judged |= {name: own[name] for name in ("policy", "retrain_now") if name in differ}
     found = decided_again({**document, "judged": judged}, evidence)
     now = _said(found, after)
     turned = [
@@ -139,6 +140,19 @@ def other_decision(document: Mapping[str, Any], changed: Mapping[str, Any]) -> A
     ]
     why = "; ".join(turned or found.reasons[:1]) if now != then else ""
     return replace(told, now=now, why=why)
+
+
+def _priced(
+    item: Evidence, judged: Mapping[str, Any], before: ProjectParams, after: ProjectParams
+) -> Evidence:
+    """Whether a training pays, at the price of now, by the triangle on record."""
+    economics = judged.get("economics")
+    if item.name != "economy.training" or item.outcome == "inconclusive" or not economics:
+        return item
+    if before.retrain_cost == after.retrain_cost:
+        return item
+    version = int(judged["champion"]["version"] or 0)
+    return Economics.from_dict(economics).at(after.retrain_cost).evidence(version, rows=item.n)
 
 
 def _said(decision: Decision, params: ProjectParams) -> str:

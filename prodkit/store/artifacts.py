@@ -58,7 +58,7 @@ class Artifacts:
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._files, LocalFileSystem)
         if self._local and create:
-            for folder in (self._root, self._path("versions"), self._path("incoming")):
+            for folder in (self._root, *map(self._path, ("versions", "probes", "incoming"))):
                 _make_private(Path(folder))
             self._sweep()
 
@@ -75,12 +75,12 @@ class Artifacts:
                     if now - left.stat().st_mtime > _STALE_SECONDS:
                         left.unlink()
 
-    def publish(self, artifact: bytes) -> str:
+    def publish(self, artifact: bytes, *, kind: str = "versions") -> str:
         """Write the bytes under their content name, and return that, relative to the root.
 
         Locally they are written aside, synced and renamed; an object store does the same by itself.
         """
-        location = content_name(hashlib.sha256(artifact).hexdigest())
+        location = content_name(hashlib.sha256(artifact).hexdigest(), kind=kind)
         if not self._local:
             self._files.pipe_file(self._path(location), artifact)
             return location
@@ -96,10 +96,10 @@ class Artifacts:
         self._files.invalidate_cache()
         return bool(self._files.exists(self._path(content_name(digest))))
 
-    def remove(self, digest: str) -> None:
+    def remove(self, digest: str, *, kind: str = "versions") -> None:
         """Remove the file of these bytes, if it is there."""
-        if self.exists(digest):
-            self._files.rm_file(self._path(content_name(digest)))
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(content_name(digest, kind=kind)))
 
     def lend(self, digest: str, folder: Path) -> None:
         """Show a file under the same name below another folder: as a link if it is local, else as a copy.
@@ -114,7 +114,9 @@ class Artifacts:
             else:
                 self._files.get_file(here, str(there))
 
-    def verified(self, digest: str, *, signed: str | None, vouched: bytes, name: str) -> bytes:
+    def verified(
+        self, digest: str, *, signed: str | None, vouched: bytes, name: str, kind: str = "versions"
+    ) -> bytes:
         """The bytes of a file, if they are the very ones that were published.
 
         Args:
@@ -123,13 +125,14 @@ class Artifacts:
                 only the digest is to be compared.
             vouched: what the signature is of.
             name: what to call it in an error.
+            kind: the folder that it lies in.
 
         Raises:
             ArtifactError: the file is missing, cannot be read, differs, is not signed with the key that is set, or is
                 signed and no key is set.
             ParameterError: the key is malformed.
         """
-        location = content_name(digest)
+        location = content_name(digest, kind=kind)
         try:
             artifact: bytes = self._files.cat_file(self._path(location))
         except OSError as error:
@@ -158,11 +161,11 @@ class Artifacts:
         return f"{self._root}/{location}"
 
 
-def content_name(digest: str) -> str:
+def content_name(digest: str, *, kind: str = "versions") -> str:
     """Where the bytes of this SHA-256 lie, relative to the root; ArtifactError when it is none."""
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ArtifactError("digest", rule="must be a SHA-256 in hexadecimal digits", value=repr(digest))
-    return f"versions/{digest}.joblib"
+    return f"{kind}/{digest}.joblib"
 
 
 def _make_private(folder: Path) -> None:

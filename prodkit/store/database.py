@@ -125,11 +125,11 @@ CENSUSES = sa.Table(  # what the table of a plan held when it was seen last
     sa.Column("plan", sa.ForeignKey("plans.number"), primary_key=True, autoincrement=False),
     *_texts("document"),
 )
-PROBES = sa.Table(  # the summed loss, on a step, of a recipe fitted on what was known at a moment
+PROBES = sa.Table(  # summed loss, on a step, of who was fitted at a moment; of a `model`, its file
     "probes",
     _TABLES,
     *(sa.Column(name, sa.Text, primary_key=True) for name in ("recipe", "fitted_at", "step_start")),
-    *_texts("step_end", "digest"),
+    *_texts("step_end", "digest", "signature"),
     *(sa.Column(name, sa.Double) for name in ("rows", "loss")),
 )
 TABLES = _TABLES.sorted_tables

@@ -1,4 +1,4 @@
-"""How a model lives, and what of it is done: plans, and the steps of their periods."""
+"""How a model lives, and what of it is done: plans, the steps of their periods, and what probes lose on them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,13 @@ import sqlalchemy as sa
 from prodkit.errors import ConflictError, LockedError
 from prodkit.evidence import Window, iso
 from prodkit.files import share_as
-from prodkit.store.database import CENSUSES, PLANS, STEPS, Database
+from prodkit.store.database import CENSUSES, PLANS, PROBES, STEPS, Database
 from prodkit.store.history import parsed_json, strict_json
 
-__all__ = ["Plans"]
+__all__ = ["PROBE_MODEL", "Plans"]
+
+PROBE_MODEL = "model"
+"""The recipe under which a fitted probe itself is on record."""
 
 _LOCKS = {"loop": 0x70726F6C, "upkeep": 0x70726F75}  # any numbers, the same for all
 
@@ -166,3 +169,23 @@ class Plans:
                 }
                 for row in rows.execute(query)
             }
+
+    def probe_losses(self) -> list[dict[str, Any]]:
+        """The summed losses of probes on record, by step and moment of the fit."""
+        query = sa.select(PROBES).where(PROBES.c.recipe != PROBE_MODEL)
+        with self._database.read() as rows:
+            return [dict(row) for row in rows.execute(query.order_by(*PROBES.primary_key)).mappings()]
+
+    def record_probe_losses(self, columns: Sequence[str], losses: Sequence[Mapping[str, Any]]) -> None:
+        """Put these losses in the place of all that is on record of some steps.
+
+        Args:
+            columns: where these steps start, ISO text.
+            losses: each with ``recipe``, ``fitted_at``, ``step_start``, ``step_end`` (ISO text), ``digest``, ``rows``,
+                ``loss``.
+        """
+        old = PROBES.c.step_start.in_(list(columns)), PROBES.c.recipe != PROBE_MODEL
+        with self._database.write() as write:
+            write.rows.execute(PROBES.delete().where(*old))
+            if losses:
+                write.rows.execute(PROBES.insert(), [{"signature": "", **row} for row in losses])

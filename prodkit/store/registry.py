@@ -30,6 +30,7 @@ from prodkit.store.artifacts import Artifacts, content_name, signature
 from prodkit.store.database import (
     CHAMPION,
     EVENTS,
+    PROBES,
     VERSIONS,
     Database,
     champion_of,
@@ -46,6 +47,7 @@ from prodkit.store.history import (
     replay,
     strict_json,
 )
+from prodkit.store.plans import PROBE_MODEL
 
 __all__ = ["Champion", "Event", "Store", "Version", "Who", "vouched_row"]
 
@@ -235,6 +237,38 @@ class Store(Approvals):
             for digest in deleted - {row.digest for row in _present(write.rows)}:
                 self._artifacts.remove(digest)
 
+    # Probes
+
+    def keep_probe(self, fitted_at: str, artifact: bytes, *, since: str) -> None:
+        """Keep a model that was fitted to see how models age, and remove those fitted before another moment."""
+        digest = hashlib.sha256(artifact).hexdigest()
+        row = {"recipe": PROBE_MODEL, "fitted_at": fitted_at, "step_start": fitted_at, "step_end": fitted_at}
+        row |= {"digest": digest, "signature": signature(_probe_name(fitted_at, digest))}
+        self._artifacts.publish(artifact, kind="probes")
+        models = sa.select(PROBES.c.digest).where(PROBES.c.recipe == PROBE_MODEL)
+        with self._database.write() as write:
+            past = (PROBES.c.fitted_at < since) | (PROBES.c.fitted_at == fitted_at)
+            old = set(write.rows.scalars(models.where(past)))
+            write.rows.execute(PROBES.delete().where(PROBES.c.recipe == PROBE_MODEL, past))
+            write.rows.execute(PROBES.insert().values(row))
+            for gone in old - set(write.rows.scalars(models)):
+                self._artifacts.remove(gone, kind="probes")
+
+    def probe(self, fitted_at: str) -> bytes | None:
+        """The bytes of a probe, compared with what was kept before anybody may parse them; None if it is not there."""
+        query = sa.select(PROBES).where(PROBES.c.recipe == PROBE_MODEL, PROBES.c.fitted_at == fitted_at)
+        with self._database.read() as rows:
+            row = rows.execute(query).first()
+        if row is None:
+            return None
+        vouched, name = _probe_name(fitted_at, row.digest), f"probe {fitted_at}"
+        try:
+            return self._artifacts.verified(
+                row.digest, signed=row.signature, vouched=vouched, name=name, kind="probes"
+            )
+        except ArtifactError:  # it can be fitted again
+            return None
+
     # Champion
 
     def champion(self) -> Champion:
@@ -400,3 +434,8 @@ def _vouched(number: int, manifest: str, digest: str, location: str) -> bytes:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _probe_name(fitted_at: str, digest: str) -> bytes:
+    """What the signature of a probe is of."""
+    return f"probe {fitted_at} {digest}".encode()

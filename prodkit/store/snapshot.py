@@ -16,9 +16,19 @@ from prodkit.errors import ArtifactError, ParameterError, StoreError
 from prodkit.files import publish
 from prodkit.store.approvals import deleted_versions
 from prodkit.store.artifacts import Artifacts
-from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, TABLES, VERSIONS, Database, events_of
+from prodkit.store.database import (
+    CHAMPION,
+    EVENTS,
+    METRICS,
+    PROBES,
+    PROFILES,
+    TABLES,
+    VERSIONS,
+    Database,
+    events_of,
+)
 from prodkit.store.history import Event, Replay, chain_problems, replay
-from prodkit.store.plans import Plans
+from prodkit.store.plans import PROBE_MODEL, Plans
 
 __all__ = ["back_up", "copy_sqlite", "take_snapshot"]
 
@@ -57,6 +67,7 @@ def take_snapshot(url: str, artifacts: str, *, at: Mapping[str, int], folder: Pa
                 EVENTS: EVENTS.c.number <= at["events"],
                 METRICS: METRICS.c.id <= at["metrics"],
                 PROFILES: PROFILES.c.id <= at["profiles"],
+                PROBES: PROBES.c.recipe != PROBE_MODEL,  # which can be fitted again
             }
             tables = {table: _rows(connection, table, clause) for table, clause in clauses.items()}
     finally:

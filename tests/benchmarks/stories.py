@@ -141,7 +141,13 @@ def judged(store: Store, params: RollbackParams, *, drift: bool = True) -> Decis
     evidence = ladder_evidence(
         store, params, trials, champion=(version, champion), inspection=inspection, shifts=shifts
     )
-    decision = judgement(evidence, champion=store.champion(), retrain_now=params.retrain_now)
+    decision = judgement(
+        evidence,
+        champion=store.champion(),
+        retrain_now=params.retrain_now,
+        policy=params.policy,
+        economics=trials.economics,
+    )
     carry_out(store, params, decision)
     remember_trial(store, params, trials, version=version)
     return decision
