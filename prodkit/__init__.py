@@ -18,6 +18,7 @@ _HOMES = {
         "draw_learning_curve",
         "draw_rising_load",
         "draw_scores",
+        "draw_staleness",
         "draw_volume_cost",
     ],
     "explore": [
@@ -59,6 +60,7 @@ _HOMES = {
     "decisions.gates": ["improvement"],
     "decisions.economy": ["Retraining", "chance_worse", "worth_retraining"],
     "decisions.refit": ["refit", "register_successor", "successor_evidence"],
+    "decisions.probes": ["audit", "first_triangle"],
     "decisions.ladder": ["gain_table", "knowledge_table", "ladder_evidence"],
     "models.metrics": ["calibration_curve"],
     "models.estimators": ["fit_model"],

@@ -33,6 +33,8 @@ from prodkit.canvas import (
     plain_text,
     range_text,
 )
+from prodkit.decisions.economy import Economics
+from prodkit.decisions.probes import Triangle
 from prodkit.drift.profiles import ColumnProfile
 from prodkit.models.metrics import calibration_curve
 from prodkit.params import Task
@@ -50,6 +52,7 @@ __all__ = [
     "draw_panels",
     "draw_rising_load",
     "draw_scores",
+    "draw_staleness",
     "draw_threshold_costs",
     "draw_volume_cost",
 ]
@@ -272,6 +275,38 @@ def draw_learning_curve(table: pd.DataFrame, *, metric: str) -> Chart:
     sheet.number_x(rows, log=rows[-1] >= 8 * max(rows[0], 1))
     sizes, scores = (f"{number_text(each[0])} to {number_text(each[-1])}" for each in (rows, held_out))
     return sheet.chart("training rows", name, f"learning curve: {sizes} rows, validation {name} {scores}")
+
+
+def draw_staleness(triangle: Triangle | None, economics: Economics | None, *, note: str = "") -> Chart:
+    """How much more models lose as they age: each probe, their line, the champion's windows, and from where it pays.
+
+    Args:
+        triangle: what models of each age lost.
+        economics: of a training, by these.
+        note: a sentence that stands below.
+    """
+    sheet = Sheet("How fast do models age, and from when on does a training pay?", height=3.2)
+    if triangle is None or economics is None or not economics.result.recipe:
+        return sheet.nothing("no model could be fitted and asked about a later step")
+    probes, own = triangle.staleness(economics.result.recipe)
+    if probes.empty:
+        return sheet.nothing("no model is old enough yet")
+    a_day = economics.result.slope / economics.unit / (triangle.step.total_seconds() / 86_400)
+    level = economics.result.threshold / economics.result.window_rows / economics.unit
+    last = max(probes.index.max(), own.index.max() if len(own) else 0.0)
+    sheet.axes.plot(probes.index, probes, linestyle="", marker="o", markersize=3.5, color=GREY, alpha=0.6)
+    sheet.line([0, last], [0, a_day * last], BLUE, name="models on average")
+    if len(own):
+        sheet.axes.plot(own.index, own, linestyle="", marker="x", markersize=8, color=RED, mew=2)
+    sheet.level(level, "pays from")
+    days = f", so every {level / a_day:.0f} days" if a_day > 0 else ""
+    digest = f"{counted(len(probes), 'probe')}; {number_text(100 * a_day)} of skill lost in 100 days; "
+    digest += f"a training pays from {number_text(level)}{days}"
+    digest += f"; the champion {range_text(own)}" if len(own) else ""
+    x = "age of the model, days (crosses: the champion, window by window)"
+    return sheet.chart(
+        "\n".join(filter(None, (x, note))), "further loss, skill", f"{digest}{note and '; '}{note}"
+    )
 
 
 def draw_threshold_costs(table: pd.DataFrame, *, threshold: float, title: str) -> Chart:

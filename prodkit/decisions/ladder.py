@@ -134,7 +134,7 @@ def _predecessor(
     if trials.triangle is not None and trials.economics is not None:
         age = (bundle.trained.end - trials.predecessor.trained.end) / trials.triangle.step
         younger = float(np.nan_to_num(-trials.economics.result.slope / trials.economics.unit * age))
-    chance = chance_worse(-days.to_numpy(), blocks=np.arange(len(days)) - len(days), expected=younger)
+    chance = chance_worse(days.to_numpy(), blocks=np.arange(len(days)) - len(days), expected=younger)
     limit = params.rollback_certainty
     if np.isnan(chance):
         note = "the predecessor cannot be compared: one of them did not answer"

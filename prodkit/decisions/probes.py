@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
 from math import ceil, log
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import joblib
@@ -24,17 +24,28 @@ from prodkit.data.windows import digest, labelled, read_window
 from prodkit.decisions.economy import Economics, worth_retraining
 from prodkit.decisions.soundness import sound_rows
 from prodkit.errors import DataError, ModelError, ParameterError, WindowError
-from prodkit.evidence import Window, earlier_windows, iso
+from prodkit.evidence import Window, earlier_windows, iso, parse_duration
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import Fallback, MeanModel, predictions
 from prodkit.models.metrics import Floats, row_losses
 from prodkit.models.seen import Seen
 from prodkit.models.training import fit_recipe, model_for
 from prodkit.params import PRIMARY, RECIPES, ProjectParams, RollbackParams, Task, TrainParams
+from prodkit.store.history import Event
 from prodkit.store.registry import Store
 from prodkit.store.workspace import first_rows
 
-__all__ = ["Probe", "Probes", "Triangle", "naive", "serving", "steps_until", "summed_loss"]
+__all__ = [
+    "Probe",
+    "Probes",
+    "Triangle",
+    "audit",
+    "first_triangle",
+    "naive",
+    "serving",
+    "steps_until",
+    "summed_loss",
+]
 
 _MOST = 12  # steps back from now on which, and by whose probes, anything is computed
 _DAY = timedelta(days=1)
@@ -189,6 +200,20 @@ class Triangle:
         """How long a step is, on average."""
         return (self.steps[-1].end - self.steps[0].start) / len(self.steps)
 
+    def staleness(self, recipe: str) -> tuple[pd.Series[float], pd.Series[float]]:
+        """By age in days: what each probe lost more, in skill, than the one of the step; and the champion by window."""
+        table, days = self.losses[recipe] / (self.rows * self.unit), self.step / _DAY
+        fitted, asked = np.triu_indices(len(self.rows), k=1)
+        more = pd.Series(table[fitted, asked] - table[asked, asked], index=(asked - fitted) * days)
+        own, served = {}, np.flatnonzero(np.isfinite(self.served) & np.isfinite(np.diagonal(table)))
+        for window in np.split(
+            served, np.flatnonzero(np.diff((len(self.rows) - 1 - served) // self.look)) + 1
+        ):
+            if rows := float(self.rows[window].sum()):
+                gap = self.served[window].sum() - np.diagonal(self.losses[recipe])[window].sum()
+                own[float((window.mean() - self.trained_at) * days)] = gap / rows / self.unit
+        return more[np.isfinite(more)], pd.Series(own, dtype=float)
+
     def economics(self, cost: float, recipes: Sequence[str] = RECIPES) -> Economics:
         """Whether a training pays that costs so much, in skill of 28 days of rows."""
         losses = {name: self.losses[name] for name in recipes} if np.isfinite(self.unit) else {}
@@ -197,6 +222,13 @@ class Triangle:
             losses, self.rows, trained_at=self.trained_at, served=self.served, price=0.0, **given
         )
         return Economics(result, self.unit, loss=PRIMARY[self.task].replace("_", "-"), **given).at(cost)
+
+
+class Tried(Protocol):
+    """What a triangle was made for."""
+
+    triangle: Triangle | None
+    economics: Economics | None
 
 
 @dataclass
@@ -237,6 +269,7 @@ class Probes:
         try:
             as_trained = TrainParams.check(manifest["params"])
             model = [as_trained.model, as_trained.model_args, as_trained.seed]
+            model += [params.drill] if params.drill else []
         except (KeyError, ParameterError):
             pass
 
@@ -496,3 +529,77 @@ def serving(
         if versions and step.start >= naive(since):
             served[place] = versions[-1]
     return served
+
+
+def audit(store: Store, params: RollbackParams, trials: Tried) -> str:
+    """What the trainings of the last six windows saved against keeping the version of then, less their price."""
+    triangle, economics = trials.triangle, trials.economics
+    served = serving(store, params, triangle.steps) if triangle is not None else {}
+    if triangle is None or economics is None or not served:
+        return ""
+    then, since = next(iter(served.values())), triangle.steps[min(served)].start
+    trainings = [event for event in store.history() if _asked_to_train(event, since, naive(params.moment))]
+    if not trainings:
+        return f"No training since {since:%Y-%m-%d}."
+    nothing = np.full(len(triangle.rows), np.nan)
+    gaps = [
+        triangle.versions.get(then, nothing)[at] - triangle.versions.get(who, nothing)[at]
+        for at, who in served.items()
+    ]
+    saved, price = float(np.nansum(gaps)), len(trainings) * economics.price
+    return (
+        f"Since {since:%Y-%m-%d} trainings ({len(trainings)}) saved {saved:,.4g} against keeping version {then}, "
+        f"at a price of {price:,.4g}: {saved - price:,.4g}."
+    )
+
+
+def _asked_to_train(event: Event, since: datetime, until: datetime) -> bool:
+    if event.kind != "decide" or event.detail.get("action") != "retrain":
+        return False
+    return since < naive(datetime.fromisoformat(str(event.detail["as_of"]))) < until
+
+
+def first_triangle(
+    store: Store, params: TrainParams, arguments: Mapping[str, Any], *, schema: Schema
+) -> tuple[Triangle, Economics] | tuple[None, None]:
+    """How fast a model would age, told by the rows it can learn from, before anybody serves; None where they do not.
+
+    Args:
+        store: where probes are kept, and taken from.
+        params: of the training.
+        arguments: of the model.
+        schema: of its columns.
+    """
+    period = _last_period(params)
+    days = (period.end - period.start) / _DAY
+    share = 0.5 if days - params.label_delay / _DAY >= _HALVED_DAYS else 1.0
+    look = RollbackParams.check(
+        {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
+        | {"window": str(period), "challenger_share": share, "as_of": params.moment.isoformat()}
+    )
+    since = _first_moment(store, naive(params.window.start))
+
+    def prepared(rows: pd.DataFrame) -> tuple[Schema, Any]:
+        now = Schema.infer(
+            rows, features=schema.names, target=schema.target, task=schema.task, missing=schema.missing
+        )
+        return now, model_for(params, dict(arguments), schema=now)
+
+    basis = _basis(schema, [params.model, params.model_args, params.seed])
+    steps = steps_until(period, naive(look.moment), share=share, since=since, timezone=params.timezone)
+    try:
+        triangle = Probes(
+            store, look, steps, since, prepared, basis, schema.task, first_rows(store)
+        ).triangle({}, champion=0)
+    except (DataError, ModelError):
+        return None, None
+    return triangle, triangle.economics(params.retrain_cost)
+
+
+def _last_period(params: TrainParams) -> Window:
+    """The period of life that ends with the window of a training."""
+    end, days = params.window.end, {"week": 7, "day": 1}.get(params.every)
+    if params.every == "month":
+        first = end.replace(day=1)
+        return Window((first - _DAY).replace(day=1) if end == first else end - timedelta(days=30), end)
+    return Window(end - (timedelta(days=days) if days else parse_duration(params.every)), end)
