@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from tables import FEBRUARY, opened, orders, orders_file, params_for, places, stocked, written
 
+import prodkit.decisions.probes as probes_module
 from prodkit.data.windows import read_window
 from prodkit.decisions.counterfactual import counterfactuals, served_figures
 from prodkit.decisions.decide import judgement
+from prodkit.decisions.ladder import economy_evidence
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.probes import Probes, steps_until
 from prodkit.decisions.soundness import left_out, sound_rows
@@ -285,3 +287,65 @@ def test_a_challenger_that_cannot_be_trained_is_a_reason(store, champion, orders
     assert trials.retrained is None
     assert "no luck" in trials.missing["challenger"]
     assert trials.whole is not None
+
+
+def counted_fits(monkeypatch):
+    """Every fit of a probe from now on."""
+    fits, fit = [], probes_module.fit_recipe
+    monkeypatch.setattr(probes_module, "fit_recipe", lambda *a, **k: fits.append(len(a[2])) or fit(*a, **k))
+    return fits
+
+
+def triangle_of(store, champion, data, **given):
+    """What `rollback` knows of the age of models in this window."""
+    params = params_of(data, **given)
+    return counterfactuals(store, params, read_window(params), champion=champion).triangle
+
+
+def test_the_triangle_grows_by_its_newest_steps_and_nothing_is_fitted_twice(
+    store, champion, orders_file, monkeypatch
+):
+    """Asked again, nothing is fitted and all is as it was; the next window fits the models of its own two steps."""
+    fits = counted_fits(monkeypatch)
+    first = triangle_of(store, champion, orders_file)
+    count = len(fits)
+    assert count == 6  # of the weeks from January 4 on, and of both of the window
+    again = triangle_of(store, champion, orders_file)
+    later = triangle_of(store, champion, orders_file, window="2024-02-15/2024-02-29")
+    assert len(fits) == count + 2
+    known = len(first.rows)
+    assert np.array_equal(first.losses["all"], again.losses["all"], equal_nan=True)
+    settled = known - 1  # the last day of the window had no labels yet
+    assert np.array_equal(
+        first.losses["all"][:settled, :settled], later.losses["all"][:settled, :settled], equal_nan=True
+    )
+    assert later.rows[settled] > first.rows[settled]
+    assert np.isfinite(later.losses["all"][-1, -1])
+    assert np.isnan(later.losses["all"][-1, :-1]).all()
+
+
+def test_labels_that_were_corrected_are_judged_anew_and_rows_on_hold_count_nowhere(store, champion, tmp_path):
+    """A column whose labels changed is summed again by the models on record; that of a broken window has no rows."""
+    frame, week = orders(), Window.parse("2024-02-01/2024-02-08")
+    inside = frame["ordered_at"].between(week.start, week.end, "left")
+    before = triangle_of(store, champion, written(frame, tmp_path))
+    after = triangle_of(store, champion, written(poisoned(frame, inside), tmp_path, "corrected"))
+    assert after.losses["all"][1, -2] > before.losses["all"][1, -2]
+    assert after.losses["all"][1, 1] == before.losses["all"][1, 1]
+    store.save_profile(week, {}, run_id="score-1", version=2, clean=False)
+    assert triangle_of(store, champion, written(frame, tmp_path)).rows[-2] == 0
+
+
+def test_a_model_that_cannot_be_copied_is_never_retrained(store, champion, orders_file, monkeypatch):
+    """The reason is told, and the champion stays."""
+
+    def fail(*_, **__):
+        raise ModelError("model", rule="cannot be fitted again: no copies")
+
+    monkeypatch.setattr(probes_module, "fit_recipe", fail)
+    params = params_of(orders_file)
+    trials = counterfactuals(store, params, read_window(params), champion=champion)
+    found = economy_evidence(params, trials, champion=(2, champion), earlier={})
+    training = next(item for item in found if item.name == "economy.training")
+    assert training.outcome == "inconclusive"
+    assert "no copies" in training.note

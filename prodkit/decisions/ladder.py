@@ -111,7 +111,7 @@ def economy_evidence(
                 name, outcome, value=windows, limit=params.cycle - 0.5, rung=3, note=note, unit="windows"
             )
         ]
-    elif trials.triangle is None or trials.economics is None:
+    elif trials.triangle is None or trials.economics is None or not trials.economics.result.recipe:
         why = trials.missing.get("challenger", "no model could be fitted to compare it with")
         found = [Evidence(name, "inconclusive", rung=3, note=why)]
     else:
