@@ -87,16 +87,16 @@ def test_rows_that_come_late_are_scored_once_and_told_with_new_figures(here, tab
     table["mark"] = np.arange(len(table)) % 7
     late = (table["ordered_at"] >= "2024-01-15") & (table["ordered_at"] < "2024-01-16")
     first = late & (table["mark"] < 3)
-    given = ("id_column", json.dumps(ids))
+    given, later = ("id_column", json.dumps(ids)), datetime(2024, 1, 18)  # when all labels are known
     before = lived(call(tmp_path, table[~late], ENDS[1], given), tmp_path)
     for part, rows in ((table[~late | first], first), (table, late & ~first)):
-        life = call(tmp_path, part, ENDS[1], given)
+        life = call(tmp_path, part, later, given)
         assert [run["notebook"] for run in life.runs] == ["score", "monitor"]
         assert (
             f"{rows.sum()} rows of 2024-01-12/2024-01-17 came after it was scored; v2 has scored them"
             in life.notes
         )
-        assert call(tmp_path, part, ENDS[1], given).runs == []
+        assert call(tmp_path, part, later, given).runs == []
     after = lived(life, tmp_path)
     assert (after[0], [row["decision"] for row in after[1:]]) == (
         before[0],
@@ -108,7 +108,7 @@ def test_rows_that_come_late_are_scored_once_and_told_with_new_figures(here, tab
     assert sorted(scored["ordered_at"]) == sorted(expected["ordered_at"])
     if ids:
         assert sorted(scored["order"]) == sorted(expected["order"])
-        again = call(tmp_path, pd.concat([table, table[first]]), ENDS[1], given)
+        again = call(tmp_path, pd.concat([table, table[first]]), later, given)
         told = f"{first.sum()} rows of 2024-01-12/2024-01-17 came after it was scored; they bear ids that were scored"
         assert again.notes[0] == f"{told} before"
 

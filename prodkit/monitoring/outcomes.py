@@ -26,7 +26,7 @@ from prodkit.models.bundle import Bundle, window_estimate
 from prodkit.models.estimate import Estimated
 from prodkit.models.metrics import intervals, mean_worth, row_losses, row_worth, sample_weights
 from prodkit.params import MonitorParams, ProjectParams, ScoreParams
-from prodkit.scoring.batch import open_window, remember_scoring, score_window
+from prodkit.scoring.batch import LATE_ROWS, open_window, remember_scoring, score_window
 from prodkit.scoring.guard import guarded
 from prodkit.scoring.inspection import inspect_chunks
 from prodkit.settings import environment_set
@@ -131,6 +131,10 @@ def _is_judged(store: Store, params: MonitorParams, window: Window) -> bool:
     table = store.metrics(notebook="monitor", window=window, until=params.moment)
     same = of_window(table[table["run_id"] != current_run(params)], window)
     final = same[same["known_at"] - params.label_delay >= same["window_end"]]
+    scored = store.metrics(notebook="score", window=window, until=params.moment)
+    if late := scored.loc[scored["name"] == LATE_ROWS, "value"].sum():  # were those among the rows, too?
+        first = scored[scored["name"] == "rows"].drop_duplicates(["window_start", "window_end"], keep="last")
+        final = final[final["n"] >= first["value"].sum() + late]
     if params.labels or params.label_time:
         return bool((final.loc[final["name"] == f"{REALISED}labelled_share", "value"] >= 1).any())
     return bool((final["name"] == f"{REALISED}aged_share").any())
