@@ -185,7 +185,7 @@ def _served(
     if not pieces:
         raise LabelError(params.target, rule="must hold labels of rows that were scored", value="none")
     joined = [None if column[0] is None else np.concatenate(column) for column in zip(*pieces, strict=True)]
-    return _Served(*joined, task=schema[0] if schema else "binary")  # type: ignore[arg-type]
+    return _Served(*joined, task=schema[0] if schema else "binary")  # type: ignore[misc]
 
 
 def _piece(
