@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
+from typing import Any
 
 from prodkit.errors import ParameterError
 from prodkit.params import NOTEBOOKS, ProjectParams
@@ -59,8 +60,10 @@ def _parameters(notebook: str) -> str:
     return "\n".join(lines)
 
 
-def _shown(notebook: str, name: str, default: object) -> str:
+def _shown(notebook: str, name: str, default: Any) -> str:
     """A default as a params file has it."""
-    model = NOTEBOOKS[notebook]
-    plain = model.model_construct(**{name: default}).model_dump(mode="json", include={name}, warnings=False)
+    given: dict[str, Any] = {name: default}
+    plain = (
+        NOTEBOOKS[notebook].model_construct(**given).model_dump(mode="json", include={name}, warnings=False)
+    )
     return json.dumps(plain[name], ensure_ascii=False)

@@ -24,6 +24,7 @@ from prodkit.store.registry import Store
 
 __all__ = [
     "INJECTED",
+    "UNCHECKED",
     "basis",
     "cells_digest",
     "code_digest",
@@ -43,9 +44,11 @@ __all__ = [
 INJECTED = "injected-parameters"
 """papermill's tag of the cell that it adds."""
 
+UNCHECKED = {"nbval-ignore-output", "nbval-skip"}
+"""nbval's tags of cells whose outputs are not compared."""
+
 _MOST_FILES = 100_000
 _MOST_MODULES = 10_000
-_IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose outputs are not compared
 
 
 def new_record(
@@ -309,7 +312,7 @@ def cells_digest(cells: Sequence[Any]) -> str:
 
 def unchecked_cells(cells: Sequence[Any]) -> list[int]:
     """Positions, among its own cells, of those that are tagged as giving other outputs each time."""
-    return [n for n, cell in enumerate(own_cells(cells)) if _IGNORED & _tags(cell)]
+    return [n for n, cell in enumerate(own_cells(cells)) if UNCHECKED & _tags(cell)]
 
 
 def code_digest() -> str:

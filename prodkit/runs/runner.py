@@ -94,15 +94,14 @@ def run_notebook(
         for name in work.secrets.too_short:
             rule = f"has fewer than {SHORTEST} characters: too short to be kept out of what is written"
             tell(f"${{{name}}} {rule}")
-        taken = None
-        while taken is None:
+        while True:
             ground = work.basis()
             stem, removed = work.stem(ground), records.removed_runs()
             taken = claim(stem, runs, force=force, removed=removed, waits=tell)
-            if isinstance(taken, Path):
-                if record := read_record(taken):
-                    return Run(taken, record, repeated=True)
-                taken = None  # it was removed just now
+            if isinstance(taken, Claim):
+                break
+            if taken and (record := read_record(taken)):  # else it failed, or was removed, just now
+                return Run(taken, record, repeated=True)
         record = new_record(taken.folder.name, work.source.name, work.values, parent=parent, basis=ground)
         with at_work(outputs_folder()):
             return _Attempt(work, taken, record, limits or Limits(), tell).make()

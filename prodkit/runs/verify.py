@@ -23,7 +23,7 @@ from prodkit.runs.audit import RunRecord
 from prodkit.runs.claims import at_work, scratch_folder
 from prodkit.runs.comparison import Comparison, Difference, Span
 from prodkit.runs.engine import Order, StoppedError, execute
-from prodkit.runs.record import code_digest, files_digest, table_digest, working_folder
+from prodkit.runs.record import UNCHECKED, code_digest, files_digest, table_digest, working_folder
 from prodkit.runs.stops import Limits
 from prodkit.settings import names_read, outputs_folder, project_folder
 from prodkit.store.registry import Store
@@ -34,19 +34,7 @@ __all__ = ["Verdict", "check_record", "refusing", "verify_run"]
 # A cell may take ten times as long as the longest one took when it was recorded, or two minutes.
 _PATIENCE = 10.0
 _LEAST_SECONDS = 120.0
-_EXACT = Comparison(relative=0.0, absolute=0.0)
-_PARTS: dict[str, type | tuple[type, ...]] = {
-    "run_id": str,
-    "notebook": str,
-    "action": (str, type(None)),
-    "params": dict,
-    "evidence": list,
-    "reasons": list,
-    "started": str,
-    "seconds": (int, float),
-}
 _DATABASES = {".db", ".sqlite", ".sqlite3"}
-_IGNORED = {"nbval-ignore-output", "nbval-skip"}  # nbval's tags of cells whose outputs are not compared
 
 
 @dataclass
@@ -208,7 +196,7 @@ def _compare(record: RunRecord, verdict: Verdict, comparison: Comparison) -> Non
         if cell.source.strip() and now.metadata.get("papermill", {}).get("status") != "completed":
             verdict.differences.append(Difference(f"cell {number}", "completed", failure))
             return  # nothing after it was executed
-        ignored = bool(_IGNORED & set(cell.metadata.get("tags", [])))
+        ignored = bool(UNCHECKED & set(cell.metadata.get("tags", [])))
         pair = [_results(each.outputs) if ignored else each.outputs for each in (cell, now)]
         own = replace(
             comparison,

@@ -197,10 +197,10 @@ def _history(events: list[Event], at: Mapping[str, int]) -> list[Event]:
 
 
 def _lost(
-    state: Replay, left: Mapping[int, Any], rows: Mapping[str, list[Any]], at: Mapping[str, int]
+    state: Replay, present: Mapping[int, Any], rows: Mapping[str, list[Any]], at: Mapping[str, int]
 ) -> list[str]:
     """What was there and is not any more, in words; StoreError when nothing can be run without it."""
-    gone = sorted(state.versions.keys() - left.keys())
+    gone = sorted(state.versions.keys() - present.keys())
     for number in gone:
         if number in (state.champion.version, state.champion.predecessor):
             rule = "must still exist: it was the champion or its predecessor when the run began"
