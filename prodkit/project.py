@@ -317,9 +317,8 @@ def _merged(base: Any, mine: Any, new: Any) -> tuple[Any, int]:
     from nbdime.merging.notebooks import merge_notebooks
 
     def sent(document: Any) -> Any:
-        return nbformat.from_dict(
-            document | {"metadata": {**document["metadata"], "prodkit": new["metadata"]["prodkit"]}}
-        )
+        about = {**document["metadata"], "prodkit": new["metadata"]["prodkit"]}
+        return nbformat.reads(json.dumps({**document, "metadata": about}), as_version=4)
 
     merged, decisions = merge_notebooks(sent(base), sent(mine), sent(new))
     merged = json.loads(nbformat.writes(merged))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import false_discovery_control
 
-from prodkit import jensen_shannon, kolmogorov_smirnov, profile_table, psi, read_window
+from prodkit import compare_tables, jensen_shannon, kolmogorov_smirnov, profile_table, psi, read_window
 from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import blocks
 from prodkit.drift.compare import adjusted, compare_columns, comparison, differences, wasserstein
@@ -30,7 +30,7 @@ from prodkit.drift.contract import breaks
 from prodkit.drift.counts import Blocks, column_profile, profile
 from prodkit.drift.profiles import ColumnProfile, Fingerprints, Profile
 from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
-from prodkit.errors import DataError, SchemaError
+from prodkit.errors import DataError, ParameterError, SchemaError
 from prodkit.evidence import Window
 from prodkit.params import ProjectParams
 
@@ -1118,3 +1118,28 @@ def test_rows_without_a_time_are_counted() -> None:
     ]
     assert lines[0].value == 0.1
     assert "100 of 1000 rows have no time" in lines[0].note
+
+
+class Stream:
+    """A frame that has the Arrow PyCapsule interface and nothing else, as those of other libraries."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def test_frames_in_memory_are_tables_like_any_other(tmp_path):
+    """A pandas frame, a pyarrow table and a stream of Arrow have the profile of the file; other things are refused."""
+    frame = pd.DataFrame(
+        {"x": np.random.default_rng(0).normal(size=3000), "city": ["Oslo", "Rome", "Bern"] * 1000}
+    )
+    frame.to_parquet(tmp_path / "x.parquet", index=False)
+    expected = profile_table(str(tmp_path / "x.parquet")).to_dict()
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for each in (frame, table, Stream(table)):
+        assert profile_table(each).to_dict() == expected
+    assert compare_tables(frame, frame.assign(x=frame["x"] + 5)).drifted == ["x"]
+    with pytest.raises(ParameterError, match=r"table must be a path or a frame .*found list"):
+        profile_table([1, 2])

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prodkit.data.arrays import every, floats, kind_of, level_codes
 from prodkit.data.cells import Kind
-from prodkit.data.tables import Files, Part, Unreadable
+from prodkit.data.tables import Files, Part, Unreadable, reading
 from prodkit.drift.compare import SIGNALS, differences
 from prodkit.drift.counts import Blocks, cells_profile, counterpart, missing_profile
 from prodkit.drift.profiles import Bins, ColumnProfile, Profile
@@ -62,8 +67,8 @@ class TableComparison:
 
 
 def compare_tables(
-    reference: str | Profile,
-    current: str,
+    reference: Any,
+    current: Any,
     *,
     time_column: str | None = None,
     columns: Sequence[str] | None = None,
@@ -77,7 +82,7 @@ def compare_tables(
     It holds a few batches in memory, however large the tables are.
 
     Args:
-        reference: a kept profile, or another table: path, folder, glob or fsspec URL of Parquet or CSV.
+        reference: a kept profile, or another table, see :func:`profile_table`.
         current: the table to judge.
         time_column: see :func:`profile_table`.
         columns: those to compare; all of the reference if not given.
@@ -89,11 +94,11 @@ def compare_tables(
     Raises:
         DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
     """
-    if isinstance(reference, str):
+    if not isinstance(reference, Profile):
         reference = profile_table(reference, time_column=time_column, columns=columns, threads=threads)
     elif columns is not None:
         reference = replace(reference, columns={name: counterpart(reference, name) for name in columns})
-    table = Files(current)
+    table = _opened(current)
     now = profile_table(table, like=reference, time_column=time_column, threads=threads)
     rows = differences(reference, now, alpha=alpha, min_effect=min_effect, importance=importance)
     known = {*reference.columns, time_column}
@@ -101,8 +106,27 @@ def compare_tables(
     return TableComparison(reference, now, rows, tuple(new))
 
 
+def _opened(table: Any) -> Files:
+    """A table by its location, or a frame, written as Parquet into memory for as long as it is read."""
+    if isinstance(table, str | Path):
+        return Files(str(table))
+    if isinstance(table, Files):
+        return table
+    if not hasattr(table, "__arrow_c_stream__"):
+        rule = "must be a path or a frame of pandas, polars or pyarrow (with __arrow_c_stream__)"
+        raise ParameterError("table", rule=rule, value=type(table).__name__)
+    system, path = fsspec.filesystem("memory"), f"/prodkit/{uuid.uuid4().hex}.parquet"
+    with reading("a frame in memory"):
+        system.makedirs("/prodkit", exist_ok=True)
+        with system.open(path, "wb") as file:
+            pq.write_table(pa.table(table), file)
+    files = Files(f"memory:/{path}")
+    weakref.finalize(files, system.rm, path)
+    return files
+
+
 def profile_table(
-    location: str | Files,
+    location: Any,
     *,
     like: Profile | None = None,
     columns: Sequence[str] | None = None,
@@ -116,7 +140,8 @@ def profile_table(
     million rows, which takes a pass before.
 
     Args:
-        location: path, folder, glob or fsspec URL of Parquet or CSV files, or the files opened.
+        location: path, folder, glob or fsspec URL of Parquet or CSV files, the files opened, or a frame in memory:
+            of pandas, polars, pyarrow, or whatever has ``__arrow_c_stream__``.
         like: take the columns and the bins of this profile instead of making new ones.
         columns: those to summarise; of ``like``, or all but the time, if not given.
         time_column: when a row happened. Its days are the blocks, the units of dependence; rows without a time
@@ -126,7 +151,7 @@ def profile_table(
     Raises:
         DataError: there is no such table. SchemaError: no such column. ParameterError: ``threads`` below 1.
     """
-    table = Files(location) if isinstance(location, str) else location
+    table = _opened(location)
     threads = min(8, os.cpu_count() or 1) if threads is None else threads
     if threads < 1:
         raise ParameterError("threads", rule="must be at least 1", value=threads)
