@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 from tables import Command, opened, prodkit
 
 from prodkit.decisions.decide import judgement, promotion
-from prodkit.decisions.gates import alternative, at_most, enough, improvement, not_inferior, once, slices
-from prodkit.decisions.limits import held_against, limits_of
+from prodkit.decisions.gates import (
+    alternative,
+    at_most,
+    enough,
+    held_against,
+    improvement,
+    limits_of,
+    not_inferior,
+    once,
+    slices,
+)
 from prodkit.decisions.record import decision_record
 from prodkit.decisions.whatif import other_decision, what_if
 from prodkit.errors import ParameterError

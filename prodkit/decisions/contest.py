@@ -13,7 +13,7 @@ import pandas as pd
 from prodkit.data.schema import Schema
 from prodkit.data.windows import read_window
 from prodkit.decisions.cooldown import cooldown
-from prodkit.decisions.gates import at_most, enough, improvement, known_classes, not_inferior, slices
+from prodkit.decisions.gates import at_most, enough, improvement, judged, known_classes, not_inferior, slices
 from prodkit.decisions.paired import difference
 from prodkit.decisions.trial import Trial, run_trial, unseen_rows
 from prodkit.errors import VersionError
@@ -182,9 +182,8 @@ def _calibration(params: ValidateParams, rivals: Contest) -> Evidence:
     by_chance = math.sqrt(10 / after.n) / 3  # of ten groups, if every probability were true
     limit = max(params.calibration_limit, before, 2 * by_chance)
     note = f"mean gap between predicted and observed shares; the {rivals.incumbent} has {before:.3g}"
-    outcome: Outcome = "fail" if after.low > limit else "pass"
     interval: dict[str, Any] = {"value": after.value, "low": after.low, "high": after.high}
-    return Evidence("calibration", outcome, limit=limit, n=after.n, note=note, **interval)
+    return judged("validate", Evidence("calibration", "fail", limit=limit, n=after.n, note=note, **interval))
 
 
 def _sliced(params: ValidateParams, schema: Schema) -> list[str]:

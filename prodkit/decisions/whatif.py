@@ -10,7 +10,7 @@ import pandas as pd
 
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.economy import Economics
-from prodkit.decisions.limits import held_against, limits_of
+from prodkit.decisions.gates import held_against, limits_of
 from prodkit.decisions.record import decided_again, evidence_of
 from prodkit.evidence import Evidence
 from prodkit.params import NOTEBOOKS, ProjectParams, unknown_parameter

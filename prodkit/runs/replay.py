@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prodkit.decisions.limits import held_against
+from prodkit.decisions.gates import held_against
 from prodkit.decisions.record import DECIDED, decided_again, decision_digest, decision_record, evidence_of
 from prodkit.errors import RunError
 from prodkit.evidence import Evidence
