@@ -28,6 +28,7 @@ from prodkit.data.windows import blocks
 from prodkit.drift.compare import adjusted, compare_columns, comparison, differences, wasserstein
 from prodkit.drift.contract import breaks
 from prodkit.drift.counts import Blocks, column_profile, profile
+from prodkit.drift.labels import Answered, label_breaks
 from prodkit.drift.profiles import ColumnProfile, Fingerprints, Profile
 from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
 from prodkit.errors import DataError, ParameterError, SchemaError
@@ -1143,3 +1144,103 @@ def test_frames_in_memory_are_tables_like_any_other(tmp_path):
     assert compare_tables(frame, frame.assign(x=frame["x"] + 5)).drifted == ["x"]
     with pytest.raises(ParameterError, match=r"table must be a path or a frame .*found list"):
         profile_table([1, 2])
+
+
+def weights(rows: int, seed: int) -> np.ndarray:
+    """A positive column with a heavy tail."""
+    return np.round(np.exp(np.random.default_rng(seed).normal(5, 1.3, rows)), 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda x: np.where(np.arange(len(x)) % 3 == 0, -999.0, x), "x.range"),
+        (lambda x: np.where(np.arange(len(x)) % 9 == 0, -1.0, x), "x.range"),
+        (lambda x: np.where(np.arange(len(x)) % 3 == 0, 9999.0, x), "x.range"),
+        (lambda x: 1.8 * x + 32, "x.unit"),
+        (lambda x: 2 * x, "columns"),
+    ],
+)
+def test_a_column_with_a_heavy_tail_is_checked_too(
+    spoil: Callable[[np.ndarray], np.ndarray], named: str
+) -> None:
+    """A value that stands for none and a conversion show whatever the spread; twice as much is nature's."""
+    before = small(weights(3000, 0), days=90)
+    assert names(before, small(spoil(weights(1000, 1)), days=30, like=before)) == {named}
+
+
+def test_a_season_is_no_unit() -> None:
+    """Lead times that are seven times as long in summer were not converted from km/h to m/s."""
+    before = small(weights(3000, 0), days=90)
+    assert names(before, small(weights(1000, 1) / 7, days=30, like=before)) == {"columns"}
+
+
+def test_staff_may_change_and_a_level_may_not_be_renamed() -> None:
+    """One agent of twenty leaves and another comes: no break; a frequent level under a new name is one."""
+    draw = np.random.default_rng(0)
+    agents = np.array([f"agent {i}" for i in range(22)], dtype=object)
+    day, later = np.arange(4000) // 50, 80 + np.arange(1500) // 50
+    before = column_profile(agents[draw.integers(0, 20, 4000)], blocks=day, kind="categorical")
+    for share in (0.03, 0.05):
+        now = agents[np.where(draw.random(1500) < share, 21, draw.integers(1, 20, 1500))]
+        assert names(*table_of("a", [(before, column_profile(now, blocks=later, like=before))])) == {
+            "columns"
+        }
+    now = agents[draw.integers(0, 20, 1500)]
+    now = np.where(now == "agent 3", "Agent-3", now).astype(object)
+    assert names(*table_of("a", [(before, column_profile(now, blocks=later, like=before))])) == {"a.unseen"}
+
+
+def test_a_column_that_runs_with_time_may_go_on() -> None:
+    """A year that follows is in range, and a code for a missing one is not; numbers that differ are shown so."""
+    year = small(np.repeat([2015.0, 2016.0], 500), days=20)
+    assert names(year, small(np.full(300, 2017.0), days=4, like=year)) == {"columns"}
+    assert names(year, small(np.where(np.arange(300) % 3, 2017.0, -1.0), days=4, like=year)) == {"x.range"}
+
+
+def test_limits_of_unknown_columns_are_refused() -> None:
+    """A misspelt column or limit is an error that names the nearest; an ignored column breaks nothing."""
+    before = small(noise(1000))
+    now = small(1000 * noise(1000, seed=1), like=before)
+    with pytest.raises(ParameterError, match="Did you mean x"):
+        breaks(before, now, contract={"xx": "ignore"})
+    with pytest.raises(ParameterError, match="Did you mean missing"):
+        breaks(before, now, contract={"x": {"mising": 0.1}})
+    assert [item.outcome for item in breaks(before, now, contract={"x": "ignore"})] == ["pass"]
+
+
+def answered(task: str, seed: int, *, rows: int = 1500, sign: float = 1.0) -> Answered:
+    """Labels of a month and what a model said of them."""
+    draw, days = np.random.default_rng(seed), np.arange(rows) // 50
+    drive = draw.normal(size=rows)
+    if task == "regression":
+        return Answered(np.exp(3 + sign * drive + draw.normal(size=rows)), {"champion": drive}, days)
+    if task == "binary":
+        truth = (draw.random(rows) < 1 / (1 + np.exp(2 - sign * drive))).astype(int)
+        return Answered(truth, {"champion": 1 / (1 + np.exp(2 - drive))}, days)
+    logits = np.column_stack([drive, -drive, draw.normal(size=rows)])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    turned = np.exp(sign * logits) / np.exp(sign * logits).sum(axis=1, keepdims=True)
+    truth = (draw.random(rows)[:, None] > np.cumsum(turned, axis=1)).sum(axis=1)
+    return Answered(np.minimum(truth, 2), {"champion": shares}, days)
+
+
+def label_kinds(task: str, now: Answered, **others: Any) -> list[str]:
+    """What is broken in labels."""
+    classes = {"binary": 2, "multiclass": 3, "regression": 0}[task]
+    found = label_breaks(answered(task, 0, rows=4000), now, classes=classes, **others)
+    return [item.name.removeprefix("contract.labels.") for item in found]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_labels_that_broke_are_told_from_a_changed_world(task: str) -> None:
+    """One value, unknown classes, and labels of other rows are breaks; what always was and a new concept are none."""
+    for seed in range(1, 21):
+        now = answered(task, seed)
+        assert label_kinds(task, now) == []
+        mixed = replace(now, truth=np.random.default_rng(seed).permutation(now.truth))
+        assert label_kinds(task, mixed) == ["joined"]
+        assert label_kinds(task, mixed, fresh=answered(task, seed + 50)) == []
+    assert label_kinds(task, answered(task, 1, sign=-1.0)) == []
+    assert label_kinds(task, replace(now, truth=np.full_like(now.truth, now.truth[0]))) == ["constant"]
+    assert label_kinds(task, replace(now, unknown_rows=1500)) == ["unseen"]

@@ -39,7 +39,11 @@ def carry_out(store: Store, params: ProjectParams, decision: Decision) -> Litera
     )
     if decision.clears_hold:
         store.release(**(said | {"reason": "the input is sound again"}))  # type: ignore[arg-type]
-    if decision.action == "hold" and not store.champion().hold:
+    broken = [item for item in decision.evidence if item.rung == 1 and item.outcome == "fail"]
+    feed = any(
+        not item.name.startswith("contract.labels.") for item in broken
+    )  # the model may go on answering
+    if decision.action == "hold" and (feed or not broken) and not store.champion().hold:
         store.hold(**said)  # type: ignore[arg-type]
     if decision.action not in ("promote", "rollback", "retrain"):
         return None

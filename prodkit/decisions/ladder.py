@@ -18,6 +18,8 @@ from prodkit.decisions.gates import alternative, at_most, enough, share_at_most
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
+from prodkit.decisions.trial import Trial
+from prodkit.drift.labels import Answered, label_breaks
 from prodkit.evidence import Evidence, Outcome
 from prodkit.models.bundle import Bundle, measured
 from prodkit.models.estimate import Estimated, estimate_evidence
@@ -72,6 +74,7 @@ def ladder_evidence(
         estimates = [estimate_evidence(outlook, task=bundle.schema.task, reference=reference, **settings)]
     return [
         *inspection.evidence,
+        *label_evidence(trials, bundle),
         *health,
         *performance,
         *worth,
@@ -148,6 +151,28 @@ def _predecessor(
     return [
         Evidence("economy.predecessor", outcome, chance, limit=limit, n=rows, rung=3, note=note, unit="share")
     ]
+
+
+def label_evidence(trials: Counterfactuals, champion: Bundle) -> list[Evidence]:
+    """Rung 1: what is broken in the labels that judge, beside those of before the champion served."""
+    known, whole = champion.calibration, trials.whole
+    if known is None or whole is None:
+        return []
+
+    def answered(trial: Trial, *names: str) -> Answered:
+        said = {name: trial.predicted[name] for name in names if name in trial.predicted}
+        return Answered(trial.truth, said, trial.days, trial.unknown_rows)
+
+    reference = Answered(known.truth, {"champion": known.predicted}, known.days)
+    fresh = None if trials.retrained is None else answered(trials.retrained, "challenger")
+    classes = max(
+        len(champion.schema.classes),
+        *(side.shape[1] for side in whole.predicted.values() if side.ndim == 2),
+        0,
+    )
+    if whole.task != known.task:  # more classes than two, where two were known
+        return []
+    return label_breaks(reference, answered(whole, "champion", "predecessor"), classes=classes, fresh=fresh)
 
 
 def knowledge_table(

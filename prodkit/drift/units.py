@@ -32,7 +32,7 @@ FAR = 4.0  # swings from the last window
 FAR_SLIGHT = 8.0  # swings from every reference, for factors that are not large
 FROM_ZERO = 2.0  # spreads; nearer to zero a level has no ratio
 NEAR, MUCH_NEARER = 2.0, 3.0  # swings that undoing may leave over; how many times nearer it must come
-FITS, FITS_SLIGHT = 0.3, 0.15  # logarithm by which the ratio may miss the factor
+FITS, FITS_OFF = 0.22, 0.3  # logarithm by which the ratio may miss the factor; where an offset came, too
 SHAPE = 0.5  # quartile ranges by which an outer quantile may differ from what it was
 # Columns that have changed places
 REVERSED = 0.9  # of the days, on which the larger column has become the smaller one
@@ -162,9 +162,21 @@ def _by_distribution(before: Sequence[ColumnProfile], now: ColumnProfile) -> Con
     for known in sorted(left, key=lambda known: left[known]):
         moved = MOVED_OFF if known.offset else MOVED
         clear = abs(math.log(known.slope)) >= math.log(SLIGHT)
+        clear = clear and (known.offset != 0 or _ratio_fits(before, now, known))
         if clear and raw >= max(moved, nature) and left[known] <= min(AGREE + chance, raw / MUCH_NEARER):
             return known
     return None
+
+
+def _ratio_fits(before: Sequence[ColumnProfile], now: ColumnProfile, known: Conversion) -> bool:
+    """Whether the middle of the column, with its uncertainty and a twentieth, is what it was once undone."""
+    for part in before:
+        apart = SAMPLING * math.sqrt(1 / now.n + 1 / part.n) * 0.8  # 2.6 standard errors of a share of a half
+        ends = known.undo(quantiles(now, np.array([max(0.0, 0.5 - apart), min(1.0, 0.5 + apart)])))
+        middle, slack = float(quantiles(part, np.array([0.5]))[0]), 0.05 * float(np.abs(ends).max())
+        if ends[0] - slack <= middle <= ends[1] + slack:
+            return True
+    return False
 
 
 def _below(column: ColumnProfile, x: np.ndarray) -> np.ndarray:
@@ -223,7 +235,7 @@ def _by_stretches(before: Sequence[ColumnProfile], now: ColumnProfile) -> Conver
     left = distance(undone(best), usual[0])
     if raw < (FAR if large else FAR_SLIGHT) or left > min(NEAR, raw / MUCH_NEARER):
         return None
-    tolerated = (FITS if large else FITS_SLIGHT) + chance
+    tolerated = (FITS_OFF if best.offset else FITS) + chance
     off = [abs(undone(best)[1] - usual[0, 1])]
     if best.offset == 0 and abs(usual[0, 0]) > FROM_ZERO * spreads[0]:
         off.append(abs(math.log(max(undone(best)[0] / usual[0, 0], 1e-300))))
