@@ -26,9 +26,8 @@ from prodkit import compare_tables, jensen_shannon, kolmogorov_smirnov, profile_
 from prodkit.data.schema import Column, Schema
 from prodkit.data.windows import blocks
 from prodkit.drift.compare import adjusted, compare_columns, comparison, differences, wasserstein
-from prodkit.drift.contract import breaks
+from prodkit.drift.contract import Answered, breaks, label_breaks
 from prodkit.drift.counts import Blocks, column_profile, profile
-from prodkit.drift.labels import Answered, label_breaks
 from prodkit.drift.profiles import ColumnProfile, Fingerprints, Profile
 from prodkit.drift.shifts import combined, divergence, mean_shift_p, property_shift, shift
 from prodkit.errors import DataError, ParameterError, SchemaError

@@ -19,7 +19,7 @@ from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
 from prodkit.decisions.trial import Trial
-from prodkit.drift.labels import Answered, label_breaks
+from prodkit.drift.contract import Answered, label_breaks
 from prodkit.evidence import Evidence, Outcome
 from prodkit.models.bundle import Bundle, measured
 from prodkit.models.estimate import Estimated, estimate_evidence
