@@ -267,6 +267,51 @@ def doubled(story: Story) -> None:
     )
 
 
+# Labels, people and time
+
+
+def labels_stuck(story: Story) -> None:
+    """All labels of the new rows are one value."""
+    halved(story)
+    target = story.table.target
+    first = story.rows.loc[story.after & story.rows[target].notna(), target].iloc[0]
+    story.rows[target] = story.rows[target].mask(story.after & story.rows[target].notna(), first)
+
+
+def labels_mixed(story: Story) -> None:
+    """The labels of the new rows are those of other rows."""
+    halved(story)
+    target = story.table.target
+    some = np.flatnonzero(story.after & story.rows[target].notna().to_numpy())
+    values = story.rows[target].array.copy()
+    values[some] = values[story.random.permutation(some)]
+    story.rows[target] = values
+
+
+def labels_half(story: Story) -> None:
+    """Half of the labels of the new rows never come, by chance."""
+    halved(story)
+    gone = story.after & (story.random.random(len(story.rows)) < 0.5)
+    story.rows[story.table.target] = story.rows[story.table.target].mask(gone)
+
+
+def staff(story: Story) -> None:
+    """Each row has an agent: one of twenty leaves every other week, and another comes."""
+    halved(story)
+    story.rows["agent"] = [
+        f"agent {number}"
+        for number in story.random.integers(0, 20, len(story.rows)) + story.rows["day"] // 14
+    ]
+    story.facts["features"] = [*story.table.features, "agent"]
+
+
+def trend(story: Story) -> None:
+    """A column counts the days."""
+    halved(story)
+    story.rows["count"] = story.rows["day"] + 1000.0
+    story.facts["features"] = [*story.table.features, "count"]
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of story.
@@ -311,4 +356,9 @@ KINDS: dict[str, Kind] = {
     "swapped columns": _kind(swapped, "hold"),
     "stale copy": _kind(stale, "hold"),
     "duplicated rows": _kind(doubled, "hold"),
+    "labels of one value": _kind(labels_stuck, "hold"),
+    "labels of other rows": _kind(labels_mixed, "hold", "watch"),
+    "half of the labels": _kind(labels_half, "keep", "watch", "retrain"),
+    "staff turnover": _kind(staff, "keep", "watch", "retrain"),
+    "trend column": _kind(trend, "keep", "watch", "retrain"),
 }
