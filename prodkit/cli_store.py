@@ -201,6 +201,15 @@ def reject(store: Store, run_id: str, **signature: str) -> None:
 
 
 @models.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--column", "columns", multiple=True, metavar="NAME", help="Only this column, or `labels`.")
+@with_signature
+def accept(store: Store, run_id: str, columns: tuple[str, ...], **signature: str) -> None:
+    """Say that what RUN has held is normal: the hold ends, and its rows are learned from."""
+    store.accept(run_id, columns=columns, **signature)
+
+
+@models.command()
 @click.option("--off", is_flag=True, help="End the freeze.")
 @with_signature
 def freeze(store: Store, off: bool, **signature: str) -> None:

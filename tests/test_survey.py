@@ -100,7 +100,7 @@ def test_a_sound_window_is_trusted(store, champion, orders_file):
     params = params_for("score", orders_file, window=FEBRUARY)
     found = inspect_window(store, params, read_window(params), version=2, bundle=champion)
     assert found.sound
-    assert found.distrust == ""
+    assert found.broken.why == ""
     assert [(item.name, item.outcome, item.rung) for item in found.evidence] == [
         ("contract.columns", "pass", 1)
     ]
@@ -116,8 +116,8 @@ def test_a_broken_window_says_what_is_broken(store, champion, orders_file):
     assert failed == {"contract.price.missing", "contract.weight.constant"}
     assert found.evidence[0].name == "drill"
     assert re.search("price:? empty, weight:? constant", found.evidence[0].note)
-    assert all(item.note in found.distrust for item in found.evidence[1:])
-    assert "drill" not in found.distrust
+    assert all(item.note in found.broken.why for item in found.evidence if item.outcome == "fail")
+    assert "drill" not in found.broken.why
 
 
 def test_a_version_of_a_drill_is_announced_for_ever(champion, orders_file):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from prodkit.decisions.decide import Decision
+from prodkit.decisions.holds import broken
 from prodkit.decisions.record import decision_digest, decision_record
 from prodkit.decisions.result import current_run
 from prodkit.params import ProjectParams
 from prodkit.store.registry import Store
+from prodkit.store.workspace import load_version
 
 __all__ = ["carry_out"]
 
@@ -39,12 +41,11 @@ def carry_out(store: Store, params: ProjectParams, decision: Decision) -> Litera
     )
     if decision.clears_hold:
         store.release(**(said | {"reason": "the input is sound again"}))  # type: ignore[arg-type]
-    broken = [item for item in decision.evidence if item.rung == 1 and item.outcome == "fail"]
-    feed = any(
-        not item.name.startswith("contract.labels.") for item in broken
-    )  # the model may go on answering
-    if decision.action == "hold" and (feed or not broken) and not store.champion().hold:
-        store.hold(**said)  # type: ignore[arg-type]
+    wrong = [item for item in decision.evidence if item.rung == 1 and item.outcome == "fail"]
+    # of broken labels nobody learns, but the model may go on answering
+    feed = not wrong or any(not item.name.startswith("contract.labels.") for item in wrong)
+    if decision.action == "hold" and feed:
+        _hold(store, params, decision)
     if decision.action not in ("promote", "rollback", "retrain"):
         return None
     if params.approval == "required" or store.champion().frozen:
@@ -61,3 +62,17 @@ def carry_out(store: Store, params: ProjectParams, decision: Decision) -> Litera
     elif decision.action == "rollback":
         store.rollback(**said)  # type: ignore[arg-type]
     return None
+
+
+def _hold(store: Store, params: ProjectParams, decision: Decision) -> None:
+    """Put the champion on hold, or write down what is broken now if it is held for something else."""
+    version, before = store.champion().version, store.held()
+    bundle = load_version(store, version) if version is not None else None
+    start = params.window.start.isoformat()
+    detail = broken(decision.evidence, bundle).to_dict() if bundle else {}
+    told = ("columns", "other", "masked")
+    if before and all(before.detail.get(name) == detail.get(name) for name in told):
+        return
+    detail |= {"window": str(params.window), "since": (before and before.detail.get("since")) or start}
+    run_id, reason = current_run(params), decision.reasons[0]
+    store.hold(expected_generation=decision.generation, reason=reason, run_id=run_id, detail=detail)

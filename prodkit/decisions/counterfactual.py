@@ -67,7 +67,7 @@ class Counterfactuals:
 
 
 def served_figures(trials: Counterfactuals, *, sound: bool) -> dict[str, float]:
-    """Headline score and loss of what was really served: the model, or the simple rule while it was distrusted."""
+    """Headline score and loss of what was really served: the model that was tried, or the simple rule."""
     if trials.whole is None:
         return {}
     trial, name = trials.whole, "champion" if sound else "baseline"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 
 from prodkit.data.sources import naive
 from prodkit.data.windows import Read, blocks, read_window, shared_names, timeless_rows
+from prodkit.decisions.holds import Broken, broken, references
 from prodkit.decisions.soundness import repetition
 from prodkit.drift.compare import compare_columns, comparison, wasserstein
 from prodkit.drift.contract import breaks, timeless_evidence
@@ -51,12 +53,14 @@ class Inspection:
         current: summary of the window, on the bins of the champion's training.
         recent: the last sound feed before it.
         evidence: rung 1 of the ladder.
+        bundle: of the champion.
         read: which rows these are, where they were read in chunks.
     """
 
     current: Profile
     recent: Profile
     evidence: list[Evidence]
+    bundle: Bundle
     read: Read | None = None
 
     @property
@@ -64,12 +68,15 @@ class Inspection:
         """Nothing is broken."""
         return overall(self.evidence) == "pass"
 
+    @cached_property
+    def broken(self) -> Broken:
+        """What is broken, and who answers these rows therefore."""
+        return broken(self.evidence, self.bundle)
+
     @property
-    def distrust(self) -> str:
-        """Why the model must not be asked; empty when it may, as for rows that are few."""
-        wrong = [item for item in self.evidence if item.outcome != "pass"]
-        few = [item for item in wrong if item.name == "contract.rows" and item.outcome == "fail"]
-        return "" if self.sound or len(few) == len(wrong) else "; ".join(item.note for item in wrong)
+    def asked(self) -> Bundle:
+        """The champion as it is asked about these rows: without the columns that are masked."""
+        return self.bundle.without(self.broken.masked)
 
 
 def inspect_window(
@@ -95,16 +102,17 @@ def compare_to_training(
     What :func:`prodkit.decisions.soundness.repetition` has found comes first.
     """
     _require_target(params, bundle)
-    kept = store.latest_profile(params.window.start, version=version)
-    recent = Profile.from_dict(kept) if kept else bundle.recent
+    recent, training = references(store, params.window.start, version=version, bundle=bundle)
     evidence = breaks(
-        recent, current, training=bundle.profile, importance=bundle.importance, contract=params.contract
+        recent, current, training=training, importance=bundle.importance, contract=params.contract
     )
     if repeated:
         known = {item.name for item in repeated}
         evidence = [item for item in evidence if item.outcome != "pass" and item.name not in known]
     notes = [*drill_evidence(params, bundle), *timeless_evidence(*timeless_rows(params))]
-    return Inspection(current, recent, [*notes, *repeated, *evidence])
+    evidence = [*notes, *repeated, *evidence]
+    ways = broken(evidence, bundle).evidence(rows=current.rows)
+    return Inspection(current, recent, [*evidence, *ways], bundle)
 
 
 def _require_target(params: ProjectParams, bundle: Bundle) -> None:

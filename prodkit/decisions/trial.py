@@ -163,7 +163,7 @@ def joined(parts: Sequence[Trial]) -> Trial:
         np.concatenate([part.days for part in parts]),
         sum(part.unknown_rows for part in parts),
         pd.concat([part.worth for part in parts], ignore_index=True),
-        None if parts[0].weights is None else np.concatenate([part.weights for part in parts]),  # type: ignore[misc]
+        None if parts[0].weights is None else np.concatenate([part.weights for part in parts]),
         parts[0].own,
     )
 

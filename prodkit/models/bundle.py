@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib import import_module
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from prodkit.evidence import Estimate, Window
 from prodkit.models.calibration import CalibrationSet
 from prodkit.models.estimate import Estimated, estimated
 from prodkit.models.estimators import Fallback, predictions
-from prodkit.models.masks import MaskPrice, MaskSample
+from prodkit.models.masks import Masked, MaskPrice, MaskSample
 from prodkit.models.seen import Seen
 from prodkit.models.training import OutOfTime, Split
 from prodkit.params import ProjectParams, TrainParams
@@ -117,6 +117,10 @@ class Bundle:
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predictions of the model, as :func:`prodkit.models.estimators.predictions`."""
         return predictions(self.model, frame, schema=self.schema)
+
+    def without(self, columns: Sequence[str]) -> Bundle:
+        """The same, asked without these columns."""
+        return replace(self, model=Masked(self.model, columns)) if columns else self
 
     def mask_price(self, columns: Sequence[str]) -> MaskPrice:
         """What it is expected to lose without these columns, and the simple rule; not to be told of an old version."""

@@ -15,7 +15,7 @@ from prodkit.models.estimators import predictions
 from prodkit.models.metrics import row_losses
 from prodkit.models.training import OutOfTime, subsample
 
-__all__ = ["MaskPrice", "MaskSample", "masked"]
+__all__ = ["MaskPrice", "MaskSample", "Masked", "masked"]
 
 _MOST_ROWS = 2000
 _MOST_CELLS = 500_000  # of a wide table: some megabytes at the most
@@ -25,6 +25,31 @@ _LEAST_ROWS = 50  # fewer say nothing of a loss
 def masked(frame: pd.DataFrame, columns: Sequence[str], *, schema: Schema) -> pd.DataFrame:
     """The table with these features missing in all rows, whether or not it has them; others are not touched."""
     return frame.assign(**{name: None for name in columns if name in schema.names})
+
+
+class Masked:
+    """A fitted model that is asked without some of the columns."""
+
+    def __init__(self, model: Any, columns: Sequence[str]) -> None:
+        self.model, self.columns = model, tuple(columns)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "model" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def _rows(self, columns: pd.DataFrame) -> pd.DataFrame:
+        nowhere = np.zeros(len(columns), dtype=bool)
+        gone = {name: columns[name].where(nowhere) for name in self.columns if name in columns}
+        return columns.assign(**gone)
+
+    def predict(self, columns: pd.DataFrame) -> Any:
+        """What the model says of the rest."""
+        return self.model.predict(self._rows(columns))
+
+    def predict_proba(self, columns: pd.DataFrame) -> Any:
+        """The same, as shares of classes."""
+        return self.model.predict_proba(self._rows(columns))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from prodkit.data.sources import naive
+from prodkit.decisions.holds import references
 from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
 from prodkit.drift.compare import comparison
 from prodkit.drift.contract import Contract, breaks
@@ -151,8 +152,8 @@ def health_metrics(
         {**row, **realised.get(f"{each.start:%Y-%m-%d}", {})} for row, each in zip(rows, windows, strict=True)
     ]
     signs = pd.DataFrame(rows, index=pd.Index([f"{each.start:%Y-%m-%d}" for each in windows], name="window"))
-    kept = store.latest_profile(params.window.start, version=version)
-    recent, newest = Profile.from_dict(kept) if kept else bundle.recent, served.inputs[-1]
+    against = references(store, params.window.start, version=version, bundle=bundle)
+    newest = served.inputs[-1]
     scored, unsound = _profile(store, params, params.window, version=version)
     asked = [] if newest is None else [of_requests(item) for item in _drift_of(newest, params, bundle)]
     return HealthMetrics(
@@ -161,7 +162,7 @@ def health_metrics(
         days=_days(store, params, version=version),
         contract=[
             *drill_evidence(params, bundle),
-            *_contract(scored, recent, champion, unsound=unsound, contract=params.contract),
+            *_contract(scored, against, champion, unsound=unsound, contract=params.contract),
         ],
         drift=[
             *_drift(scored, params, champion),
@@ -170,7 +171,7 @@ def health_metrics(
         reference=measured(store.version(version).manifest),
         task=bundle.schema.task,
         missing={str(each): missing[str(each)] for each in windows if str(each) in missing},
-        served=served.evidence(params, recent=recent, bundle=bundle) + asked,
+        served=served.evidence(params, against=against, importance=bundle.importance) + asked,
         unjudged=unjudged_requests,
     )
 
@@ -290,7 +291,7 @@ def _compared(current: Profile, params: MonitorParams, bundle: Bundle) -> pd.Dat
 
 def _contract(
     current: Profile | None,
-    recent: Profile,
+    against: tuple[Profile, Profile],
     champion: tuple[int, Bundle],
     *,
     unsound: int,
@@ -300,9 +301,8 @@ def _contract(
     if current is None:
         note = f"the input of this window was not recorded for version {champion[0]}: score has not run"
         return [Evidence("contract.input", "inconclusive", rung=1, note=note)]
-    bundle = champion[1]
-    weights = {"importance": bundle.importance, "contract": contract}
-    found = breaks(recent, current, training=bundle.profile, **weights)  # type: ignore[arg-type]
+    (recent, training), importance = against, champion[1].importance
+    found = breaks(recent, current, training=training, importance=importance, contract=contract)
     if unsound and overall(found) == "pass":
         note = f"{unsound} parts of this window were found unsound when they were scored"
         found = [

@@ -180,16 +180,17 @@ def _served(
         if schema is not None and (bundle.schema.task, bundle.schema.classes) != schema:
             pieces = []  # figures over other classes cannot be put together: the newest version's stay
         schema = bundle.schema.task, bundle.schema.classes
-        if piece := _piece(params, rows, bundle, distrust=_distrusted(store, params, span)):
+        distrust, masked = answered(store, params, span)
+        if piece := _piece(params, rows, bundle, distrust=distrust, masked=masked):
             pieces.append(piece)
     if not pieces:
         raise LabelError(params.target, rule="must hold labels of rows that were scored", value="none")
     joined = [None if column[0] is None else np.concatenate(column) for column in zip(*pieces, strict=True)]
-    return _Served(*joined, task=schema[0] if schema else "binary")  # type: ignore[misc]
+    return _Served(*joined, task=schema[0] if schema else "binary")  # type: ignore[arg-type, misc]
 
 
 def _piece(
-    params: MonitorParams, rows: pd.DataFrame, bundle: Bundle, *, distrust: str
+    params: MonitorParams, rows: pd.DataFrame, bundle: Bundle, *, distrust: str, masked: tuple[str, ...]
 ) -> tuple[Any, ...] | None:
     """Truth, answers, days and values of the rows that one version served; None if none has a label that it knows."""
     if rows.empty or not rows[params.target].notna().any():
@@ -199,13 +200,22 @@ def _piece(
     if rows.empty:
         return None
     truth = bundle.schema.encode(rows[params.target])
-    said = guarded(bundle, rows, distrust=distrust).predicted
+    said = guarded(bundle, rows, distrust=distrust, masked=masked).predicted
     worth = row_worth(params.value, rows, truth=truth, predicted=said, schema=bundle.schema)
     return truth, said, blocks(rows[params.time_column]), worth, sample_weights(params.weight, rows)
 
 
+def answered(store: Store, params: MonitorParams, span: Window) -> tuple[str, tuple[str, ...]]:
+    """Why the simple rule answered in this span, if it did, and which columns the model was asked without."""
+    for row in store.profiles(span, until=params.moment):
+        was = row["document"].get("broken", {"distrust": "" if row["clean"] else "its input was broken"})
+        if was["distrust"] or was.get("masked"):
+            return was["distrust"], tuple(was.get("masked", ()))
+    return "", ()
+
+
 def _distrusted(store: Store, params: MonitorParams, span: Window) -> str:
-    """Why the simple rule answered in this span; empty if the model did."""
+    """Why nothing can be told of the model from this span; empty if something can."""
     found = [row for row in store.profiles(span, until=params.moment) if not row["clean"]]
     return "its input was broken" if found else ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,7 +62,9 @@ class Served:
         """Whether the service has written anything for these windows."""
         return bool(self.signs["served_rows"].any())
 
-    def evidence(self, params: MonitorParams, *, recent: Profile, bundle: Bundle) -> list[Evidence]:
+    def evidence(
+        self, params: MonitorParams, *, against: tuple[Profile, Profile], importance: Mapping[str, float]
+    ) -> list[Evidence]:
         """The newest window against its limits, and its input against the last sound one. Silence is not health."""
         newest = self.signs.iloc[-1]
         if self.problem:
@@ -75,8 +77,10 @@ class Served:
         n, found = int(newest["served_rows"]), []
         current = self.inputs[-1]
         if current is not None:
-            weights = {"importance": bundle.importance, "contract": params.contract}
-            lines = breaks(recent, current, training=bundle.profile, **weights)  # type: ignore[arg-type]
+            recent, training = against
+            lines = breaks(
+                recent, current, training=training, importance=importance, contract=params.contract
+            )
             found = [of_requests(item) for item in lines]
         for name, limit in params.slo.items():
             if name in _HEALTH:

@@ -21,6 +21,7 @@ from prodkit.data.chunks import Chunk, Chunks, window_chunks
 from prodkit.data.sources import open_table
 from prodkit.data.windows import blocks, row_column
 from prodkit.decisions.gates import at_most
+from prodkit.decisions.holds import Broken
 from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.survey import Inspection
 from prodkit.drift.counts import column_profile
@@ -236,7 +237,7 @@ def score_window(
     Args:
         params: of the notebook.
         chunks: the rows, as :func:`open_window` gives them.
-        inspection: of these rows; where it found them broken, the model is not asked.
+        inspection: of these rows; where it found columns broken, the model is asked without them, or not at all.
         version: number of the bundle.
         bundle: that predicts.
 
@@ -245,7 +246,8 @@ def score_window(
     """
     read = inspection.read
     assert read is not None
-    identity = json.dumps([bundle.digest, read.digest, params.batch_rows, inspection.distrust, chunks.keys])
+    trust = [inspection.broken.distrust, *inspection.broken.masked]
+    identity = json.dumps([bundle.digest, read.digest, params.batch_rows, *trust, chunks.keys])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     span = str(params.window).replace("/", "_").replace(":", "")
     folder = _place(params) / span / f"v{version}-{key}"
@@ -254,7 +256,7 @@ def score_window(
         if draft.stat().st_mtime < time.time() - _FORGOTTEN_SECONDS:
             draft.unlink(missing_ok=True)
     names = _key_names(chunks.keys, ids=params.id_column, time=params.time_column, bundle=bundle)
-    write = _Writer(folder, params.time_column, names, version, inspection.distrust, bundle)
+    write = _Writer(folder, params.time_column, names, version, inspection.broken, bundle)
     if params.backend != "threading" and len(chunks) > 1:
         write = write.packed(chunks.scratch / "model")
     sizes = [chunk.most_rows for chunk in chunks]
@@ -295,7 +297,7 @@ class _Writer:
         time: name of the time column.
         keys: names in the result of the columns that are carried along.
         version: that predicts.
-        distrust: why it must not be asked; empty if it may.
+        broken: what it must not be asked about, or why not at all.
         bundle: of the version; None in another process, which reads it from
         path: a file whose bytes have this
         digest: without which they are not read.
@@ -305,7 +307,7 @@ class _Writer:
     time: str
     keys: dict[str, str]
     version: int
-    distrust: str
+    broken: Broken
     bundle: Bundle | None
     path: Path | None = None
     digest: str = ""
@@ -326,7 +328,7 @@ class _Writer:
             model = LoadedModel(self.version, self.bundle, limits=_PATIENT)
         else:
             model = _load(self.version, str(self.path), self.digest)
-        return Guard(Route(model, distrust=self.distrust))
+        return Guard(Route(model, distrust=self.broken.distrust, masked=self.broken.masked))
 
     def __call__(self, chunk: Chunk) -> tuple[Part, bool]:
         """The sums of the file, and whether it was there."""
@@ -368,7 +370,7 @@ class _Writer:
             "reason": pa.array(answers.reason, pa.string()),
             "latency_ms": np.full(rows, took_ms / rows),
         }
-        failed = answers.degraded & (answers.reason != self.distrust)
+        failed = answers.degraded & (answers.reason != self.broken.distrust)
         scores, days = lead_score(answers.predicted), blocks(batch.column(self.time).to_pandas())
         means = pd.Series(scores).groupby(days).agg(["size", "mean"])
         return pa.table(columns), Part(
@@ -410,7 +412,7 @@ def remember_scoring(
         "latency_p99_ms": slow,
     }
     store.record_metrics([metric(params, name, value, **about) for name, value in figures.items()])
-    document = inspection.current.to_dict()
+    document = inspection.current.to_dict() | {"broken": inspection.broken.to_dict()}
     store.save_profile(
         params.window, document, run_id=current_run(params), version=version, clean=inspection.sound
     )

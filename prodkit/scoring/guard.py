@@ -17,6 +17,7 @@ from prodkit.data.schema import Schema
 from prodkit.errors import ModelError, ProdkitError
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import predictions
+from prodkit.models.masks import masked
 from prodkit.scoring.breaker import Breaker, Calls, LateError, Limits, ShedError
 from prodkit.scoring.compiled import Compiled, compiled
 from prodkit.scoring.rows import Reader
@@ -40,7 +41,7 @@ class Answer:
         predicted: a float, or (k,) class shares.
         version: whose model, or whose baseline, answered.
         source: ``champion``, ``predecessor`` or ``rule``.
-        reason: why it was not the champion; empty if it was.
+        reason: why it was not the champion, or what it was not asked about; empty if neither.
         cells: the row as the champion's schema reads it.
     """
 
@@ -63,7 +64,7 @@ class Answers:
     Attributes:
         predicted: (n,) or (n, k), as :func:`prodkit.models.estimators.predictions`.
         degraded: (n,) true where anybody but the champion answered.
-        reason: (n,) why; empty where the champion answered.
+        reason: (n,) why; where the champion answered, the columns that were masked, if any.
         version: (n,) whose model, or whose baseline, answered.
         source: (n,) ``champion``, ``predecessor`` or ``rule``.
         cells: the rows as the champion's schema reads them, if they came as mappings.
@@ -108,8 +109,7 @@ class LoadedModel:
     def __init__(
         self, version: int, bundle: Bundle, *, limits: Limits | None = None, quick: bool = True
     ) -> None:
-        self.version, self.bundle = version, bundle
-        self.reader, self.breaker = Reader(bundle.schema), Breaker(limits)
+        self.version, self.bundle, self.breaker = version, bundle, Breaker(limits)
         self.path: Compiled | None = None
         self.refused = ""
         if quick:
@@ -129,6 +129,8 @@ class Route:
         distrust: why no model may be asked at all, such as a hold; empty if they may.
         problem: why there is no champion.
         generation: of the champion, as the store counts.
+        masked: columns that models are asked without, since they are broken.
+        hold: why the champion is on hold, whoever answers meanwhile; empty if it is not.
     """
 
     champion: LoadedModel | None
@@ -136,6 +138,19 @@ class Route:
     distrust: str = ""
     problem: str = "the champion is not loaded"
     generation: int = 0
+    masked: tuple[str, ...] = ()
+    hold: str = ""
+
+    @property
+    def note(self) -> str:
+        """What stands beside an answer of the champion."""
+        return f"masked: {', '.join(self.masked)}" if self.masked else ""
+
+    @cached_property
+    def readers(self) -> dict[int, Reader]:
+        """How each of them reads a row, by version."""
+        models = [model for model in (self.champion, self.predecessor) if model]
+        return {model.version: Reader(model.bundle.schema, masked=self.masked) for model in models}
 
     @cached_property
     def first(self) -> LoadedModel:
@@ -184,12 +199,13 @@ class Guard:
         route = route or self.route
         model = route.champion
         if model is not None and model.path is not None and not route.distrust:
-            values, fault = model.reader.read(row)
+            reader = route.readers[model.version]
+            values, fault = reader.read(row)
             permit = None if fault else model.breaker.permit()
             if permit is not None:
-                predicted = _quickly(model, values, permit)
+                predicted = _quickly(model, reader.asked(values), permit)
                 if predicted is not None:
-                    return Answer(predicted, model.version, "champion", "", values)
+                    return Answer(predicted, model.version, "champion", route.note, values)
         return self.answer([row], route=route).row(0)
 
     def answer(
@@ -209,7 +225,7 @@ class Guard:
         route, seconds = route or self.route, self.deadline_seconds if seconds is None else seconds
         until = math.inf if seconds is None else time.monotonic() + seconds
         first, n = route.first, len(rows)
-        read = _Rows(rows, first)
+        read = _Rows(rows, first, route)
         width = (len(first.bundle.schema.classes),) if first.bundle.schema.task == "multiclass" else ()
         answers = Answers(
             predicted=np.full((n, *width), np.nan),
@@ -222,11 +238,12 @@ class Guard:
         left = np.flatnonzero(read.fault == "")
         answers.reason[left] = route.distrust or ("" if route.champion else route.problem)
         for name, model in [] if route.distrust else route.rungs:
-            mine = read if model is first else _Rows(rows, model)
+            mine = read if model is first else _Rows(rows, model, route)
             able = left[mine.fault[left] == ""]
             if len(able):
                 self._climb(name, model, mine, able, answers, until)
                 left = left[answers.source[left] == "rule"]
+        answers.reason[answers.source == "champion"] = route.note
         unanswered = np.flatnonzero(answers.source == "rule")
         if len(unanswered):
             answers.predicted[unanswered] = read.baseline(unanswered)
@@ -344,26 +361,27 @@ class _Rows:
         cells: of rows that came as mappings.
     """
 
-    def __init__(self, rows: Sequence[Any] | pd.DataFrame, model: LoadedModel) -> None:
-        self.model, self.cells = model, list[list[Any]]()
+    def __init__(self, rows: Sequence[Any] | pd.DataFrame, model: LoadedModel, route: Route) -> None:
+        self.model, self.cells, self._reader = model, list[list[Any]](), route.readers[model.version]
         self._given: pd.DataFrame | None = None
         self._columns: pd.DataFrame | None = None
         self.fault = np.full(len(rows), "", dtype=object)
         if isinstance(rows, pd.DataFrame):
             self._given = rows
             try:
+                rows = masked(rows, route.masked, schema=model.bundle.schema)
                 self._columns = model.bundle.schema.coerce(rows)
                 _find_faults(self.fault, rows, self._columns, model.bundle.schema)
             except Exception as error:  # a column is missing, or there twice: then no row is whole
                 self.fault[:] = _words(error)
         else:
             for place, row in enumerate(rows):
-                values, self.fault[place] = model.reader.read(row)
+                values, self.fault[place] = self._reader.read(row)
                 self.cells.append(values)
 
     def _table(self, rows: np.ndarray) -> pd.DataFrame:
         if self._columns is None:
-            return self.model.reader.frame([self.cells[row] for row in rows])
+            return self._reader.frame([self._reader.asked(self.cells[row]) for row in rows])
         return self._columns if len(rows) == len(self._columns) else self._columns.iloc[rows]
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
@@ -372,7 +390,8 @@ class _Rows:
         if path is None:
             return predictions(bundle.model, self._table(rows), schema=bundle.schema, coerced=True)
         if self._columns is None:
-            return path.predict(list(zip(*(self.cells[row] for row in rows), strict=True)))
+            asked = (self._reader.asked(self.cells[row]) for row in rows)
+            return path.predict(list(zip(*asked, strict=True)))
         table = self._table(rows)
         return path.predict([table[name].to_numpy() for name in table])
 
@@ -414,14 +433,17 @@ def _find_faults(fault: np.ndarray, frame: pd.DataFrame, columns: pd.DataFrame, 
             fault[place] = f"{column.name} must be {column.kind}; found {cell!r}"
 
 
-def guarded(bundle: Bundle, frame: pd.DataFrame, *, distrust: str = "", version: int = 0) -> Answers:
+def guarded(
+    bundle: Bundle, frame: pd.DataFrame, *, distrust: str = "", masked: tuple[str, ...] = (), version: int = 0
+) -> Answers:
     """Predict every row of a table: by the model, or by the baseline where the model fails or may not be asked.
 
     Args:
         bundle: the version that answers.
         frame: (n, m) rows.
         distrust: why the model must not be asked at all (a broken data contract); empty if it may.
+        masked: columns that it is asked without.
         version: its number.
     """
     model = LoadedModel(version, bundle, quick=False)
-    return Guard(Route(model, distrust=distrust)).answer(frame)
+    return Guard(Route(model, distrust=distrust, masked=masked)).answer(frame)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import nan
 from typing import Any
@@ -34,10 +34,15 @@ class Reader:
     ([2.0, None], '')
     >>> reader.read({"height": "tall", "city": "Rome"})
     ([nan, 'Rome'], "height must be a finite number; found 'tall'")
+
+    Args:
+        schema: frozen columns.
+        masked: features that are not to be believed: nothing that they hold is a fault.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, masked: Sequence[str] = ()) -> None:
         self.schema, self._missing = schema, frozenset(schema.missing)
+        self._masked = frozenset(masked)
         self._columns = [
             (column.name, column.kind, READERS[column.kind], _EMPTY[column.kind])
             for column in schema.features
@@ -62,11 +67,21 @@ class Reader:
                 values.append(empty if is_missing(cell, missing) else reader(cell))
             except KeyError:
                 values.append(empty)
-                fault = fault or f"{name} {ABSENT}"
+                fault = fault or ("" if name in self._masked else f"{name} {ABSENT}")
             except (ValueError, ArithmeticError):
                 values.append(empty)
-                fault = fault or _fault(name, _RULES[kind], cell)
+                fault = fault or ("" if name in self._masked else _fault(name, _RULES[kind], cell))
         return values, fault
+
+    def asked(self, values: list[Any]) -> list[Any]:
+        """What a model is asked of a row that was read: the same, without what is masked."""
+        if not self._masked:
+            return values
+        names = ((name, empty) for name, *_, empty in self._columns)
+        return [
+            empty if name in self._masked else value
+            for value, (name, empty) in zip(values, names, strict=True)
+        ]
 
     def frame(self, rows: list[list[Any]]) -> pd.DataFrame:
         """Rows as :meth:`read` returned them, as the table (n, m) that a model takes."""

@@ -245,7 +245,8 @@ class Service:
         if self._details or (self._secret and self.is_known(request)):
             document |= {
                 "predecessor": predecessor.version if predecessor else None,
-                "hold": route.distrust,
+                "hold": route.hold,
+                "masked": list(route.masked),
                 "compiled_path": bool(champion and champion.path),
                 "compiled_path_refused": champion.refused if champion else "",
                 "problems": [f"{name}: {text}" for name, text in problems.items() if text],
@@ -260,7 +261,7 @@ class Service:
             "generation": lambda: self.guard.route.generation,
             "champion_loaded": lambda: self.guard.route.champion is not None,
             "compiled_path": lambda: bool((first := self.guard.route.champion) and first.path),
-            "on_hold": lambda: bool(self.guard.route.distrust),
+            "on_hold": lambda: bool(self.guard.route.hold),
             "breaker_open": lambda: bool(
                 (first := self.guard.route.champion) and first.breaker.state != "closed"
             ),

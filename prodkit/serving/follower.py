@@ -10,10 +10,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from prodkit.decisions.holds import Broken
 from prodkit.errors import ProdkitError
 from prodkit.scoring.breaker import Limits
 from prodkit.scoring.guard import HOLD, LoadedModel, Route
-from prodkit.store.history import Champion
+from prodkit.store.history import Champion, Event
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
 
@@ -56,6 +57,7 @@ class Follower:
         self._models: dict[int, LoadedModel] = {}
         self._store: Store | None = None
         self._champion = Champion()  # that the models in memory belong to
+        self._held: Event | None = None
         self._retry_at, self._doubtful = 0.0, False  # whether another store was seen meanwhile
         self._stop, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prodkit-follower", daemon=True)
@@ -104,6 +106,7 @@ class Follower:
             if self._store is None:
                 self._store = self._open_store()
             champion = self._store.champion()
+            held = self._store.held() if champion.hold else None
         except Exception as error:  # locked, or away: the model in memory goes on
             self.store_problem = _words(error)
             return
@@ -118,33 +121,31 @@ class Follower:
             return
         self.store_problem = ""
         retry = bool(self.load_problem) and time.monotonic() >= self._retry_at
-        if champion != self._champion or retry or self._doubtful:
+        if (champion, held) != (self._champion, self._held) or retry or self._doubtful:
             if self._doubtful:  # its numbers may be of other models
                 self._models = {}
-            self._champion, self._doubtful = champion, False
-            self._follow(champion, self._store)
+            self._champion, self._held, self._doubtful = champion, held, False
+            self._follow(champion, held, self._store)
 
-    def _follow(self, champion: Champion, store: Store) -> None:
+    def _follow(self, champion: Champion, held: Event | None, store: Store) -> None:
         """Change over to this champion, and bring its predecessor into memory after."""
         self.load_problem = ""
         if champion.version is None:
             return
-        hold = HOLD + champion.hold if champion.hold else ""
         model = self._load(champion.version, store)
         before = self._models.get(champion.predecessor or 0)
         if model is not None:
-            self._publish(Route(model, before, hold, generation=champion.generation))
+            self._publish(_route(champion, held, model, before))
         if champion.predecessor is not None and before is None and (model or self.route is None):
             problem = self.load_problem
             before = self._load(champion.predecessor, store)
             self.load_problem = problem or self.load_problem
             if model is not None:
-                self._publish(Route(model, before, hold, generation=champion.generation))
+                self._publish(_route(champion, held, model, before))
         if model is None:  # who has answered so far goes on, or else the predecessor begins
             rungs = self.route.rungs if self.route else []
             if stand_in := rungs[0][1] if rungs else before:
-                problem = self.load_problem
-                self._publish(Route(None, stand_in, hold, problem, generation=champion.generation))
+                self._publish(_route(champion, held, None, stand_in, problem=self.load_problem))
             return
         wanted = {champion.version, champion.predecessor}
         self._models = {number: each for number, each in self._models.items() if number in wanted}
@@ -164,6 +165,21 @@ class Follower:
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
                 return None
         return self._models[number]
+
+
+def _route(
+    champion: Champion,
+    held: Event | None,
+    model: LoadedModel | None,
+    before: LoadedModel | None,
+    problem: str = Route.problem,
+) -> Route:
+    """Who answers: under a hold, who is asked without what is broken, or only the simple rule."""
+    broken, first = Broken(), model or before
+    if held is not None and first is not None:
+        broken = Broken.recorded(held, version=first.version, bundle=first.bundle)
+    distrust = HOLD + broken.distrust if broken.distrust else ""
+    return Route(model, before, distrust, problem, champion.generation, broken.masked, champion.hold)
 
 
 def _words(error: Exception) -> str:

@@ -13,7 +13,7 @@ from prodkit.errors import ConflictError, ParameterError, StoreError, VersionErr
 from prodkit.settings import REAL_STORE, project_folder
 from prodkit.store.database import EVENTS, VERSIONS, Write, events_of
 from prodkit.store.history import ACTIONS, Champion, Event, open_proposals, replay
-from prodkit.store.records import Records
+from prodkit.store.records import Records, restored
 
 __all__ = [
     "BY_HAND",
@@ -139,10 +139,87 @@ class Approvals(Records):
                     write.append(kind, version=write.champion.version)
             return write.champion
 
+    def held(self) -> Event | None:
+        """The event by which the champion is on hold; None while it is not."""
+        with self._database.read() as rows:
+            return _hold_of(events_of(rows, EVENTS.c.kind.in_(("hold", "release", "accept"))))
+
+    def accepted(self) -> list[Event]:
+        """The events by which persons said that what was held is normal, oldest first.
+
+        In the ``detail`` of each are ``columns`` (``labels`` among them, if it was these) and ``windows``.
+        """
+        with self._database.read() as rows:
+            return events_of(rows, EVENTS.c.kind == "accept")
+
+    def accept(self, run_id: str, *, columns: Sequence[str] = (), actor: str, reason: str) -> Champion:
+        """Say that what a run has held is normal from now on: the hold ends, and its rows are learned from.
+
+        Windows are held against these columns as they came; rows of which nothing else was broken count as sound. What
+        else the hold is about stays held.
+
+        Args:
+            run_id: that decided on the hold in force.
+            columns: that are normal; all that are held, if none is named.
+            actor: who says so.
+            reason: why.
+
+        Raises:
+            ParameterError: no reason, or a column that is not held.
+            StoreError: the run decided on no hold that is in force.
+        """
+        require_reason("accept", reason)
+        with self._database.write(run_id=run_id, actor=actor, reason=reason) as write:
+            hold = _hold_by(write, run_id)
+            held, other = (list(hold.detail.get(part, ())) for part in ("columns", "other"))
+            if unknown := [name for name in columns if name not in held]:
+                fix = f"Held are: {', '.join(held)}." if held else "No column is held."
+                raise ParameterError("--column", rule="must name what is held", value=unknown[0], fix=fix)
+            if not (chosen := list(columns) or held):
+                value, fix = (
+                    ", ".join(other) or "nothing that is on record",
+                    "Repair the feed, and score again.",
+                )
+                raise StoreError(f"the hold of run {run_id}", rule="must be of columns", value=value, fix=fix)
+            windows = restored(write, chosen, since=str(hold.detail["since"])) or [hold.detail["window"]]
+            write.append("accept", version=hold.version, detail={"columns": chosen, "windows": windows})
+            if rest := [name for name in held if name not in chosen] + other:
+                left = {"columns": [name for name in held if name in rest], "other": other}
+                write.reason = f"still held: {', '.join(rest)}; {hold.reason}"
+                write.append("hold", version=hold.version, detail={**hold.detail, **left, "masked": None})
+            return write.champion
+
     def reject(self, run_id: str, *, actor: str, reason: str = "") -> Event:
         """Settle a proposal without carrying it out; StoreError when the run has no open one."""
         with self._database.write(run_id=run_id, actor=actor, reason=reason) as write:
             return write.append("reject", version=_open_proposal(write).version)
+
+
+def _hold_of(events: Sequence[Event]) -> Event | None:
+    """The hold that a history of holds, releases and acceptances ends with."""
+    return events[-1] if events and events[-1].kind == "hold" else None
+
+
+def _hold_by(write: Write, run_id: str) -> Event:
+    """The hold in force, if a run decided on it; StoreError with what it did instead."""
+    events = events_of(write.rows)
+    hold = _hold_of([event for event in events if event.kind in ("hold", "release", "accept")])
+    mine = [event for event in events if event.run_id == run_id]
+    decided = {event.number: event.detail["action"] for event in mine if event.kind == "decide"}
+    if hold and (hold.run_id == run_id or any(decided[at] == "hold" for at in decided if at > hold.number)):
+        return hold
+    rule, value, fix = "must be on record", "no such run", "prodkit models history names the runs."
+    if mine:
+        rule, value = "must have decided on hold", ", ".join(decided.values()) or "no decision"
+    if "hold" in decided.values():
+        rule, value = "must have decided on the hold in force", "one that is over"
+    if accepted := [event for event in mine if event.kind == "accept"]:
+        value = f"one that {accepted[-1].actor} accepted at {accepted[-1].created_at}"
+    if hold:
+        fix = f"On hold since {hold.created_at}: prodkit models accept {hold.run_id}."
+    elif mine:
+        fix = "There is nothing to accept: the champion is not on hold."
+    raise StoreError(f"run {run_id}", rule=rule, value=value, fix=fix)
 
 
 def promote(write: Write, number: int | None, *, force: bool = False) -> None:

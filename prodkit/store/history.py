@@ -48,9 +48,9 @@ class Champion:
 class Event:
     """One line of the append-only history.
 
-    ``kind`` is register, decide, promote, rollback, quarantine, readmit, hold, release, freeze, thaw, propose,
-    approve, reject, sign, delete, plan or upgrade. ``generation`` is the champion's after the event; that of a decision
-    and of a proposal is the one that was judged.
+    ``kind`` is register, decide, promote, rollback, quarantine, readmit, hold, release, accept, freeze, thaw,
+    propose, approve, reject, sign, delete, plan or upgrade. ``generation`` is the champion's after the event; that of a
+    decision and of a proposal is the one that was judged.
     ``digest`` covers every other field, the time included, and ``previous``, the digest before it.
     """
 
@@ -149,7 +149,7 @@ def moved(champion: Champion, event: Event) -> Champion:
                 predecessor=champion.version if kind == "promote" else event.detail.get("predecessor"),
                 generation=champion.generation + 1,
             )
-        case "hold" | "release":
+        case "hold" | "release" | "accept":
             return replace(champion, hold=event.reason if event.kind == "hold" else "")
         case "freeze" | "thaw":
             return replace(champion, frozen=event.kind == "freeze")

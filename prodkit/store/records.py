@@ -11,14 +11,14 @@ import sqlalchemy as sa
 
 from prodkit.errors import ParameterError
 from prodkit.evidence import Window
-from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, events_of
+from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Write, events_of
 from prodkit.store.history import parsed_json, strict_json
 from prodkit.store.plans import Plans
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Records"]
+__all__ = ["Records", "restored"]
 
 _MOMENTS = ("window_start", "window_end", "known_at")
 _NUMBERS = ("value", "low", "high")
@@ -185,6 +185,14 @@ class Records(Plans):
         newest = self._windows(*inside, columns=("version", "clean", "document"))
         return [row | {"document": parsed_json(row["document"], name="profile")} for row in newest]
 
+    def profiles_of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
+        """The newest profile of each of these windows, where there is one."""
+        wanted = {(_text(window.start), _text(window.end)) for window in windows}
+        starts = PROFILES.c.window_start.in_(sorted(start for start, _ in wanted))
+        rows = [row for row in self._windows(starts, columns=("document",))
+                if (row["window_start"], row["window_end"]) in wanted]  # fmt: skip
+        return [parsed_json(row["document"], name="profile") for row in rows]
+
     def broken_windows(self, within: Window, *, until: datetime) -> list[Window]:
         """The windows that touch a span and whose input was not sound when they were last scored, in order.
 
@@ -293,6 +301,37 @@ class Records(Plans):
         queries |= {name: sa.select(sa.func.count()).select_from(table) for name, table in rows.items()}
         with self._database.read() as connection:
             return {name: int(connection.scalar(query) or 0) for name, query in queries.items()}
+
+
+def restored(write: Write, columns: Sequence[str], *, since: str) -> list[str]:
+    """Write down of windows in which these columns were broken that they are not, and name the windows.
+
+    A window counts as sound if nothing else was broken.
+
+    Args:
+        write: an open transaction.
+        columns: that are normal now.
+        since: windows that end by then are left alone.
+    """
+    query = sa.select(PROFILES).where(PROFILES.c.window_end > _text(since)).order_by(PROFILES.c.id)
+    newest = {(row["window_start"], row["window_end"]): row for row in write.rows.execute(query).mappings()}
+    windows = []
+    for (start, end), row in newest.items():
+        document = parsed_json(row["document"], name="profile")
+        was = document.get("broken", {})
+        left = [name for name in was.get("columns", ()) if name not in columns]
+        if row["clean"] or len(left) == len(was.get("columns", ())):
+            continue
+        windows.append(f"{start}/{end}")
+        text = strict_json(document | {"broken": was | {"columns": left}}, name="profile")
+        changed = {
+            "document": text,
+            "clean": not left and not was["other"],
+            "run_id": f"{write.run_id} accepted",
+        }
+        values = {name: value for name, value in row.items() if name != "id"} | changed
+        write.rows.execute(PROFILES.insert().values(values))
+    return windows
 
 
 def _text(moment: datetime | str) -> str:

@@ -311,9 +311,20 @@ class Store(Approvals):
             roll_back(write)
             return write.champion
 
-    def hold(self, *, expected_generation: int, reason: str, **who: Unpack[Who]) -> Champion:
-        """Put the champion on hold, for a reason: it stays, but scoring falls back until the hold is released."""
-        return self._mark("hold", expected_generation, reason, **who)
+    def hold(
+        self,
+        *,
+        expected_generation: int,
+        reason: str,
+        detail: Mapping[str, Any] | None = None,
+        **who: Unpack[Who],
+    ) -> Champion:
+        """Put the champion on hold, for a reason: it stays, but nobody learns until the hold is over.
+
+        ``detail`` says what is broken, as :meth:`prodkit.decisions.holds.Broken.to_dict` does, in which ``window``, and
+        ``since`` when; without it the simple rule answers.
+        """
+        return self._mark("hold", expected_generation, reason, detail, **who)
 
     def release(self, *, expected_generation: int, reason: str, **who: Unpack[Who]) -> Champion:
         """End a hold."""
@@ -327,13 +338,20 @@ class Store(Approvals):
         """End a freeze."""
         return self._mark("thaw", None, reason, **who)
 
-    def _mark(self, kind: str, expected_generation: int | None, reason: str, **who: Unpack[Who]) -> Champion:
+    def _mark(
+        self,
+        kind: str,
+        expected_generation: int | None,
+        reason: str,
+        detail: Mapping[str, Any] | None = None,
+        **who: Unpack[Who],
+    ) -> Champion:
         """An event that leaves the champion where it is; ParameterError without a reason."""
         require_reason(kind, reason)
         with self._database.write(reason=reason, **who) as write:
             if expected_generation is not None:
                 require_generation(write.champion, expected_generation)
-            write.append(kind, version=write.champion.version)
+            write.append(kind, version=write.champion.version, detail=detail)
             return write.champion
 
     def quarantine(self, number: int, *, reason: str, lift: bool = False, actor: str = "prodkit") -> Version:
