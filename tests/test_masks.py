@@ -105,7 +105,7 @@ def test_a_fresh_window_is_never_stale_and_a_copied_one_is_where_rows_hardly_com
     schema = Schema.infer(history, features=[f"c{place}" for place in range(columns)], target="y")
     seen = Seen.of(history, schema)
     assert seen.among(fresh, schema).mean() <= seen.limit(rows)
-    if seen.natural < 0.6:
+    if seen.natural < 0.4 and rows >= 300:
         half = pd.concat([fresh.head(rows // 2), history.tail(rows - rows // 2)])
         assert seen.among(half, schema).mean() > seen.limit(rows)
     assert seen.among(history, schema).all()

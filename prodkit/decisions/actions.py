@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from contextlib import suppress
+from typing import Any, Literal
 
 from prodkit.decisions.decide import Decision
 from prodkit.decisions.holds import broken
 from prodkit.decisions.record import decision_digest, decision_record
 from prodkit.decisions.result import current_run
+from prodkit.errors import ModelError, StoreError
 from prodkit.params import ProjectParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import load_version
@@ -41,10 +43,7 @@ def carry_out(store: Store, params: ProjectParams, decision: Decision) -> Litera
     )
     if decision.clears_hold:
         store.release(**(said | {"reason": "the input is sound again"}))  # type: ignore[arg-type]
-    wrong = [item for item in decision.evidence if item.rung == 1 and item.outcome == "fail"]
-    # of broken labels nobody learns, but the model may go on answering
-    feed = not wrong or any(not item.name.startswith("contract.labels.") for item in wrong)
-    if decision.action == "hold" and feed:
+    if decision.action == "hold":
         _hold(store, params, decision)
     if decision.action not in ("promote", "rollback", "retrain"):
         return None
@@ -65,14 +64,23 @@ def carry_out(store: Store, params: ProjectParams, decision: Decision) -> Litera
 
 
 def _hold(store: Store, params: ProjectParams, decision: Decision) -> None:
-    """Put the champion on hold, or write down what is broken now if it is held for something else."""
-    version, before = store.champion().version, store.held()
-    bundle = load_version(store, version) if version is not None else None
-    start = params.window.start.isoformat()
-    detail = broken(decision.evidence, bundle).to_dict() if bundle else {}
-    told = ("columns", "other", "masked")
-    if before and all(before.detail.get(name) == detail.get(name) for name in told):
+    """Put the champion on hold, or write down what is broken now if it is held for something else.
+
+    Nobody learns from the window, whatever was found when it was scored. Of broken labels the model goes on answering.
+    """
+    version, before, run_id = store.champion().version, store.held(), current_run(params)
+    detail: dict[str, Any] = {}
+    with suppress(ModelError, StoreError):  # a champion that cannot be read is on hold all the same
+        detail = broken(decision.evidence, load_version(store, version or 0)).to_dict()
+    what = {name: detail.get(name) for name in ("columns", "other")}
+    for document in store.profiles_of([params.window]):
+        was = document.get("broken", {})
+        if detail and any(was.get(name) != what[name] for name in what):
+            profile = document | {"broken": {"masked": [], "distrust": ""} | was | what}
+            store.save_profile(params.window, profile, run_id=run_id, version=version, clean=False)
+    if before and detail and all(before.detail.get(name) == detail[name] for name in (*what, "masked")):
         return
+    start = params.window.start.isoformat()
     detail |= {"window": str(params.window), "since": (before and before.detail.get("since")) or start}
-    run_id, reason = current_run(params), decision.reasons[0]
+    reason = decision.reasons[0]
     store.hold(expected_generation=decision.generation, reason=reason, run_id=run_id, detail=detail)

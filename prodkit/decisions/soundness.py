@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from prodkit.data.windows import require_unique_rows
-from prodkit.errors import WindowError
+from prodkit.data.windows import labelled, read_window, require_unique_rows
+from prodkit.errors import DataError, WindowError
 from prodkit.evidence import Evidence, Window
+from prodkit.models.bundle import Bundle
+from prodkit.models.seen import Seen
 from prodkit.params import ProjectParams
 from prodkit.store.registry import Store
 
-__all__ = ["left_out", "repetition", "sound_rows"]
+__all__ = ["left_out", "repetition", "sound_rows", "stale_batch"]
 
 _REPEATED = 0.2  # share of rows that bear another's id, from which on the feed repeats itself
 
@@ -37,6 +39,33 @@ def repetition(params: ProjectParams, shared: pd.DataFrame, *, rows: int) -> lis
     note = f"{share:.1%} of the rows bear an id ({name}) that another row bears, too, such as {example}"
     full = "contract.rows.repeated"
     return [Evidence(full, "fail", value=share, limit=_REPEATED, n=rows, rung=1, note=note)]
+
+
+def stale_batch(params: ProjectParams, rows: pd.DataFrame, bundle: Bundle) -> list[Evidence]:
+    """A break if labelled rows of the window came before with the same labels, and not by nature.
+
+    They are compared by what they hold, without their times, with all rows since the training of the champion began.
+    How many come again by nature is seen where stretches of these follow upon one another.
+
+    Args:
+        params: of the run.
+        rows: of the window, with the labels that are known.
+        bundle: of the champion.
+    """
+    schema, start = bundle.schema, min(bundle.trained.start, params.window.start)
+    then = params.model_copy(update={"as_of": params.window.start, "drill": {}})
+    known = rows[rows[params.target].notna()] if params.target in rows else rows.head(0)
+    if bundle.seen is None or start == params.window.start or not set(schema.names) <= set(rows.columns):
+        return []
+    try:
+        before = labelled(read_window(then, Window(start, params.window.start), unique=False), then)
+    except DataError:  # there is nothing to compare with
+        return []
+    seen = Seen.of(before, schema)
+    share, limit = float(seen.among(known, schema).mean()) if len(known) else 0.0, seen.limit(len(known))
+    note = f"{share:.1%} of the labelled rows came before with the same label; by nature {seen.natural:.1%}"
+    line = Evidence("contract.rows.copied", "fail", value=share, limit=limit, n=len(known), rung=1, note=note)
+    return [line] if share > limit else []
 
 
 def sound_rows(store: Store, params: ProjectParams, rows: pd.DataFrame) -> pd.DataFrame:

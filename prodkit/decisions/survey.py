@@ -15,7 +15,7 @@ import pandas as pd
 from prodkit.data.sources import naive
 from prodkit.data.windows import Read, blocks, read_window, shared_names, timeless_rows
 from prodkit.decisions.holds import Broken, broken, references
-from prodkit.decisions.soundness import repetition
+from prodkit.decisions.soundness import repetition, stale_batch
 from prodkit.drift.compare import compare_columns, comparison, wasserstein
 from prodkit.drift.contract import breaks, timeless_evidence
 from prodkit.drift.counts import column_profile, profile
@@ -85,6 +85,7 @@ def inspect_window(
     """Hold the window's rows against the champion's training and against the last sound window before it."""
     current = profile(rows, bundle.schema, blocks=blocks(rows[params.time_column]), like=bundle.profile)
     repeated = repetition(params, rows[shared_names(rows, params)], rows=len(rows))
+    repeated = repeated or stale_batch(params, rows, bundle)
     return compare_to_training(store, params, current, version=version, bundle=bundle, repeated=repeated)
 
 

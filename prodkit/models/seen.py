@@ -28,7 +28,8 @@ class Seen:
 
     Attributes:
         hashes: 64 bits of each row (k,), ascending, each once.
-        natural: largest share of a fifth of the rows that had come before in earlier ones.
+        natural: share of rows that come again by nature: the largest of a fifth of the rows in those before it, and
+            what it has risen by last.
         whole: whether all rows are among them; else the newest million.
 
     >>> rows = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [0, 1, 1]})
@@ -51,7 +52,11 @@ class Seen:
             for part in range(1, _STRETCHES)
             if (stretch == part).sum() >= _LEAST_ROWS
         ]
-        return cls(np.unique(newest), max(shares, default=1.0), len(rows) <= _MOST_ROWS)
+        rise = (
+            max(shares[-1] - shares[-2], 0.0) if len(shares) > 1 else 0.0
+        )  # the more rows, the more repeats
+        natural = min(max(shares, default=1.0) + rise, 1.0)
+        return cls(np.unique(newest), natural, len(rows) <= _MOST_ROWS)
 
     def among(self, rows: pd.DataFrame, schema: Schema) -> np.ndarray:
         """Which rows (n,) hold the same as one of these."""
