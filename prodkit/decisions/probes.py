@@ -29,7 +29,7 @@ from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import Fallback, MeanModel, predictions
 from prodkit.models.metrics import Floats, row_losses
 from prodkit.models.seen import Seen
-from prodkit.models.training import fit_recipe, model_for
+from prodkit.models.training import fit_recipe, model_for, subsample
 from prodkit.params import PRIMARY, RECIPES, ProjectParams, RollbackParams, Task, TrainParams
 from prodkit.store.history import Event
 from prodkit.store.registry import Store
@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 _MOST = 12  # steps back from now on which, and by whose probes, anything is computed
+_MOST_ROWS = 25_000  # that a probe learns from, spread evenly: a fit takes seconds, however long the history
 _DAY = timedelta(days=1)
 _HALVED_DAYS = 14  # windows of fewer days are steps of their own
 _SIMPLE, _VERSION = "simple rule", "version "  # beside the recipes, whose losses are on record
@@ -175,6 +176,7 @@ class Triangle:
         look: steps of a window.
         window_days: days of a window.
         task: whose loss it is.
+        sampled: the champion learned from more rows than a probe does: what a probe of its age loses stands for it.
     """
 
     steps: tuple[Window, ...]
@@ -187,6 +189,7 @@ class Triangle:
     look: int
     window_days: float
     task: Task
+    sampled: bool = False
 
     @property
     def unit(self) -> float:
@@ -214,12 +217,29 @@ class Triangle:
                 own[float((window.mean() - self.trained_at) * days)] = gap / rows / self.unit
         return more[np.isfinite(more)], pd.Series(own, dtype=float)
 
+    @property
+    def _comparable(self) -> Floats:
+        """(n,) what the champion lost, as a probe would have that learned from as few rows as the others.
+
+        Without this a champion of many rows would seem to age less than it does, by what more rows are worth.
+        """
+        if not self.sampled or not 0 <= self.trained_at < len(self.rows):
+            return self.served
+        probe = self.losses["all"][self.trained_at]
+        both = np.isfinite(probe) & np.isfinite(self.served)
+        if not both.any():
+            return self.served
+        worth = (probe - self.served)[both].sum() / self.rows[both].sum()
+        return np.where(
+            np.isfinite(self.served), np.where(both, probe, self.served + worth * self.rows), np.nan
+        )
+
     def economics(self, cost: float, recipes: Sequence[str] = RECIPES) -> Economics:
         """Whether a training pays that costs so much, in skill of 28 days of rows."""
         losses = {name: self.losses[name] for name in recipes} if np.isfinite(self.unit) else {}
         given: dict[str, Any] = {"look": self.look, "window_days": self.window_days}
         result = worth_retraining(
-            losses, self.rows, trained_at=self.trained_at, served=self.served, price=0.0, **given
+            losses, self.rows, trained_at=self.trained_at, served=self._comparable, price=0.0, **given
         )
         return Economics(result, self.unit, loss=PRIMARY[self.task].replace("_", "-"), **given).at(cost)
 
@@ -347,7 +367,9 @@ class Probes:
         rows = labelled(sound_rows(self.store, then, read_window(then, unique=False)), then)
         schema, model = self.prepared(rows)
         rows = rows[schema.knows(rows[schema.target])]
-        fitted = fit_recipe("mean", model, rows, schema=schema, first_rows=self.most_recent)
+        sample = subsample(rows, _MOST_ROWS).reset_index(drop=True)
+        recent, rows = round(self.most_recent * len(sample) / max(len(rows), 1)), sample
+        fitted = fit_recipe("mean", model, rows, schema=schema, first_rows=recent)
         models = tuple(fitted.models) if isinstance(fitted, MeanModel) else (fitted,)
         trained = Window(self.since, naive(then.labels_until))
         simple, seen = Fallback.fit(rows, schema=schema), Seen.of(rows, schema)
@@ -438,8 +460,12 @@ class Probes:
                 versions.setdefault(int(name.removeprefix(_VERSION)), np.full(count, np.nan))[at] = loss
         trained_at = count if champion is None else self.position(champion[0]) - first
         look, days = self.look
-        served = versions[number]
-        return Triangle(steps, losses, rows, simple, served, versions, trained_at, look, days, self.task)
+        sampled = champion is not None and champion[1] > _MOST_ROWS
+        return Triangle(
+            *(steps, losses, rows, simple, versions[number], versions, trained_at, look, days),
+            task=self.task,
+            sampled=sampled,
+        )
 
     @property
     def look(self) -> tuple[int, float]:
