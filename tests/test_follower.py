@@ -9,6 +9,7 @@ import pytest
 from tables import locked, opened, places, stocked, version_of
 
 from prodkit.scoring.breaker import Limits
+from prodkit.scoring.guard import Guard
 from prodkit.serving.follower import Follower
 from prodkit.store.registry import Store
 
@@ -97,6 +98,19 @@ def test_a_hold_and_its_release_are_followed(places, follow):
         followed.until(lambda f: f.route.distrust == "on hold: price is empty")
         store.release(expected_generation=2, reason="clean again")
         followed.until(lambda f: f.route.distrust == "")
+        price = {"columns": ["price"], "other": [], "masked": ["price"]}
+        store.hold(expected_generation=2, reason="odd", detail=price)
+        followed.until(lambda f: f.route.masked == ("price",))
+        weight = {"columns": ["weight"], "other": [], "masked": None}  # priced by whoever loads the version
+        store.hold(expected_generation=2, reason="odd", detail=weight)
+        followed.until(lambda f: f.route.masked == ("weight",))
+        answer = Guard(followed.follower.route).answer_row(
+            {"city": "Rome", "price": 3.5, "weight": "heavy", "express": True}
+        )
+        assert (answer.degraded, answer.reason, answer.version) == (False, "masked: weight", 2)
+        store.hold(expected_generation=2, reason="twice", detail={"columns": [], "other": ["rows.copied"]})
+        followed.until(lambda f: f.route.distrust == "on hold: twice")
+        assert (followed.follower.route.masked, followed.follower.route.hold) == ((), "twice")
     assert followed.now == (2, 1, 2)
 
 

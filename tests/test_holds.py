@@ -83,6 +83,17 @@ def test_what_is_accepted_is_normal_from_then_on(live, places, prodkit, at, tmp_
         assert store.check() == []
 
 
+def test_a_hold_that_lasts_proposes_its_acceptance(live):
+    """Two windows held for one reason, and labels by which the champion beats the rule: the command stands there."""
+    frame = newcomers()
+    _, once, _, run = live(frame, FIRST)
+    _, twice, _, _ = live(frame, "2024-02-08/2024-02-29")
+    assert (once.action, twice.action) == ("hold", "hold")
+    assert "prodkit models accept" not in " ".join(once.reasons)
+    assert "on hold since 2024-02-01 for the same reason (city)" in twice.reasons[-1]
+    assert f"prodkit models accept {run}" in twice.reasons[-1]
+
+
 def test_a_call_that_accepts_nothing_is_told_in_words(live, places, prodkit, at):
     """No hold, an unknown run, a run that decided otherwise, a hold that was accepted: each has its sentence."""
     frame = newcomers()

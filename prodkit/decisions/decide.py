@@ -130,7 +130,7 @@ def judgement(
         if predecessor is not None and _is_supported(ill) and ill and well and well.outcome == "pass":
             return decided("rollback", [ill, well], predecessor)
     if broken:
-        return decided("hold", broken)
+        return decided("hold", [*broken, *(item for item in evidence if item.name == "hold.lasting")])
     if contract == "fail":
         return decided("watch", [item for item in evidence if item.rung == 1 and item.outcome == "fail"])
     if contract != "pass":

@@ -9,14 +9,17 @@ from datetime import datetime
 from functools import reduce
 from typing import Any
 
+from prodkit.decisions.paired import difference
+from prodkit.decisions.trial import Trial
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.evidence import Evidence, Window
 from prodkit.models.bundle import Bundle
 from prodkit.models.masks import MaskPrice
+from prodkit.params import RollbackParams
 from prodkit.store.history import Event
 from prodkit.store.registry import Store
 
-__all__ = ["LABELS", "Broken", "broken", "references"]
+__all__ = ["LABELS", "Broken", "broken", "lasting_hold", "references"]
 
 LABELS = "labels"  # stands among broken columns for the contract of labels
 _ROWS = ("contract.rows", "contract.rows.copied", "contract.rows.repeated", "contract.columns")
@@ -99,6 +102,34 @@ def broken(evidence: Sequence[Evidence], bundle: Bundle) -> Broken:
         else:
             other[item.name.removeprefix("contract.")] = None
     return Broken.priced(list(columns), list(other), "; ".join(item.note for item in wrong), bundle=bundle)
+
+
+def lasting_hold(store: Store, params: RollbackParams, trial: Trial | None, now: Broken) -> list[Evidence]:
+    """A line that proposes to accept what is held, if the champion beats the simple rule all the same.
+
+    Args:
+        store: with the hold in force.
+        params: of the run.
+        trial: of the champion, masked where that pays, on the labelled rows of the window; None without any.
+        now: what is broken in the window.
+    """
+    hold = store.held()
+    since = hold.detail.get("since", "") if hold else ""
+    if hold is None or trial is None or not since or since >= params.window.start.isoformat():
+        return []
+    if not now.columns or set(now.columns) != set(hold.detail["columns"]):
+        return []
+    lost = [trial.lost(name) for name in ("baseline", "champion")]
+    gain = difference(*lost, blocks=trial.days, confidence=params.confidence, seed=params.seed)
+    if not gain.low > 0:
+        return []
+    names, way = ", ".join(now.columns), "masked" if now.masked else "as it is"
+    note = (
+        f"on hold since {since[:10]} for the same reason ({names}), while the champion, {way}, beats the simple rule; "
+        f"if this is normal now: prodkit models accept {hold.run_id}; gain in skill"
+    )
+    ends: dict[str, Any] = {"value": gain.value, "low": gain.low, "high": gain.high}
+    return [Evidence("hold.lasting", "pass", limit=0.0, n=gain.n, rung=3, note=note, **ends)]
 
 
 def references(store: Store, moment: datetime, *, version: int, bundle: Bundle) -> tuple[Profile, Profile]:

@@ -15,6 +15,7 @@ from prodkit.decisions.counterfactual import Counterfactuals, labelled_window
 from prodkit.decisions.economy import chance_worse
 from prodkit.decisions.gains import daily_gains, earlier_gains
 from prodkit.decisions.gates import alternative, at_most, enough, share_at_most
+from prodkit.decisions.holds import lasting_hold
 from prodkit.decisions.performance import performance_evidence
 from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
@@ -75,6 +76,7 @@ def ladder_evidence(
     return [
         *inspection.evidence,
         *label_evidence(trials, bundle),
+        *lasting_hold(store, params, trials.whole, inspection.broken),
         *health,
         *performance,
         *worth,
