@@ -141,7 +141,7 @@ def test_what_a_store_writes_is_for_its_owner_alone(tmp_path: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {
         **dict.fromkeys(["store.db", Path(store.version(1).location).name], 0o600),
-        **dict.fromkeys(["artifacts", "versions", "incoming"], 0o700),
+        **dict.fromkeys(["artifacts", "versions", "incoming", "probes"], 0o700),
     }
 
 

@@ -294,7 +294,7 @@ def test_one_class_only_cannot_be_learned(places, out, tmp_path):
 
 
 def test_a_window_of_one_class_is_judged_without_a_crash(judged, places, out, tmp_path):
-    """All orders of a fortnight came back: losses can be compared, rankings cannot; nothing breaks."""
+    """All orders of a fortnight came back: validate compares losses, rollback holds such labels; nothing breaks."""
     frame = orders()
     data = written(
         frame.assign(returned=frame["returned"].where(frame["ordered_at"] < "2024-02-01", 1.0)), tmp_path
@@ -302,7 +302,7 @@ def test_a_window_of_one_class_is_judged_without_a_crash(judged, places, out, tm
     decision = run_cells("validate", given_to("validate", data, judged))["decision"]
     assert decision.action in ("keep", "reject", "promote")
     decision = run_cells("rollback", given_to("rollback", data, places))["decision"]
-    assert decision.action in ("keep", "watch", "retrain", "rollback")
+    assert decision.action == "hold"
     assert all(np.isfinite(item.value) for item in decision.evidence if item.value is not None)
 
 

@@ -301,7 +301,7 @@ def test_an_inspection_in_chunks_is_that_of_the_whole(rows, group, batch, seed, 
         other = whole.current.columns[name]
         for field in ("block_counts", "block_unseen", "blocks"):
             assert np.array_equal(getattr(column, field), getattr(other, field)), (name, field)
-        for field in ("malformed", "beyond", "zero", "min", "max", "values"):
+        for field in ("malformed", "beyond", "zero", "min", "max", "fractional"):
             assert getattr(column, field) == getattr(other, field), (name, field)
         assert np.allclose(column.block_means, other.block_means)
         assert np.allclose(column.block_m2s, other.block_m2s)

@@ -336,7 +336,7 @@ def _kind(tell: Callable[[Story], None], *right: str) -> Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "nothing happens": _kind(nothing, "keep", "watch"),
+    "nothing happens": _kind(nothing, "keep", "watch", "retrain"),
     "covariates shift": _kind(covariates, "keep", "watch"),
     "days resemble each other": _kind(spells, "keep", "watch"),
     "season": _kind(season, "keep", "watch"),
