@@ -51,7 +51,7 @@ class Sketch:
 
     >>> some = Sketch.of(np.arange(1000.0), np.ones(1000))
     >>> some.bits, len(some.counts), some.quantile(np.array([0.1, 0.5])).round().tolist()
-    (5, 193, [100.0, 500.0])
+    (5, 191, [100.0, 500.0])
     """
 
     counts: Mapping[float, int]

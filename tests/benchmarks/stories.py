@@ -177,6 +177,8 @@ def told(kind: str, table: Table, seed: int, *, folder: Path, versions: dict[Any
             if story.model == "Slow":
                 slowed(store, params, *done)
             decision = judged(store, RollbackParams.check(given))
+            if decision.action == "retrain" and last <= BREAK:
+                continue  # it may pay before anything has happened, and is no answer to what follows
             actions.append(decision.action)
             if decision.action not in ("keep", "watch"):
                 break
