@@ -39,7 +39,7 @@ def kill_often(address: tuple[str, str], artifact: bytes) -> Counter[str]:
 def test_kills_leave_a_store_whose_champion_predicts(address: tuple[str, str]) -> None:
     """Before any statement, commit, sync or rename, or at any time: all is sound, and what was said done is done."""
     (found,) = told_by(kill_often, address, version_of(1)[0])
-    assert found.pop("acts completed") > 10
+    assert found.pop("acts completed") > 5
     assert sum(found.values()) == KILLS
     assert {"before a statement", "before a commit", "from outside"} <= found.keys()
 
