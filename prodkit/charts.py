@@ -34,7 +34,7 @@ from prodkit.canvas import (
     range_text,
 )
 from prodkit.decisions.economy import Economics
-from prodkit.decisions.probes import Triangle
+from prodkit.decisions.triangle import Triangle
 from prodkit.drift.profiles import ColumnProfile
 from prodkit.models.metrics import calibration_curve
 from prodkit.params import Task

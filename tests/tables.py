@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import sqlite3
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +19,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 import yaml
 from benchmarks.versions import trained as version_made
 
@@ -27,6 +30,22 @@ from prodkit.settings import read_notebook
 from prodkit.store.registry import Store
 
 PROJECT = Path(__file__).parent.parent
+
+
+@contextmanager
+def own_schema() -> Iterator[tuple[sa.Engine, str, str]]:
+    """A schema of a PostgreSQL database that is gone in the end: engine, its name, and the URL of the database."""
+    url = os.environ.get("PRODKIT_TEST_POSTGRES")
+    if not url:
+        pytest.skip("PRODKIT_TEST_POSTGRES holds no URL of a PostgreSQL database to test on")
+    schema, engine = f"test_{uuid.uuid4().hex}", sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as rows:
+        rows.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    yield engine, schema, url
+    with engine.begin() as rows:
+        rows.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+
+
 FEATURES = ["city", "price", "weight", "express"]
 FACTS: dict[str, Any] = {
     "time_column": "ordered_at",

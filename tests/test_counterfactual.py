@@ -13,9 +13,10 @@ from prodkit.decisions.counterfactual import counterfactuals, served_figures
 from prodkit.decisions.decide import judgement
 from prodkit.decisions.ladder import economy_evidence
 from prodkit.decisions.performance import performance_evidence
-from prodkit.decisions.probes import Probes, steps_until
+from prodkit.decisions.probes import Probes
 from prodkit.decisions.soundness import left_out, sound_rows
 from prodkit.decisions.survey import inspect_window
+from prodkit.decisions.triangle import steps_until
 from prodkit.errors import IdentityError, ModelError, ParameterError, WindowError
 from prodkit.evidence import Window
 from prodkit.store.workspace import load_version

@@ -34,7 +34,7 @@ ROWS = [
 HOUSE = [room for row in ROWS for room in row.split()]
 
 # Both only ever shrink; the design's goal is 17,000 lines in 85 modules.
-MOST_LINES, MOST_MODULES = 35110, 141
+MOST_LINES, MOST_MODULES = 35_070, 141
 
 # Tests that import modules behind `prodkit.__all__`, `prodkit.errors` and the command. No file is added: whoever makes
 # a test go through those takes its name off.

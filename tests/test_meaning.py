@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import tempfile
-import uuid
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import own_schema
 
 from prodkit import Schema, feature_columns, profile_table, read_window
 from prodkit.data.chunks import window_chunks
@@ -384,15 +383,8 @@ def test_a_format_that_cannot_be_read_says_how_to_convert_it(tmp_path: Path) -> 
 @pytest.fixture
 def postgres():
     """A schema of a PostgreSQL database, and its URL."""
-    url = os.environ.get("PRODKIT_TEST_POSTGRES")
-    if not url:
-        pytest.skip("PRODKIT_TEST_POSTGRES holds no URL of a PostgreSQL database to test on")
-    schema, engine = f"cells_{uuid.uuid4().hex}", sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as rows:
-        rows.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    yield engine, schema, f"{url}#{schema}.orders"
-    with engine.begin() as rows:
-        rows.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+    with own_schema() as (engine, schema, url):
+        yield engine, schema, f"{url}#{schema}.orders"
 
 
 def test_a_table_of_postgresql_means_what_it_holds(postgres):

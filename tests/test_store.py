@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import own_schema
 
 from prodkit.errors import (
     ArtifactError,
@@ -40,17 +41,10 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/store.db", str(tmp_path / "artifacts")
         return
-    url = os.environ.get("PRODKIT_TEST_POSTGRES")
-    if not url:
-        pytest.skip("PRODKIT_TEST_POSTGRES holds no URL of a PostgreSQL database to test on")
-    schema, engine = f"test_{uuid.uuid4().hex}", sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as rows:
-        rows.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    own = {"options": f"-csearch_path={schema}", "application_name": schema}
-    scoped = sa.make_url(url).update_query_dict(own)
-    yield scoped.render_as_string(hide_password=False), str(tmp_path / "artifacts")
-    with engine.begin() as rows:
-        rows.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+    with own_schema() as (_, schema, url):
+        own = {"options": f"-csearch_path={schema}", "application_name": schema}
+        scoped = sa.make_url(url).update_query_dict(own)
+        yield scoped.render_as_string(hide_password=False), str(tmp_path / "artifacts")
 
 
 @pytest.fixture

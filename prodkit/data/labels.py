@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from prodkit.data.arrays import is_text, times
 from prodkit.data.cells import texts
 from prodkit.data.database import Database
-from prodkit.data.sources import as_frame, naive, open_labels, open_table
+from prodkit.data.sources import as_frame, open_labels, open_table
 from prodkit.data.tables import Files
+from prodkit.evidence import utc
 from prodkit.params import ProjectParams
 
 __all__ = ["known_since", "orphaned_labels", "with_labels"]
@@ -82,7 +83,7 @@ def orphaned_labels(facts: ProjectParams) -> int:
     Of all names only a hash is in memory.
     """
     rows, table = open_table(facts), open_labels(facts)
-    span: dict[str, Any] = {"time": facts.time_column, "start": _FIRST, "end": naive(facts.moment)}
+    span: dict[str, Any] = {"time": facts.time_column, "start": _FIRST, "end": utc(facts.moment)}
     there = _hashes((_columns(batch) for batch in rows.window(facts.id_column, **span)), facts)
     named = _hashes((_columns(batch) for batch, _ in _label_batches(facts, table)), facts)
     return int((~np.isin(named, there)).sum())
@@ -90,9 +91,9 @@ def orphaned_labels(facts: ProjectParams) -> int:
 
 def _label_batches(facts: ProjectParams, table: Files | Database) -> Iterator[tuple[Any, np.ndarray]]:
     """Record batches of ids and labels that are known at the moment, and since when each is."""
-    names, time, end = [*facts.id_column, facts.target], facts.label_time, naive(facts.moment)
+    names, time, end = [*facts.id_column, facts.target], facts.label_time, utc(facts.moment)
     if not time and not facts.labels:
-        time, end = facts.time_column, naive(facts.labels_until)
+        time, end = facts.time_column, utc(facts.labels_until)
     if time:
         for batch in table.window(names, time=time, start=_FIRST, end=end):
             batch = batch if time == facts.time_column else _zoned(batch, facts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,7 @@ from prodkit.errors import ParameterError, missing_column
 from prodkit.params import FLIGHTS, ProjectParams
 from prodkit.settings import resolve
 
-__all__ = ["as_frame", "naive", "open_labels", "open_table", "require_columns", "source_digest"]
+__all__ = ["as_frame", "open_labels", "open_table", "require_columns", "source_digest"]
 
 
 def open_table(facts: ProjectParams) -> Files | Database:
@@ -109,8 +108,3 @@ def _series(cells: Any) -> Any:
         if max(abs(ends["min"] or 0), abs(ends["max"] or 0)) > 2**53:
             return pd.Series(cells.to_pylist(), dtype="UInt64" if cells.type == pa.uint64() else "Int64")
     return cells.to_pandas()
-
-
-def naive(moment: datetime) -> datetime:
-    """A moment without its zone, in UTC."""
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

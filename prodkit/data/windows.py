@@ -17,10 +17,10 @@ from prodkit.data.cells import kind_of, native_kind, present, texts
 from prodkit.data.database import Database
 from prodkit.data.flights import broken
 from prodkit.data.labels import known_since, orphaned_labels, with_labels
-from prodkit.data.sources import as_frame, naive, open_table, require_columns
+from prodkit.data.sources import as_frame, open_table, require_columns
 from prodkit.data.tables import Files
 from prodkit.errors import DataError, IdentityError, LabelError, ParameterError, WindowError
-from prodkit.evidence import Window, earlier_windows
+from prodkit.evidence import Window, earlier_windows, utc
 from prodkit.params import MonitorParams, ProjectParams, RollbackParams
 from prodkit.settings import resolve
 
@@ -42,7 +42,6 @@ __all__ = [
     "row_column",
     "shared_names",
     "table_columns",
-    "time_span",
     "timeless_rows",
     "window_limits",
 ]
@@ -122,7 +121,7 @@ def row_column(columns: Sequence[str]) -> str:
 def window_limits(facts: ProjectParams, window: Window | None = None) -> tuple[datetime, datetime]:
     """The first moment of a window that is read, and the first that is not, as naive UTC."""
     window = window or facts.window
-    return naive(window.start), min(naive(window.end), naive(facts.moment))
+    return utc(window.start), min(utc(window.end), utc(facts.moment))
 
 
 def no_rows(facts: ProjectParams, source: Files | Database, window: Window | None = None) -> WindowError:
@@ -130,7 +129,7 @@ def no_rows(facts: ProjectParams, source: Files | Database, window: Window | Non
     window, (_, end) = window or facts.window, window_limits(facts, window)
     span = source.span(facts.time_column)
     found = f"{facts.data} holds {span[0]} to {span[1]}" if span else f"{facts.data} is empty"
-    fix = "Choose another `window`" + (", or a later `as_of`." if end < naive(window.end) else ".")
+    fix = "Choose another `window`" + (", or a later `as_of`." if end < utc(window.end) else ".")
     place = f"{window} as of {facts.moment}"
     return WindowError("window", rule="must hold rows", value=found, place=place, fix=fix)
 
@@ -140,8 +139,8 @@ def _is_known(frame: pd.DataFrame, facts: ProjectParams) -> np.ndarray:
     if facts.label_time and facts.labels:
         return np.ones(len(frame), dtype=bool)  # others were not read
     if facts.label_time:
-        return np.asarray(known_since(frame, facts) < np.datetime64(naive(facts.moment)))
-    return np.asarray(frame[facts.time_column] < naive(facts.labels_until))
+        return np.asarray(known_since(frame, facts) < np.datetime64(utc(facts.moment)))
+    return np.asarray(frame[facts.time_column] < utc(facts.labels_until))
 
 
 def _known(label: pd.Series, is_known: np.ndarray) -> pd.Series:
@@ -267,19 +266,6 @@ def _names_rows(values: pd.Series) -> bool:
     return native_kind(values.dtype) is None and kind_of(values, frozenset()) == "categorical"
 
 
-def time_span(facts: ProjectParams) -> Window:
-    """Whole days from the first row of the table to its last.
-
-    Raises:
-        WindowError: the table is empty.
-    """
-    span = open_table(facts).span(facts.time_column)
-    if span is None:
-        raise WindowError("data", rule="must hold rows", value="none", place=facts.data)
-    first, last = (pd.Timestamp(moment).floor("D") for moment in span)
-    return Window(first.to_pydatetime(), (last + pd.Timedelta(days=1)).to_pydatetime())
-
-
 def labelled(frame: pd.DataFrame, facts: ProjectParams) -> pd.DataFrame:
     """The rows whose label is known, with their index.
 
@@ -289,7 +275,7 @@ def labelled(frame: pd.DataFrame, facts: ProjectParams) -> pd.DataFrame:
     require_columns(facts.data, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
     if not known.any():
-        fix, moment = "Choose an earlier `window`, or another `target`.", naive(facts.moment)
+        fix, moment = "Choose an earlier `window`, or another `target`.", utc(facts.moment)
         first = frame[facts.time_column].min() + facts.label_delay
         if facts.labels:
             fix = f"Do the ids of {facts.labels} name rows of {facts.data}? Else choose an earlier `window`."
@@ -329,7 +315,7 @@ def label_coverage(frame: pd.DataFrame, facts: ProjectParams) -> Coverage:
     """Count what labels a window has, and the labels without a row; raises SchemaError without a target column."""
     require_columns(facts.data, list(frame.columns), [("target", facts.target)])
     known = frame[facts.target].notna()
-    young = ~known & (frame[facts.time_column] >= naive(facts.labels_until))
+    young = ~known & (frame[facts.time_column] >= utc(facts.labels_until))
     orphaned = orphaned_labels(facts) if facts.labels else None
     return Coverage(len(frame), int(known.sum()), int(young.sum()), int((~known & ~young).sum()), orphaned)
 

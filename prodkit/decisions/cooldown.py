@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from prodkit.evidence import Evidence
+from prodkit.evidence import Evidence, utc
 from prodkit.params import RollbackParams, ValidateParams
 from prodkit.store.history import Event
 from prodkit.store.registry import Store
@@ -27,7 +27,7 @@ def cooldown(store: Store, params: RollbackParams | ValidateParams) -> list[Evid
         if event.kind == "decide":
             stood[event.run_id] = str(event.detail["as_of"])
         elif event.kind == "rollback":
-            gone = _naive(params.moment) - _naive(_moment(event, stood.get(event.run_id)))
+            gone = utc(params.moment) - utc(_moment(event, stood.get(event.run_id)))
             if gone >= timedelta(0):
                 found.append((gone, event))
     if not found:
@@ -42,7 +42,3 @@ def cooldown(store: Store, params: RollbackParams | ValidateParams) -> list[Evid
 
 def _moment(event: Event, as_of: str | None) -> datetime:
     return datetime.fromisoformat(as_of or event.created_at)
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment

@@ -12,9 +12,10 @@ import pandas as pd
 from prodkit.data.schema import Schema
 from prodkit.data.windows import read_window
 from prodkit.decisions.economy import Economics
-from prodkit.decisions.probes import Probes, Triangle, serving
+from prodkit.decisions.probes import Probes
 from prodkit.decisions.soundness import sound_rows
 from prodkit.decisions.trial import Trial, joined, run_trial, unseen_rows
+from prodkit.decisions.triangle import Triangle, serving
 from prodkit.errors import DataError, ModelError, ProdkitError, WindowError
 from prodkit.evidence import Window
 from prodkit.models.bundle import Bundle

@@ -100,59 +100,61 @@ def judgement(
         policy: ``economy``, ``proof`` or ``schedule``.
         economics: what ``economy.training`` rests on, for the record.
     """
-    generation, predecessor, held = champion.generation, champion.predecessor, bool(champion.hold)
-    named = _grounds(evidence)
-    outcome = _without_drift(evidence)
     contract = overall(item for item in evidence if item.rung == 1)
     basis = economics.to_dict() if isinstance(economics, Economics) else dict(economics or {})
     judged: dict[str, Any] = {"rule": "judgement", "champion": asdict(champion), "retrain_now": retrain_now}
     judged |= {} if policy == "proof" else {"policy": policy, "economics": basis}
+    action, because = _verdict(
+        evidence, contract, predecessor=champion.predecessor, retrain_now=retrain_now, policy=policy
+    )
+    return Decision(
+        action,
+        "fail" if action in ("rollback", "retrain", "hold") else _without_drift(evidence),
+        tuple(item if isinstance(item, str) else sentence(item) for item in because),
+        tuple(evidence),
+        champion.predecessor if action == "rollback" else None,
+        champion.generation,
+        bool(champion.hold) and contract == "pass",
+        judged,
+    )
 
-    def decided(action: Action, because: Sequence[Evidence | str], target: int | None = None) -> Decision:
-        reasons = tuple(item if isinstance(item, str) else sentence(item) for item in because)
-        acts = action in ("rollback", "retrain", "hold")
-        return Decision(
-            action,
-            "fail" if acts else outcome,
-            reasons,
-            tuple(evidence),
-            target,
-            generation,
-            held and contract == "pass",
-            judged,
-        )
 
-    broken = [
-        item for item in evidence if item.rung == 1 and item.outcome == "fail" and item.name != _ROW_COUNT
-    ]
+def _verdict(
+    evidence: Sequence[Evidence],
+    contract: Outcome,
+    *,
+    predecessor: int | None,
+    retrain_now: bool,
+    policy: str,
+) -> tuple[Action, Sequence[Evidence | str]]:
+    """The action, and what it rests on: the strongest rung that has something to say."""
+    named = _grounds(evidence)
     for kind in ("", "_latency"):
         ill, well = named.get(f"health.champion{kind}"), named.get(f"health.predecessor{kind}")
         if predecessor is not None and _is_supported(ill) and ill and well and well.outcome == "pass":
-            return decided("rollback", [ill, well], predecessor)
-    if broken:
-        return decided("hold", [*broken, *(item for item in evidence if item.name == "hold.lasting")])
+            return "rollback", [ill, well]
+    failed = [item for item in evidence if item.rung == 1 and item.outcome == "fail"]
+    if broken := [item for item in failed if item.name != _ROW_COUNT]:
+        return "hold", [*broken, *(item for item in evidence if item.name == "hold.lasting")]
     if contract == "fail":
-        return decided("watch", [item for item in evidence if item.rung == 1 and item.outcome == "fail"])
+        return "watch", failed
     if contract != "pass":
-        unchecked: list[Evidence | str] = [item for item in evidence if item.rung == 1]
-        return decided("keep", unchecked or ["the input could not be checked"])
+        unchecked = [item for item in evidence if item.rung == 1]
+        return "keep", unchecked or ["the input could not be checked"]
     better, ahead = _by_proof(named) if policy == "proof" else _by_economy(named)
     cooling = [item for item in evidence if item.name == _COOLDOWN and item.outcome != "pass"]
     if predecessor is not None and ahead:
-        return decided("rollback", ahead, predecessor)
+        return "rollback", ahead
     if better and not cooling:
-        return decided("retrain", better)
+        return "retrain", better
     if retrain_now:
-        return decided("retrain", ["a retraining was asked for (retrain_now)"])
+        return "retrain", ["a retraining was asked for (retrain_now)"]
     if better:
-        return decided("watch", [*cooling, *better])
-    alarms = sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung)
-    if alarms:
-        return decided("watch", alarms)
-    unsure: list[Evidence | str] = [
-        item for item in evidence if item.outcome in ("error", "inconclusive") and item not in cooling
-    ]
-    return decided("keep", unsure or ["nothing that was looked at speaks against the champion"])
+        return "watch", [*cooling, *better]
+    if alarms := sorted((item for item in evidence if item.outcome == "fail"), key=lambda item: item.rung):
+        return "watch", alarms
+    unsure = [item for item in evidence if item.outcome in ("error", "inconclusive") and item not in cooling]
+    return "keep", unsure or ["nothing that was looked at speaks against the champion"]
 
 
 def _by_economy(named: dict[str, Evidence]) -> tuple[list[Evidence], list[Evidence]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,6 @@ from prodkit.decisions.gains import daily_gains, earlier_gains
 from prodkit.decisions.gates import alternative, at_most, enough, share_at_most
 from prodkit.decisions.holds import lasting_hold
 from prodkit.decisions.performance import performance_evidence
-from prodkit.decisions.speed import latency_evidence
 from prodkit.decisions.survey import Inspection
 from prodkit.decisions.trial import Trial
 from prodkit.drift.contract import Answered, label_breaks
@@ -38,6 +38,8 @@ __all__ = [
     "look_number",
 ]
 
+_REQUESTS = 11  # a median of so many is not moved by a hiccup of the machine
+_WARMING = 1
 _LATENCY = "health.latency_p99_ms"
 
 
@@ -224,7 +226,7 @@ def _speed(
         return []
     rows = champion.golden if trials.whole is None else trials.whole.rows
     candidates = {"champion": champion, "predecessor": load_version(store, predecessor)}
-    return latency_evidence(candidates, rows, limit_ms=params.slo["latency_p99_ms"])
+    return _latency_evidence(candidates, rows, limit_ms=params.slo["latency_p99_ms"])
 
 
 def _worth(
@@ -297,3 +299,41 @@ def gain_table(evidence: Sequence[Evidence]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["value", "low", "high", "limit"], dtype=float
     )
+
+
+def _latency_evidence(
+    candidates: Mapping[str, Bundle], rows: pd.DataFrame, *, limit_ms: float
+) -> list[Evidence]:
+    """The median time of each candidate over the same single rows, asked in turn, so that both see the same machine.
+
+    Named ``health.<candidate>_latency``; ``inconclusive`` for one that does not answer.
+
+    Args:
+        candidates: by name.
+        rows: requests to choose from; those that are asked are spread over them.
+        limit_ms: milliseconds.
+    """
+    asked = rows.iloc[np.linspace(0, len(rows) - 1, min(len(rows), _REQUESTS + _WARMING)).astype(int)]
+    took: dict[str, list[float]] = {name: [] for name in candidates}
+    for place in range(len(asked)):
+        for name, bundle in candidates.items():
+            took[name].append(_milliseconds(bundle, asked.iloc[[place]]))
+    found = []
+    for name, each in took.items():
+        median = float(np.median(each[_WARMING:] or each))
+        note = f"median milliseconds of the {name} for single rows, each put to all in turn"
+        value = median if np.isfinite(median) else None
+        found.append(
+            at_most(f"health.{name}_latency", value, limit=limit_ms, n=len(asked), rung=2, note=note)
+        )
+    return found
+
+
+def _milliseconds(bundle: Bundle, row: pd.DataFrame) -> float:
+    """Time to answer; infinite if it does not."""
+    began = time.perf_counter()
+    try:
+        bundle.predict(row)
+    except Exception:  # no answer is not a quick one
+        return float("inf")
+    return (time.perf_counter() - began) * 1000

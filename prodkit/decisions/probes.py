@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
-from itertools import pairwise
-from math import ceil, log
-from typing import Any, Protocol
-from zoneinfo import ZoneInfo
+from math import log
+from typing import Any
 
 import joblib
 import numpy as np
@@ -21,87 +19,27 @@ import pandas as pd
 from prodkit.data.cells import texts
 from prodkit.data.schema import Schema
 from prodkit.data.windows import digest, labelled, read_window
-from prodkit.decisions.economy import Economics, worth_retraining
+from prodkit.decisions.economy import Economics
 from prodkit.decisions.soundness import sound_rows
+from prodkit.decisions.triangle import Triangle, parts_of, steps_until
 from prodkit.errors import DataError, ModelError, ParameterError, WindowError
-from prodkit.evidence import Window, earlier_windows, iso, parse_duration
+from prodkit.evidence import Window, iso, parse_duration, utc
 from prodkit.models.bundle import Bundle
 from prodkit.models.estimators import Fallback, MeanModel, predictions
 from prodkit.models.metrics import Floats, row_losses
 from prodkit.models.seen import Seen
 from prodkit.models.training import fit_recipe, model_for, subsample
-from prodkit.params import PRIMARY, RECIPES, ProjectParams, RollbackParams, Task, TrainParams
-from prodkit.store.history import Event
+from prodkit.params import RECIPES, ProjectParams, RollbackParams, Task, TrainParams
 from prodkit.store.registry import Store
 from prodkit.store.workspace import first_rows
 
-__all__ = [
-    "Probe",
-    "Probes",
-    "Triangle",
-    "audit",
-    "first_triangle",
-    "naive",
-    "serving",
-    "steps_until",
-    "summed_loss",
-]
+__all__ = ["Probe", "Probes", "first_triangle", "summed_loss"]
 
 _MOST = 12  # steps back from now on which, and by whose probes, anything is computed
 _MOST_ROWS = 25_000  # that a probe learns from, spread evenly: a fit takes seconds, however long the history
 _DAY = timedelta(days=1)
 _HALVED_DAYS = 14  # windows of fewer days are steps of their own
 _SIMPLE, _VERSION = "simple rule", "version "  # beside the recipes, whose losses are on record
-
-
-def steps_until(
-    window: Window, moment: datetime, *, share: float, since: datetime, timezone: str = "UTC"
-) -> list[Window]:
-    """The windows up to this one, cut at midnights into parts of a share each, a day at least; oldest first.
-
-    Args:
-        window: the newest; of less than a day, its day counts.
-        moment: at which the newest ends, if that is earlier.
-        share: of a window.
-        since: steps that end before this are left out.
-        timezone: whose midnights, and months, are meant.
-    """
-    zone = ZoneInfo(timezone)
-    window = Window(*(_local(moment, zone) for moment in (window.start, window.end)))
-    if window.end - window.start < _DAY:
-        start = _midnight(window.end - timedelta(microseconds=1))
-        window = Window(start, start + _DAY)
-    length = window.end - window.start
-    count = max(1, ceil((window.end - since) / length) + 2)
-    parts = [
-        Window(*(naive(mark.replace(tzinfo=zone)) for mark in (step.start, step.end)))
-        for each in earlier_windows(window, count)
-        for step in _cut(each, share)
-    ]
-    until = min(parts[-1].end, moment)
-    return [
-        Window(each.start, min(each.end, until)) for each in parts if since < each.end and each.start < until
-    ]
-
-
-def _cut(window: Window, share: float) -> Iterator[Window]:
-    length = window.end - window.start
-    inner = (_midnight(window.start + part * share * length) for part in range(1, ceil(1 / share)))
-    marks = sorted({window.start, window.end, *(mark for mark in inner if window.start < mark < window.end)})
-    return (Window(first, last) for first, last in pairwise(marks))
-
-
-def _midnight(moment: datetime) -> datetime:
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _local(moment: datetime, zone: ZoneInfo) -> datetime:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(zone).replace(tzinfo=None)
-
-
-def naive(moment: datetime) -> datetime:
-    """A moment in UTC, without saying so, as the times of rows are."""
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 @dataclass(frozen=True)
@@ -161,96 +99,6 @@ def summed_loss(rows: pd.DataFrame, predicted: np.ndarray, *, schema: Schema, le
     return float(losses.sum()) + int((~known).sum()) * log(max(learned, 2))
 
 
-@dataclass(frozen=True)
-class Triangle:
-    """What models of each age lost on each step, as far as labels have matured. All arrays end now.
-
-    Attributes:
-        steps: in order.
-        losses: for each recipe (n, n): [j, i] on step i when fitted as step j began; NaN where not measured.
-        rows: (n,) labelled rows.
-        simple: (n,) summed loss of the simple rule.
-        served: (n,) summed loss of the champion, on steps that it has not learned from; NaN on the others.
-        versions: the same of each version that was ever asked, by number.
-        trained_at: the step at which the champion was fitted; negative before the first.
-        look: steps of a window.
-        window_days: days of a window.
-        task: whose loss it is.
-        sampled: the champion learned from more rows than a probe does: what a probe of its age loses stands for it.
-    """
-
-    steps: tuple[Window, ...]
-    losses: dict[str, Floats]
-    rows: Floats
-    simple: Floats
-    served: Floats
-    versions: dict[int, Floats]
-    trained_at: int
-    look: int
-    window_days: float
-    task: Task
-    sampled: bool = False
-
-    @property
-    def unit(self) -> float:
-        """What the simple rule loses a row; NaN where nobody knows, or where it is nought."""
-        there = (self.rows > 0) & np.isfinite(self.simple)
-        loss, rows = float(self.simple[there].sum()), float(self.rows[there].sum())
-        return loss / rows if loss > 0 else float("nan")
-
-    @property
-    def step(self) -> timedelta:
-        """How long a step is, on average."""
-        return (self.steps[-1].end - self.steps[0].start) / len(self.steps)
-
-    def staleness(self, recipe: str) -> tuple[pd.Series[float], pd.Series[float]]:
-        """By age in days: what each probe lost more, in skill, than the one of the step; and the champion by window."""
-        table, days = self.losses[recipe] / (self.rows * self.unit), self.step / _DAY
-        fitted, asked = np.triu_indices(len(self.rows), k=1)
-        more = pd.Series(table[fitted, asked] - table[asked, asked], index=(asked - fitted) * days)
-        own, served = {}, np.flatnonzero(np.isfinite(self.served) & np.isfinite(np.diagonal(table)))
-        for window in np.split(
-            served, np.flatnonzero(np.diff((len(self.rows) - 1 - served) // self.look)) + 1
-        ):
-            if rows := float(self.rows[window].sum()):
-                gap = self.served[window].sum() - np.diagonal(self.losses[recipe])[window].sum()
-                own[float((window.mean() - self.trained_at) * days)] = gap / rows / self.unit
-        return more[np.isfinite(more)], pd.Series(own, dtype=float)
-
-    @property
-    def _comparable(self) -> Floats:
-        """(n,) what the champion lost, as a probe would have that learned from as few rows as the others.
-
-        Without this a champion of many rows would seem to age less than it does, by what more rows are worth.
-        """
-        if not self.sampled or not 0 <= self.trained_at < len(self.rows):
-            return self.served
-        probe = self.losses["all"][self.trained_at]
-        both = np.isfinite(probe) & np.isfinite(self.served)
-        if not both.any():
-            return self.served
-        worth = (probe - self.served)[both].sum() / self.rows[both].sum()
-        return np.where(
-            np.isfinite(self.served), np.where(both, probe, self.served + worth * self.rows), np.nan
-        )
-
-    def economics(self, cost: float, recipes: Sequence[str] = RECIPES) -> Economics:
-        """Whether a training pays that costs so much, in skill of 28 days of rows."""
-        losses = {name: self.losses[name] for name in recipes} if np.isfinite(self.unit) else {}
-        given: dict[str, Any] = {"look": self.look, "window_days": self.window_days}
-        result = worth_retraining(
-            losses, self.rows, trained_at=self.trained_at, served=self._comparable, price=0.0, **given
-        )
-        return Economics(result, self.unit, loss=PRIMARY[self.task].replace("_", "-"), **given).at(cost)
-
-
-class Tried(Protocol):
-    """What a triangle was made for."""
-
-    triangle: Triangle | None
-    economics: Economics | None
-
-
 @dataclass
 class Probes:
     """The probes of a store, as they are asked at a moment: what is on record is not computed again.
@@ -307,7 +155,7 @@ class Probes:
 
         steps = steps_until(
             params.window,
-            naive(params.moment),
+            utc(params.moment),
             share=params.challenger_share,
             since=since,
             timezone=params.timezone,
@@ -371,7 +219,7 @@ class Probes:
         recent, rows = round(self.most_recent * len(sample) / max(len(rows), 1)), sample
         fitted = fit_recipe("mean", model, rows, schema=schema, first_rows=recent)
         models = tuple(fitted.models) if isinstance(fitted, MeanModel) else (fitted,)
-        trained = Window(self.since, naive(then.labels_until))
+        trained = Window(self.since, utc(then.labels_until))
         simple, seen = Fallback.fit(rows, schema=schema), Seen.of(rows, schema)
         probe = Probe(trained, schema, models, simple, seen, len(rows), self.basis)
         buffer = io.BytesIO()
@@ -414,7 +262,7 @@ class Probes:
                 for name, loss in probe.losses(rows, simple=fitted == step).items():
                     record.add(name, iso(self.steps[fitted].start), fitted, step, loss, about)
         for number, (bundle, learned) in versions.items() if len(rows) else ():
-            name, since = f"{_VERSION}{number}", naive(bundle.trained.end)
+            name, since = f"{_VERSION}{number}", utc(bundle.trained.end)
             if not record.has(name, None, step) and step >= newest and since <= where.start:
                 said = bundle.predict(rows)
                 loss = summed_loss(rows, said, schema=bundle.schema, learned=learned)
@@ -473,11 +321,11 @@ class Probes:
         window = self.params.window
         days = max((window.end - window.start) / _DAY, 1.0)
         share = getattr(self.params, "challenger_share", 0.5)
-        return len(list(_cut(window, share))) if days > 1 else 1, days
+        return len(list(parts_of(window, share))) if days > 1 else 1, days
 
     def position(self, bundle: Bundle) -> int:
         """The step at which a version was fitted, as a probe is: when the last label that it learned was known."""
-        moment = naive(bundle.trained.end) + self.params.label_delay
+        moment = utc(bundle.trained.end) + self.params.label_delay
         edges = [*(each.start for each in self.steps), self.steps[-1].end]
         if moment < edges[0]:
             return round((moment - edges[0]) / ((edges[-1] - edges[0]) / len(self.steps)))
@@ -536,53 +384,7 @@ def _first_moment(store: Store, start: datetime) -> datetime:
         for each in store.versions()
         if "trained" in each.manifest
     ]
-    return min(map(naive, (start, *starts)))
-
-
-def serving(
-    store: Store, params: ProjectParams, steps: Sequence[Window], *, windows: int = 6
-) -> dict[int, int]:
-    """Which version answered each step of the last windows, by its place, as far as that is on record."""
-    rows = store.metric_rows(notebook="score", until=naive(params.moment))
-    spans = [
-        (*map(datetime.fromisoformat, (row["window_start"], row["window_end"])), row["version"])
-        for row in rows
-    ]
-    since = earlier_windows(params.window, windows)[0].start
-    served = {}
-    for place, step in enumerate(steps):
-        versions = [version for start, end, version in spans if start <= step.start < end and version]
-        if versions and step.start >= naive(since):
-            served[place] = versions[-1]
-    return served
-
-
-def audit(store: Store, params: RollbackParams, trials: Tried) -> str:
-    """What the trainings of the last six windows saved against keeping the version of then, less their price."""
-    triangle, economics = trials.triangle, trials.economics
-    served = serving(store, params, triangle.steps) if triangle is not None else {}
-    if triangle is None or economics is None or not served:
-        return ""
-    then, since = next(iter(served.values())), triangle.steps[min(served)].start
-    trainings = [event for event in store.history() if _asked_to_train(event, since, naive(params.moment))]
-    if not trainings:
-        return f"No training since {since:%Y-%m-%d}."
-    nothing = np.full(len(triangle.rows), np.nan)
-    gaps = [
-        triangle.versions.get(then, nothing)[at] - triangle.versions.get(who, nothing)[at]
-        for at, who in served.items()
-    ]
-    saved, price = float(np.nansum(gaps)), len(trainings) * economics.price
-    return (
-        f"Since {since:%Y-%m-%d} trainings ({len(trainings)}) saved {saved:,.4g} against keeping version {then}, "
-        f"at a price of {price:,.4g}: {saved - price:,.4g}."
-    )
-
-
-def _asked_to_train(event: Event, since: datetime, until: datetime) -> bool:
-    if event.kind != "decide" or event.detail.get("action") != "retrain":
-        return False
-    return since < naive(datetime.fromisoformat(str(event.detail["as_of"]))) < until
+    return min(map(utc, (start, *starts)))
 
 
 def first_triangle(
@@ -603,7 +405,7 @@ def first_triangle(
         {name: value for name, value in params.plain().items() if name in ProjectParams.model_fields}
         | {"window": str(period), "challenger_share": share, "as_of": params.moment.isoformat()}
     )
-    since = _first_moment(store, naive(params.window.start))
+    since = _first_moment(store, utc(params.window.start))
 
     def prepared(rows: pd.DataFrame) -> tuple[Schema, Any]:
         now = Schema.infer(
@@ -612,7 +414,7 @@ def first_triangle(
         return now, model_for(params, dict(arguments), schema=now)
 
     basis = _basis(schema, [params.model, params.model_args, params.seed])
-    steps = steps_until(period, naive(look.moment), share=share, since=since, timezone=params.timezone)
+    steps = steps_until(period, utc(look.moment), share=share, since=since, timezone=params.timezone)
     try:
         triangle = Probes(
             store, look, steps, since, prepared, basis, schema.task, first_rows(store)

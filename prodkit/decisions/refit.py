@@ -20,7 +20,7 @@ from prodkit.decisions.robustness import robustness_evidence
 from prodkit.decisions.soundness import sound_rows
 from prodkit.decisions.trial import aligned
 from prodkit.errors import ProdkitError
-from prodkit.evidence import Evidence, Window, overall
+from prodkit.evidence import Evidence, Window, overall, utc
 from prodkit.models.bundle import Bundle, assemble, manifest, pack, unpack
 from prodkit.models.training import Split, fit_recipe, model_for, out_of_time
 from prodkit.params import TrainParams, ValidateParams
@@ -86,7 +86,7 @@ def refit(store: Store, params: ValidateParams, rivals: Contest, gates: Sequence
 
 def _all_rows(store: Store, params: ValidateParams, challenger: Bundle) -> Split:
     """All labelled rows from the first that the challenger learned, without those whose input was broken."""
-    moment = params.moment.replace(tzinfo=None)
+    moment = utc(params.moment)
     facts = params.model_copy(update={"features": challenger.schema.names})
     span = Window(challenger.trained.start, moment)
     feed = sound_rows(store, facts, read_window(facts, span, unique=False))
@@ -94,7 +94,7 @@ def _all_rows(store: Store, params: ValidateParams, challenger: Bundle) -> Split
     if challenger.schema.task != "multiclass":
         rows = rows[challenger.schema.knows(rows[facts.target])]
     newest = rows[facts.time_column].max().to_pydatetime() + timedelta(microseconds=1)
-    trained = Window(span.start, min(moment, max(newest, params.labels_until.replace(tzinfo=None))))
+    trained = Window(span.start, min(moment, max(newest, utc(params.labels_until))))
     return Split(rows.reset_index(drop=True), feed, trained, Window(params.window.start, params.window.end))
 
 

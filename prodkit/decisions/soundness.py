@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 
 from prodkit.data.windows import labelled, read_window, require_unique_rows
 from prodkit.errors import DataError, WindowError
-from prodkit.evidence import Evidence, Window
+from prodkit.evidence import Evidence, Window, utc
 from prodkit.models.bundle import Bundle
 from prodkit.models.seen import Seen
 from prodkit.params import ProjectParams
@@ -78,7 +78,7 @@ def sound_rows(store: Store, params: ProjectParams, rows: pd.DataFrame) -> pd.Da
     """
     times, broken = rows[params.time_column], np.zeros(len(rows), dtype=bool)
     for window in _broken_windows(store, params, times):
-        broken |= times.between(*_naive_ends(window), "left").to_numpy()
+        broken |= times.between(utc(window.start), utc(window.end), "left").to_numpy()
     if broken.all():
         fix = "Choose an earlier `window`, or repair the feed and score it again."
         rule, found = "must hold rows whose input was sound", f"{len(rows)} rows of broken input"
@@ -92,7 +92,7 @@ def left_out(store: Store, params: ProjectParams, rows: pd.DataFrame) -> list[Ev
     """A line for each window whose rows :func:`sound_rows` leaves out."""
     found = []
     for window in _broken_windows(store, params, rows[params.time_column]):
-        count = int(rows[params.time_column].between(*_naive_ends(window), "left").sum())
+        count = int(rows[params.time_column].between(utc(window.start), utc(window.end), "left").sum())
         note = f"{count:,} rows of {window} are left out: their input was broken when they were scored"
         found.append(Evidence(f"left_out.{window.start:%Y-%m-%d}", "pass", n=count, note=note))
     return found
@@ -101,7 +101,3 @@ def left_out(store: Store, params: ProjectParams, rows: pd.DataFrame) -> list[Ev
 def _broken_windows(store: Store, params: ProjectParams, times: pd.Series) -> list[Window]:
     span = Window(times.min().to_pydatetime(), times.max().to_pydatetime() + timedelta(microseconds=1))
     return store.broken_windows(span, until=params.moment)
-
-
-def _naive_ends(window: Window) -> tuple[datetime, datetime]:
-    return window.start.replace(tzinfo=None), window.end.replace(tzinfo=None)  # the store keeps UTC

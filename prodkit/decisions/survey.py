@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.sources import naive
 from prodkit.data.windows import Read, blocks, read_window, shared_names, timeless_rows
 from prodkit.decisions.holds import Broken, broken, references
 from prodkit.decisions.soundness import repetition, stale_batch
@@ -22,7 +21,7 @@ from prodkit.drift.counts import column_profile, profile
 from prodkit.drift.profiles import ColumnProfile, Profile
 from prodkit.drift.shifts import MIN_BLOCKS
 from prodkit.errors import ParameterError, SchemaError
-from prodkit.evidence import Evidence, Outcome, Window, overall
+from prodkit.evidence import Evidence, Outcome, Window, overall, utc
 from prodkit.models.bundle import Bundle, lead_score
 from prodkit.params import DriftParams, MonitorParams, ProjectParams, RollbackParams
 from prodkit.store.registry import Store
@@ -255,7 +254,7 @@ def standing_shift(known: Iterable[Mapping[str, Any]], window: Window, *, versio
     """
     values: dict[str, dict[tuple[str, str], float]] = {_MOVED: {}, f"{_MOVED}.alarm": {}}
     for row in known:
-        ended = naive(datetime.fromisoformat(row["window_end"])) <= naive(window.start)
+        ended = utc(datetime.fromisoformat(row["window_end"])) <= utc(window.start)
         if ended and row["version"] == version and row["name"] in values:
             values[row["name"]][row["window_start"], row["window_end"]] = row["value"]
     told = values[f"{_MOVED}.alarm"]

@@ -17,7 +17,7 @@ import pandas as pd
 from prodkit.decisions.decide import sentence
 from prodkit.decisions.result import current_run
 from prodkit.errors import ParameterError
-from prodkit.evidence import Evidence
+from prodkit.evidence import Evidence, utc
 from prodkit.params import ProjectParams
 from prodkit.settings import expand
 from prodkit.store.registry import Store
@@ -183,14 +183,9 @@ def _silence(store: Store, params: ProjectParams) -> str:
     if os.environ.get("PRODKIT_SANDBOX"):
         return "not sent: the run is being verified"
     known = store.metrics(notebook="monitor")["known_at"]
-    if len(known) and known.max() > _naive(params):
+    if len(known) and known.max() > pd.Timestamp(utc(params.moment)):
         return "not sent: the run looks back, a later one has been here"
     return ""
-
-
-def _naive(params: ProjectParams) -> pd.Timestamp:
-    moment = pd.Timestamp(params.moment)
-    return moment.tz_convert(None) if moment.tzinfo else moment
 
 
 def _mark(address: str) -> str:

@@ -10,11 +10,10 @@ import pandas as pd
 
 from prodkit.canvas import Chart
 from prodkit.charts import draw_panels
-from prodkit.data.sources import naive
 from prodkit.decisions.decide import Decision, sentence
 from prodkit.decisions.gates import at_most
 from prodkit.decisions.sequential import loss_rise
-from prodkit.evidence import Estimate, Evidence, Outcome, overall
+from prodkit.evidence import Estimate, Evidence, Outcome, overall, utc
 from prodkit.models.estimate import Estimated, estimate_evidence
 from prodkit.monitoring.health import HealthMetrics, known_number
 from prodkit.monitoring.outcomes import KINDS
@@ -127,8 +126,8 @@ def _served_performance(params: MonitorParams, health: HealthMetrics) -> list[Ev
     if not health.served:
         return []
     names, signs = (f"served_{health.loss}", f"served_{health.lead}"), health.signs
-    until = naive(params.labels_until)
-    aged = [(until - naive(each.start)) / (each.end - each.start) for each in health.windows]
+    until = utc(params.labels_until)
+    aged = [(until - utc(each.start)) / (each.end - each.start) for each in health.windows]
     due = np.array(aged) >= params.mature_share
     if names[0] in signs:
         enough = signs[due & (signs["served_labelled"] >= params.min_rows) & signs[names[0]].notna()]

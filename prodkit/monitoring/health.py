@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.sources import naive
 from prodkit.decisions.holds import references
 from prodkit.decisions.survey import DriftReport, drift_evidence, drill_evidence
 from prodkit.drift.compare import comparison
 from prodkit.drift.contract import Contract, breaks
 from prodkit.drift.profiles import Profile
-from prodkit.evidence import Estimate, Evidence, Outcome, Window, earlier_windows, overall
+from prodkit.evidence import Estimate, Evidence, Outcome, Window, earlier_windows, overall, utc
 from prodkit.models.bundle import Bundle, measured
 from prodkit.monitoring.outcomes import ALARM, DAILY_LOSS, ESTIMATED, KINDS, LABELLED, REALISED, of_window
 from prodkit.monitoring.served import of_requests, served_performance, served_windows
@@ -138,7 +137,7 @@ def health_metrics(
     ends = table.loc[table["notebook"] == "score", "window_end"]
     served, early = served_windows(params, windows, bundle=bundle), 0
     while early < len(windows) - 1 and not (
-        (ends <= pd.Timestamp(naive(windows[early].end))).any() or served.signs["served_rows"][early]
+        (ends <= pd.Timestamp(utc(windows[early].end))).any() or served.signs["served_rows"][early]
     ):
         early += 1  # from before anything was scored or served
     windows = windows[early:]
@@ -202,7 +201,7 @@ def _signs(
     store: Store, params: MonitorParams, window: Window, *, table: pd.DataFrame, champion: tuple[int, Bundle]
 ) -> dict[str, Any]:
     """One row of the table."""
-    start, end = (pd.Timestamp(naive(moment)) for moment in (window.start, window.end))
+    start, end = (pd.Timestamp(utc(moment)) for moment in (window.start, window.end))
     inside = table[(table["window_start"] >= start) & (table["window_end"] <= end)]
     found = _health(inside[inside["notebook"] == "score"])
     found |= _inputs(store, params, window, champion=champion)

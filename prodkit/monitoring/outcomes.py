@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from prodkit.data.sources import naive
 from prodkit.data.windows import blocks, read_window
 from prodkit.decisions.concept import wider_drift
 from prodkit.decisions.result import current_run, metric
 from prodkit.decisions.survey import prediction_drift, standing_shift
 from prodkit.decisions.trial import unseen_rows
 from prodkit.errors import DataError, LabelError, ParameterError, ProdkitError
-from prodkit.evidence import Estimate, Window, earlier_windows
+from prodkit.evidence import Estimate, Window, earlier_windows, utc
 from prodkit.models.bundle import Bundle, window_estimate
 from prodkit.models.estimate import Estimated
 from prodkit.models.metrics import intervals, mean_worth, row_losses, row_worth, sample_weights
@@ -81,7 +80,7 @@ def served_parts(store: Store, params: MonitorParams, window: Window) -> list[tu
     """
     table = store.metrics(notebook="score", name="rows", window=window, until=params.moment)
     table = table.drop_duplicates(["window_start", "window_end"], keep="last")
-    found, reached = [], naive(window.start)
+    found, reached = [], utc(window.start)
     for start, end, version in zip(table["window_start"], table["window_end"], table["version"], strict=True):
         begin = max(start.to_pydatetime(), reached)
         if begin < end.to_pydatetime():
@@ -146,8 +145,8 @@ def _judged(store: Store, params: MonitorParams, window: Window) -> list[dict[st
     if not parts:
         raise DataError("window", rule="was not scored", value=str(window), fix="Run score on it.")
     table = read_window(params, window)
-    young = table[params.time_column] >= naive(params.labels_until)
-    lived = min(1.0, (naive(params.moment) - naive(window.start)) / (window.end - window.start))
+    young = table[params.time_column] >= utc(params.labels_until)
+    lived = min(1.0, (utc(params.moment) - utc(window.start)) / (window.end - window.start))
     aged_share, labelled_share = lived * float((~young).mean()), float(table[params.target].notna().mean())
     version = parts[-1][1]
 
@@ -243,14 +242,14 @@ def _daily(params: MonitorParams, served: _Served, *, version: int) -> list[dict
     for day, mean, n in zip(days.index, days["loss"] / days["weight"], days["n"], strict=True):
         start = datetime(1970, 1, 1) + timedelta(days=int(day))
         span = Window(start, start + timedelta(days=1))
-        if span.end <= naive(params.labels_until):
+        if span.end <= utc(params.labels_until):
             found.append(metric(params, DAILY_LOSS, float(mean), window=span, version=version, n=int(n)))
     return found
 
 
 def of_window(table: pd.DataFrame, window: Window) -> pd.DataFrame:
     """The metrics that are about just this window."""
-    starts, ends = (pd.Timestamp(naive(end)) for end in (window.start, window.end))
+    starts, ends = (pd.Timestamp(utc(end)) for end in (window.start, window.end))
     return table[(table["window_start"] == starts) & (table["window_end"] == ends)]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from prodkit.errors import ParameterError
-from prodkit.evidence import Window
+from prodkit.evidence import Window, utc
 from prodkit.store.database import CHAMPION, EVENTS, METRICS, PROFILES, RUNS, VERSIONS, Write, events_of
 from prodkit.store.history import parsed_json, strict_json
 from prodkit.store.plans import Plans
@@ -336,7 +336,7 @@ def restored(write: Write, columns: Sequence[str], *, since: str) -> list[str]:
 
 def _text(moment: datetime | str) -> str:
     given = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return (given.astimezone(UTC).replace(tzinfo=None) if given.tzinfo else given).isoformat()
+    return utc(given).isoformat()
 
 
 def _metric(row: Mapping[str, Any]) -> dict[str, Any]:
