@@ -63,7 +63,7 @@ class Lifecycle(Outlook):
             ParameterError: a fact that the plan rests on has changed.
         """
         self._steps = None  # somebody else may have done some meanwhile
-        with self._store() as store, store.loop_turn() as holder:
+        with self.store() as store, store.loop_turn() as holder:
             if holder:
                 self.notes.append(f"{holder} is at it: nothing was done here")
                 return outputs_folder() / "index.html"
@@ -128,7 +128,7 @@ class Lifecycle(Outlook):
 
     @property
     def _signed(self) -> str:
-        return f"--name YOU --reason WHY{store_options(outputs_folder(), *self._places)}"
+        return f"--name YOU --reason WHY{store_options(outputs_folder(), *self.places)}"
 
     def _no_champion(self, trained: Mapping[str, Any], judged: Mapping[str, Any]) -> RunError:
         """Why the loop cannot go on, and the command that lets it."""
@@ -330,7 +330,7 @@ class Lifecycle(Outlook):
 
     def table(self) -> list[dict[str, str]]:
         """The periods that were lived through, a row each, with the same columns."""
-        with self._present_store() as store:
+        with self.present_store() as store:
             rows = [row for entry in self.agenda() for row in self._rows(store, entry.window)]
         known = dict.fromkeys(name for row in rows for name in row)
         names = ["window", *(name for name in known if name not in _COLUMNS), *_COLUMNS[1:]]
@@ -368,7 +368,7 @@ class Lifecycle(Outlook):
     def _write_page(self) -> Path:
         from prodkit.pages import write_site
 
-        return write_site(outputs_folder(), *self._places)
+        return write_site(outputs_folder(), *self.places)
 
 
 def _supersede(store: Store) -> None:

@@ -85,7 +85,7 @@ class Outlook:
     @cached_property
     def _remembered(self) -> dict[str, Any]:
         """What the last call has seen of the table; empty before there was one, or under another plan."""
-        with self._present_store() as store:
+        with self.present_store() as store:
             return (store.census(self.plan.number) if store else None) or {}
 
     @cached_property
@@ -146,7 +146,7 @@ class Outlook:
     @cached_property
     def plan(self) -> Plan:
         """The plan on record; without one, or with a reason for another, the one that is made now."""
-        with self._present_store() as store:
+        with self.present_store() as store:
             document = store.plan() if store else None
             if document is None:
                 return self._new_plan(1, store)
@@ -263,7 +263,7 @@ class Outlook:
 
     def steps(self) -> dict[tuple[str, Window], dict[str, Any]]:
         """What is done of the plan, by notebook and period."""
-        with self._present_store() as store:
+        with self.present_store() as store:
             return store.steps(self.plan.number) if store else {}
 
     def agenda(self) -> list[Entry]:
@@ -280,7 +280,7 @@ class Outlook:
     def _done(self, steps: Mapping[tuple[str, Window], Mapping[str, Any]]) -> dict[tuple[str, Window], Done]:
         """What is in the store; a retraining that a person has not approved asks for nothing."""
         done: dict[tuple[str, Window], Done] = {}
-        with self._present_store() as store:
+        with self.present_store() as store:
             for (notebook, window), document in steps.items():
                 action, rows = document["action"], document["rows"]
                 if notebook.startswith("late score"):
@@ -330,19 +330,20 @@ class Outlook:
 
     # Places
 
-    def _store(self, *, create: bool = True) -> Store:
-        store, artifacts = self._places
+    def store(self, *, create: bool = True) -> Store:
+        """The store of the facts, opened."""
+        store, artifacts = self.places
         return Store.open(resolve(store), resolve(artifacts), create=create)
 
-    def _present_store(self) -> AbstractContextManager[Store | None]:
+    def present_store(self) -> AbstractContextManager[Store | None]:
         """The store, if there is one: to read never makes it."""
         try:
-            return self._store(create=False)
+            return self.store(create=False)
         except ParameterError:
             return nullcontext()
 
     @property
-    def _places(self) -> tuple[str, str]:
+    def places(self) -> tuple[str, str]:
         """Where versions and artifacts lie, as typed."""
         store = self.params.store if self.params.store != "demo" else REAL_STORE
         return store, self.params.artifacts

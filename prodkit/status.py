@@ -32,9 +32,9 @@ def status(outlook: Outlook) -> dict[str, Any]:
     Raises:
         ParameterError: there is no store.
     """
-    with outlook._store(create=False) as store:
+    with outlook.store(create=False) as store:
         events, champion = store.history(), store.champion()
-        options = store_options(outputs_folder(), *outlook._places)
+        options = store_options(outputs_folder(), *outlook.places)
         moved = next((event for event in reversed(events) if event.kind in _MOVES), None)
         since = (
             {"since": moved.created_at, "by": moved.run_id or moved.actor, "why": moved.reason}

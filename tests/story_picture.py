@@ -18,7 +18,8 @@ PICTURE = Path(__file__).parent.parent / "notebooks" / "story.png"
 def story(out: Path) -> Chart:
     """The AUC of what was served in each month, with its interval, and what was decided at its end."""
     auc, marks = {}, {}
-    call = [sys.executable, "-m", "prodkit.cli", "lifecycle", "--json", "--out", str(out)]
+    code = "from prodkit.cli import main; import sys; sys.argv[0] = 'prodkit'; main()"
+    call = [sys.executable, "-c", code, "lifecycle", "--json", "--out", str(out)]
     periods = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)["periods"]
     rows = {row["window"]: row for row in periods}
     for path in sorted(out.glob("runs/monitor-*/result.json")):
@@ -29,7 +30,7 @@ def story(out: Path) -> Chart:
         row = rows[window[:7]]
         if row["decision"] not in ("keep", "watch"):
             drill = f" ({row['drill']})" if row["drill"] else ""
-            marks[day] = f"{row['decision']}{drill}"
+            marks[day] = f"{row['decision'].removesuffix(', then promote')}{drill}"
     title = "A year in production: AUC of what was served each month"
     return draw_daily(pd.DataFrame.from_dict(auc, orient="index"), unit="AUC", title=title, marks=marks)
 
