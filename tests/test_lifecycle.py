@@ -66,7 +66,7 @@ def test_a_table_that_grows_lives_as_one_that_is_there_at_once(here, table, tmp_
     assert lived(grown, tmp_path / "grown") == lived(once, tmp_path / "once")
     digests = []
     for folder, life in (("once", once), ("grown", grown)):
-        with using_outputs(tmp_path / folder / "out"), life._store() as store:
+        with using_outputs(tmp_path / folder / "out"), life.store() as store:
             digests.append([version.manifest["data_digest"] for version in store.versions()])
     assert digests[0] == digests[1]
 
@@ -161,7 +161,7 @@ def test_a_changed_fact_of_the_plan_is_refused_and_a_new_plan_needs_a_reason(her
         "2024-01-17/2024-01-18",  # what lies between the old calendar and the new is a period of its own
         "2024-01-18/2024-01-20",
     ]
-    with using_outputs(tmp_path / "out"), life._store() as store:
+    with using_outputs(tmp_path / "out"), life.store() as store:
         assert [event.reason for event in store.history() if event.kind == "plan"] == [
             "the first call",
             "shorter from now on",
@@ -225,7 +225,7 @@ def test_a_run_that_ended_after_it_had_acted_is_taken_as_done(table, tmp_path, c
     file, window = facts_beside(Path(written(table, tmp_path))), Window.parse("2024-01-08/2024-01-12")
     with using_outputs(tmp_path / "out"):
         life = lifecycle([file], [("live_from", "2024-01-12")], until=ENDS[1])
-        with life._store() as store:
+        with life.store() as store:
             for content in (b"one", b"two"):
                 store.register(content, {})
             ran = {"params": {"window": str(window), "challenger": 1}}

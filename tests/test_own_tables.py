@@ -169,7 +169,7 @@ def test_classes_that_come_and_go_are_lived_through(here, tmp_path):
     rollbacks = [run for run in life.runs if run["notebook"] == "rollback"]
     unknown = [item for item in rollbacks[-1]["evidence"] if item["name"] == "performance.unknown_classes"]
     trained = [run for run in life.runs if run["notebook"] == "train"]
-    with using_outputs(tmp_path / "out"), life._store() as store:
+    with using_outputs(tmp_path / "out"), life.store() as store:
         classes = [version.manifest["schema"]["classes"] for version in store.versions()]
     assert len(trained) == 3
     assert classes[0] == ["high", "low", "mid", "once"]
